@@ -1,0 +1,44 @@
+"""A model: where its files come from, and the dimensions that theory needs."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from leverlab.config.base import FlagValue, StrictModel
+
+
+class HubSource(StrictModel):
+    """A repository of the Hugging Face hub at a pinned revision: fetched once, then used offline."""
+
+    kind: Literal["hub"] = "hub"
+    id: str
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$", description="the commit, 40 hexadecimal digits: a branch can move")
+
+
+class PathSource(StrictModel):
+    """A folder with config.json, a tokenizer and weights."""
+
+    kind: Literal["path"] = "path"
+    path: str
+    revision: str = Field(description="what identifies the folder's content: part of the result's identity")
+
+
+class SyntheticSource(StrictModel):
+    """A shape with dummy weights and a tokenizer made on the spot."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    shape: dict[str, Any] = Field(description="keys of a Hugging Face config.json")
+    vocabulary: int = Field(default=16384, ge=10000, description="entries of the tokenizer that is made")
+
+
+Source = Annotated[HubSource | PathSource | SyntheticSource, Field(discriminator="kind")]
+
+
+class Model(StrictModel):
+    """A model that engines serve."""
+
+    source: Source
+    flags: dict[str, dict[str, FlagValue]] = Field(
+        default={}, description="kind of engine → flags that this model needs"
+    )
+    title: str | None = None

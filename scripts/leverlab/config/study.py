@@ -1,0 +1,150 @@
+"""A study: a question, its factors, its load points, a baseline and what is looked at first."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from leverlab.config.base import Seconds, StrictModel
+from leverlab.config.workload import Workload
+from leverlab.load_point import LoadPoint
+from leverlab.metrics import MetricReference, parse_metric_reference
+
+
+def level_name(value: Any) -> Any:  # noqa: ANN401 - whatever YAML made of it
+    """A level as people type it: a bare `on` that YAML read as true, a number, a string."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int | float):
+        return f"{value:g}" if float(value).is_integer() else str(value)
+    return value
+
+
+LevelName = Annotated[str, BeforeValidator(level_name)]
+Rate = Annotated[float, Field(gt=0)]
+_OBJECTIVE = re.compile(r"^(ttft|tpot|e2e)_(p50|p95|p99|mean)$")
+
+
+class Load(StrictModel):
+    """The load points: open loops at rates (inf: a burst), closed loops at concurrencies."""
+
+    rates: list[Rate] = Field(default=[], description="requests/s; `inf` for a burst, all at once")
+    concurrencies: list[Annotated[int, Field(ge=1)]] = Field(default=[], description="streams of a closed loop")
+
+    @model_validator(mode="after")
+    def _some(self) -> "Load":
+        if not self.rates and not self.concurrencies:
+            raise ValueError("no load point: give `rates: [1, 4, inf]`, `concurrencies: [8]` or both, not empty")
+        for name, values in (("rates", self.rates), ("concurrencies", self.concurrencies)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} has a value twice: {values}")
+        return self
+
+    def points(self) -> list[LoadPoint]:
+        """The load points in the order of `LoadPoint.sort_key`."""
+        rates = [LoadPoint("burst") if rate == float("inf") else LoadPoint("rate", rate) for rate in self.rates]
+        streams = [LoadPoint("concurrency", float(value)) for value in self.concurrencies]
+        return sorted([*rates, *streams], key=lambda point: point.sort_key)
+
+
+class Factorial(StrictModel):
+    """Every combination of the levels of the named levers; the others stay at the baseline."""
+
+    factorial: list[str] = Field(min_length=1)
+
+
+class Explicit(StrictModel):
+    """The treatments, one mapping of levers to levels each; what is not named stays at the baseline."""
+
+    list: list[dict[str, LevelName]] = Field(min_length=1)
+
+
+class GpuChoice(StrictModel):
+    """A GPU type and how many of it a server takes."""
+
+    name: str
+    count: int = Field(default=1, ge=1)
+
+
+def _gpu_choice(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, str):
+        name, _, count = value.partition(":")
+        return {"name": name, "count": int(count) if count.isdigit() else 1} if not count or count.isdigit() else value
+    return value
+
+
+class Study(StrictModel):
+    """A question put to engines: one file, one report."""
+
+    question: str
+    title: str | None = None
+    engines: list[str] = Field(min_length=1)
+    models: list[str] = Field(min_length=1)
+    gpus: list[Annotated[GpuChoice, BeforeValidator(_gpu_choice)]] = Field(
+        min_length=1, description="`h100`, or `h100:2` for two a server"
+    )
+    workload: str | Workload = Field(description="a name of config/workloads.yaml, or a workload itself")
+    load: Load
+    levers: dict[str, list[LevelName]] = Field(min_length=1, description="lever → its levels in this study")
+    baseline: dict[str, LevelName] = Field(description="lever → the level that every other is compared with")
+    primary: dict[str, str] = Field(
+        default={}, description="lever → `ttft_s p50 at rate 4`; default: the lever's own indicator"
+    )
+    design: Literal["one-at-a-time", "factorial"] | Factorial | Explicit = "one-at-a-time"
+    replicates: int = Field(ge=1)
+    objectives: dict[str, Seconds] = Field(
+        default={}, description="`ttft_p95: 500 ms`, `tpot_p95: 30 ms`: what goodput counts"
+    )
+    cache: Literal["cold", "warm"] = Field(
+        default="cold", description="state of the prefix cache in which each phase starts"
+    )
+    endpoint: Literal["completions", "chat"] = "completions"
+    client: Literal["replay", "vllm-bench"] = "replay"
+    request_timeout: Seconds = Field(default=600, description="how long a request is followed")
+
+    @field_validator("levers")
+    @classmethod
+    def _levels_differ(cls, levers: dict[str, list[str]]) -> dict[str, list[str]]:
+        for lever, levels in levers.items():
+            if not levels:
+                raise ValueError(f"lever {lever!r} has no level")
+            if len(set(levels)) != len(levels):
+                raise ValueError(f"lever {lever!r} names a level twice: {levels}")
+        return levers
+
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, objectives: dict[str, float]) -> dict[str, float]:
+        for name in objectives:
+            if not _OBJECTIVE.match(name):
+                raise ValueError(f"objective {name!r}: write ttft, tpot or e2e, `_`, and mean, p50, p95 or p99")
+        return objectives
+
+    @model_validator(mode="after")
+    def _baseline_fits(self) -> "Study":
+        for lever in self.levers:
+            if lever not in self.baseline:
+                raise ValueError(f"lever {lever!r} has no baseline level: add it under `baseline`")
+        for lever, level in self.baseline.items():
+            if lever not in self.levers:
+                raise ValueError(
+                    f"baseline names {lever!r}, which is not one of the study's levers: {', '.join(self.levers)}"
+                )
+            if level not in self.levers[lever]:
+                raise ValueError(f"baseline {lever}: {level!r} is not among its levels {self.levers[lever]}")
+        for lever, reference in self.primary.items():
+            if lever not in self.levers:
+                raise ValueError(
+                    f"primary names {lever!r}, which is not one of the study's levers: {', '.join(self.levers)}"
+                )
+            parsed = parse_metric_reference(reference)
+            if parsed.load is None:
+                raise ValueError(f"primary {lever}: say at which load point: `{reference} at rate 4`")
+            if parsed.load not in self.load.points():
+                points = ", ".join(str(point) for point in self.load.points())
+                raise ValueError(f"primary {lever}: {parsed.load} is not a load point of the study: {points}")
+        return self
+
+    def primary_reference(self, lever: str) -> MetricReference | None:
+        """The primary metric of `lever` as this study states it, or None where it leaves it to the lever's indicator."""
+        return parse_metric_reference(self.primary[lever]) if lever in self.primary else None

@@ -1,0 +1,81 @@
+"""What the trial runner needs of an engine. Each engine is one module beside this one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+
+from leverlab.records import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One server to be started: what is requested (the identity), and where on this machine."""
+
+    command_prefix: Sequence[str]
+    model_folder: Path
+    identity: Mapping[str, Any]
+    host: str
+    port: int
+    api_key: str = field(repr=False)
+    cores: Sequence[int]
+    """Cores the engine may compute on; the client has another. Empty: no restriction."""
+    folder: Path
+    """The trial's folder, for what the engine writes besides its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An intended setting against the effective one. `expected`: a difference that the flag's own meaning explains."""
+
+    key: str
+    intended: Any
+    effective: Any
+    expected: bool
+
+
+class Engine(Protocol):
+    """How one kind of engine is started, asked, reset and understood."""
+
+    kind: str
+    served_model_name: str
+
+    def command(self, launch: Launch) -> list[str]:
+        """The command line of the server. Never holds the API key."""
+
+    def environment(self, launch: Launch) -> dict[str, str]:
+        """Variables to add to the server's environment: the identity's, those that keep it offline, the API key."""
+
+    def check_flags(
+        self, command_prefix: Sequence[str], flags: Mapping[str, Any], environment: Mapping[str, str]
+    ) -> Reason | None:
+        """Whether the engine's own argument parser, in its own environment, accepts `flags`; the refusal otherwise."""
+
+    def check_configuration(self, launch: Launch) -> Reason | None:
+        """The full check, in the job, where the device is: None, or why the engine refuses this configuration."""
+
+    def ready(self, client: httpx.Client) -> bool:
+        """Whether the server answers that it is ready for requests. `client` has its base URL and key."""
+
+    def reset_cache(self, client: httpx.Client) -> bool:
+        """Empty the prefix cache; whether the server says that it did."""
+
+    def request_extras(self) -> dict[str, Any]:
+        """Fields of each request's body that make lengths exact and tokens countable."""
+
+    def effective_configuration(self, client: httpx.Client, log: str) -> dict[str, Any]:
+        """What the server says it runs with: from its endpoints, metrics and start-up log."""
+
+    def differences(self, identity: Mapping[str, Any], effective: Mapping[str, Any]) -> list[Difference]:
+        """Every setting whose effective value is not the intended one."""
+
+    def canonical_metrics(self, text: str) -> dict[str, float]:
+        """`/metrics` in canonical names: `prompt_tokens`, `generation_tokens`, `requests_finished`, `prefix_queried_tokens`,
+        `prefix_hit_tokens`, `preemptions`, `running`, `waiting`, `kv_cache_usage`, and `<histogram>_sum` and `<histogram>_count`
+        for ttft_s, queue_time_s, prefill_time_s, decode_time_s, e2e_s. Sums over all label sets; what is missing is left out.
+        """
+
+    def explain_exit(self, log: str) -> Reason:
+        """Why a server ended, from its log: `configuration_refused`, `out_of_memory`, `port_taken`, or `server_died`."""

@@ -1,0 +1,63 @@
+"""Where everything is under results/ and reports/: the one place that knows the tree (results/README.md describes it)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+REQUESTS_FILE: Final = "requests.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths below the working folder `root` (the repository, unless a test says otherwise)."""
+
+    root: Path = Path()
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    def workload(self, workload: str, replicate: str) -> Path:
+        """Folder of a drawn workload: requests.jsonl and card.json."""
+        return self.results / "workloads" / workload / replicate
+
+    def model(self, model: str) -> Path:
+        return self.results / "models" / model
+
+    def server(self, server: str) -> Path:
+        """Folder of a server, with its identity in server.json."""
+        return self.results / "servers" / server
+
+    def replicate(self, server: str, replicate: str) -> Path:
+        return self.server(server) / replicate
+
+    def job_record(self, server: str, replicate: str, job: str) -> Path:
+        """The only output that a measuring job declares; rebuilt from the cells below it."""
+        return self.replicate(server, replicate) / "jobs" / f"{job}.json"
+
+    def job_specification(self, server: str, replicate: str, job: str) -> Path:
+        """What the job is to measure, written before it is submitted."""
+        return self.replicate(server, replicate) / "jobs" / f"{job}.spec.json"
+
+    def trial(self, server: str, replicate: str, number: int) -> Path:
+        return self.replicate(server, replicate) / "trials" / str(number)
+
+    def cell(self, server: str, replicate: str, phase: str) -> Path:
+        return self.replicate(server, replicate) / "cells" / phase
+
+    def lease(self, server: str, replicate: str) -> Path:
+        """Names the process or Slurm job that measures this server now."""
+        return self.replicate(server, replicate) / "lease.json"
+
+    def study(self, study: str) -> Path:
+        return self.results / "studies" / study
+
+    def reproduction(self, cell: str, number: int) -> Path:
+        return self.results / "reproductions" / cell / str(number)
+
+    def report(self, study: str) -> Path:
+        return self.reports / f"{study}.html"

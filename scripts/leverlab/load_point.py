@@ -1,0 +1,56 @@
+"""A load point: how requests are offered to a server."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+LoadKind = Literal["rate", "concurrency", "burst"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LoadPoint:
+    """`rate`: an open loop at `value` requests/s; `concurrency`: a closed loop of `value` streams; `burst`: all at once.
+
+    The course calls a burst "rate inf". `value` is None for a burst and positive otherwise.
+    """
+
+    kind: LoadKind
+    value: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kind == "burst") != (self.value is None):
+            raise ValueError(f"a burst has no value and everything else has one: {self.kind} {self.value}")
+        if self.value is not None and not 0 < self.value < float("inf"):
+            raise ValueError(
+                f"{self.kind} {self.value}: must be positive; write inf for a burst (all requests at once)"
+            )
+
+    def __str__(self) -> str:
+        return "burst" if self.value is None else f"{self.kind} {self.value:g}"
+
+    @property
+    def slug(self) -> str:
+        """The load point in an id: `rate-4`, `burst`."""
+        return str(self).replace(" ", "-")
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """The load point's part of a phase's identity."""
+        return {"kind": self.kind} if self.value is None else {"kind": self.kind, "value": self.value}
+
+    @property
+    def sort_key(self) -> tuple[int, float]:
+        """Rates first, in order, then concurrencies, then the burst."""
+        return (("rate", "concurrency", "burst").index(self.kind), self.value or 0.0)
+
+
+def parse_load_point(text: str) -> LoadPoint:
+    """The load point that `text` names: `rate 4`, `concurrency 8`, `burst`, `inf` or `rate inf`."""
+    words = text.split()
+    if words in (["burst"], ["inf"], ["rate", "inf"]):
+        return LoadPoint("burst")
+    if len(words) == 2 and words[0] in ("rate", "concurrency"):
+        try:
+            return LoadPoint("rate" if words[0] == "rate" else "concurrency", float(words[1]))
+        except ValueError as error:
+            raise ValueError(f"load point {text!r}: {error}") from None
+    raise ValueError(f"{text!r} is no load point: write `rate 4`, `concurrency 8` or `burst` (also `inf`)")

@@ -1,0 +1,1 @@
+"""From studies to servers, phases, cells and jobs."""

@@ -1,0 +1,108 @@
+"""Phases and cells: a workload at a load point, and its place in the matrix."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from leverlab import MEASUREMENT_VERSION
+from leverlab.config import Configuration
+from leverlab.config.study import Study
+from leverlab.config.workload import Workload
+from leverlab.identity import make_id, seed_from
+from leverlab.load_point import LoadPoint
+from leverlab.matrix.servers import Server, model_identity
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ReplicateKey:
+    """Replicate `number` (from 1). `copy` > 0 is an A/A copy: the same seeds on another server lifetime.
+
+    `reproduction` marks a reproduction's own replicates, which draw their own seeds.
+    """
+
+    number: int
+    copy: int = 0
+    reproduction: bool = False
+
+    def __str__(self) -> str:
+        return f"{'x' if self.reproduction else 'r'}{self.number}" + (f"c{self.copy}" if self.copy else "")
+
+    @property
+    def seed_key(self) -> str:
+        """What seeds depend on: the same for a replicate and its copies."""
+        return f"{'x' if self.reproduction else 'r'}{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadFile:
+    """A drawn workload: every server of a replicate replays the same one."""
+
+    id: str
+    identity: Mapping[str, Any]
+    model: str
+
+    def seed(self, replicate: ReplicateKey) -> int:
+        return seed_from("workload", self.id, replicate.seed_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A workload at a load point from a stated cache state. `identity` is the whole of it, as it is kept in cell.json."""
+
+    id: str
+    identity: Mapping[str, Any]
+    workload: WorkloadFile
+    load: LoadPoint
+    cache: str
+    endpoint: str
+    client: str
+    request_timeout_s: float
+    """How long a request is followed: no part of the identity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One place of the matrix, measured once per replicate."""
+
+    id: str
+    server: Server
+    phase: Phase
+
+
+def build_workload(configuration: Configuration, workload: Workload, model_name: str) -> WorkloadFile:
+    """The workload for a model: its prompts are made of that model's tokens."""
+    identity = {
+        "workload": workload.model_dump(),
+        "tokenizer": model_identity(model_name, configuration.models[model_name]),
+    }
+    return WorkloadFile(make_id([workload.kind, model_name], identity, 60), identity, model_name)
+
+
+def build_phase(study: Study, workload: WorkloadFile, load: LoadPoint) -> Phase:
+    """The phase of `study` at `load`."""
+    identity = {
+        "measurement_version": MEASUREMENT_VERSION,
+        "workload": {"id": workload.id, **workload.identity},
+        "load": load.identity,
+        "cache": study.cache,
+        "endpoint": study.endpoint,
+        "client": study.client,
+    }
+    parts = [str(workload.identity["workload"]["kind"]), load.slug, study.cache]
+    parts += [value for value, usual in ((study.endpoint, "completions"), (study.client, "replay")) if value != usual]
+    return Phase(
+        make_id(parts, identity, 70),
+        identity,
+        workload,
+        load,
+        study.cache,
+        study.endpoint,
+        study.client,
+        study.request_timeout,
+    )
+
+
+def build_cell(server: Server, phase: Phase) -> Cell:
+    """The cell of `server` and `phase`; its id is made from theirs."""
+    phase_slug, server_slug = phase.id.rsplit("-", 1)[0], server.id.rsplit("-", 1)[0]
+    return Cell(make_id([server_slug[: 108 - len(phase_slug) - 1], phase_slug], [server.id, phase.id]), server, phase)

@@ -1,0 +1,164 @@
+"""Studies expanded to servers, cells and jobs; studies that ask for the same cell share it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from leverlab.config import ConfigError, Configuration
+from leverlab.config.study import Study
+from leverlab.identity import content_hash
+from leverlab.load_point import LoadPoint
+from leverlab.matrix.cells import Cell, Phase, ReplicateKey, WorkloadFile, build_cell, build_phase, build_workload
+from leverlab.matrix.servers import Server, build_server, engine_versions
+from leverlab.matrix.treatments import Treatment, treatments
+from leverlab.metrics import MetricReference, parse_metric_reference
+
+
+@dataclass(frozen=True, slots=True)
+class StudyCell:
+    """A cell as one study sees it: where in its factors the cell stands."""
+
+    cell: Cell
+    treatment: Treatment
+
+    @property
+    def load(self) -> LoadPoint:
+        return self.cell.phase.load
+
+
+@dataclass(frozen=True, slots=True)
+class StudyMatrix:
+    """A study with its cells, each once per replicate."""
+
+    name: str
+    study: Study
+    cells: tuple[StudyCell, ...]
+    replicates: tuple[ReplicateKey, ...]
+    primary: tuple[tuple[str, MetricReference], ...]
+    """(lever, metric and load point): the metrics whose verdicts are corrected for their number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One server lifetime: a server, a replicate, and the cells that some study wants of it."""
+
+    server: Server
+    replicate: ReplicateKey
+    cells: tuple[Cell, ...]
+
+    @property
+    def hash(self) -> str:
+        """Identifies the list of cells: the name of the job's record."""
+        return content_hash(sorted(cell.phase.id for cell in self.cells))
+
+    @property
+    def workloads(self) -> tuple[WorkloadFile, ...]:
+        return tuple({cell.phase.workload.id: cell.phase.workload for cell in self.cells}.values())
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All that the selected studies ask for."""
+
+    configuration: Configuration
+    studies: tuple[StudyMatrix, ...]
+
+    @cached_property
+    def jobs(self) -> tuple[Job, ...]:
+        """One job per server and replicate, whatever the number of studies; in the order of replicates, then studies."""
+        wanted: dict[tuple[ReplicateKey, str], dict[str, Cell]] = {}
+        for study in self.studies:
+            for replicate in study.replicates:
+                for entry in study.cells:
+                    wanted.setdefault((replicate, entry.cell.server.id), {})[entry.cell.id] = entry.cell
+        ordered = sorted(wanted.items(), key=lambda item: item[0][0])
+        return tuple(
+            Job(next(iter(cells.values())).server, replicate, tuple(cells.values()))
+            for (replicate, _), cells in ordered
+        )
+
+    @cached_property
+    def servers(self) -> dict[str, Server]:
+        return {job.server.id: job.server for job in self.jobs}
+
+    @cached_property
+    def workloads(self) -> dict[str, WorkloadFile]:
+        return {workload.id: workload for job in self.jobs for workload in job.workloads}
+
+    @cached_property
+    def jobs_by_study(self) -> dict[str, tuple[Job, ...]]:
+        """For each study the jobs that measure its cells."""
+        keys = {
+            study.name: {(replicate, entry.cell.server.id) for replicate in study.replicates for entry in study.cells}
+            for study in self.studies
+        }
+        return {
+            name: tuple(job for job in self.jobs if (job.replicate, job.server.id) in wanted)
+            for name, wanted in keys.items()
+        }
+
+
+def expand(configuration: Configuration, names: Sequence[str]) -> Matrix:
+    """The matrix of the studies `names`. Raises ConfigError for whatever cannot be expanded."""
+    return Matrix(configuration, tuple(_expand_study(configuration, name) for name in names))
+
+
+def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
+    study = configuration.study(name)
+    chosen = treatments(study)
+    cells: list[StudyCell] = []
+    for engine in study.engines:
+        versions = engine_versions(configuration.root, engine, configuration)
+        for model in study.models:
+            workload = build_workload(configuration, configuration.workload(study), model)
+            phases: list[Phase] = [build_phase(study, workload, load) for load in study.load.points()]
+            for gpu in study.gpus:
+                _check_device(configuration, name, engine, gpu.name)
+                for treatment in chosen:
+                    server = build_server(configuration, engine, versions, model, gpu.name, gpu.count, treatment)
+                    cells += [StudyCell(build_cell(server, phase), treatment) for phase in phases]
+    _check_distinct(name, cells)
+    replicates = tuple(ReplicateKey(number) for number in range(1, study.replicates + 1))
+    return StudyMatrix(name, study, tuple(cells), replicates, tuple(_primary(configuration, study)))
+
+
+def _check_device(configuration: Configuration, study: str, engine: str, gpu: str) -> None:
+    wanted, given = configuration.engines[engine].device, configuration.gpus[gpu].device
+    if wanted != given and configuration.engines[engine].kind != "truth":
+        raise ConfigError(
+            f"config/studies/{study}.yaml: engine {engine!r} computes on {wanted!r} and gpu {gpu!r} is a {given!r} device: "
+            f"change `engines` or `gpus`"
+        )
+
+
+def _check_distinct(study: str, cells: list[StudyCell]) -> None:
+    seen: dict[str, Treatment] = {}
+    for entry in cells:
+        other = seen.setdefault(entry.cell.id, entry.treatment)
+        if other != entry.treatment:
+            raise ConfigError(
+                f"config/studies/{study}.yaml: treatments {other.name!r} and {entry.treatment.name!r} start the same server: "
+                f"their levels set the same flags in config/levers.yaml, so there is nothing to compare"
+            )
+
+
+def _primary(configuration: Configuration, study: Study) -> list[tuple[str, MetricReference]]:
+    references = []
+    for lever in study.levers:
+        if len(study.levers[lever]) < 2:
+            continue
+        stated = study.primary_reference(lever)
+        if stated is None:
+            indicator = configuration.levers[lever].indicator
+            bare = parse_metric_reference(indicator.metric)
+            stated = MetricReference(bare.metric, bare.statistic, _load_for(indicator.load, study.load.points()))
+        references.append((lever, stated))
+    return references
+
+
+def _load_for(description: str, points: list[LoadPoint]) -> LoadPoint:
+    """The study's load point that an indicator means; the nearest there is where the study lacks it."""
+    rates = [point for point in points if point.kind == "rate"]
+    if description == "burst" or not rates:
+        return points[-1]
+    return rates[0] if description == "lowest rate" else rates[-1]

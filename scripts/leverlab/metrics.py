@@ -1,0 +1,213 @@
+"""Every metric of the project, defined once: names, units, definitions, which way is better, how it is compared.
+
+The definitions are those of docs/metrics.md, which is generated from here.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from leverlab.load_point import LoadPoint, parse_load_point
+
+Comparison = Literal["ratio", "difference"]
+Better = Literal["lower", "higher", "neither"]
+
+STATISTICS: Final = ("mean", "p50", "p95", "p99")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric: per request or chunk (`statistics` are taken over a cell) or one value a cell (no statistic)."""
+
+    name: str
+    unit: str
+    definition: str
+    better: Better
+    comparison: Comparison = "ratio"
+    statistics: tuple[str, ...] = ()
+    label: str = ""
+
+    def reference(self, statistic: str | None) -> str:
+        """How a study writes it: `ttft_s p50`, `throughput`."""
+        return self.name if statistic is None else f"{self.name} {statistic}"
+
+
+def _registry(*metrics: Metric) -> dict[str, Metric]:
+    return {metric.name: metric for metric in metrics}
+
+
+METRICS: Final[dict[str, Metric]] = _registry(
+    Metric(
+        "ttft_s",
+        "s",
+        "first chunk that reports a generated token - scheduled send time: what a user who arrived then waited",
+        "lower",
+        statistics=STATISTICS,
+        label="time to first token",
+    ),
+    Metric(
+        "ttft_service_s",
+        "s",
+        "first chunk that reports a generated token - actual send time",
+        "lower",
+        statistics=STATISTICS,
+        label="time to first token from the actual send",
+    ),
+    Metric(
+        "tpot_s",
+        "s",
+        "(last token-bearing chunk - first) / (tokens after the first chunk), tokens from the server's usage",
+        "lower",
+        statistics=STATISTICS,
+        label="time per output token",
+    ),
+    Metric(
+        "chunk_gap_s",
+        "s",
+        "time between token-bearing chunks of one request; the inter-token latency only where each chunk carries one token",
+        "lower",
+        statistics=STATISTICS,
+        label="gap between chunks",
+    ),
+    Metric(
+        "e2e_s",
+        "s",
+        "last token-bearing chunk - scheduled send time",
+        "lower",
+        statistics=STATISTICS,
+        label="end-to-end latency",
+    ),
+    Metric(
+        "send_lag_s",
+        "s",
+        "actual - scheduled send time: the client's own lateness",
+        "neither",
+        "difference",
+        STATISTICS,
+        "send lag",
+    ),
+    Metric(
+        "throughput",
+        "tokens/s",
+        "at a rate: completion tokens of requests that arrived in the window / that window, every request "
+        "followed to its end; in a burst or closed loop: completion tokens / (first send to last token)",
+        "higher",
+        label="output tokens per second",
+    ),
+    Metric(
+        "total_throughput",
+        "tokens/s",
+        "as throughput, with prompt tokens counted too",
+        "higher",
+        label="prompt and output tokens per second",
+    ),
+    Metric(
+        "achieved_rate",
+        "requests/s",
+        "requests that ended well per second, over the same window as throughput",
+        "higher",
+        label="completed requests per second",
+    ),
+    Metric(
+        "goodput",
+        "requests/s",
+        "requests that meet every objective of the study / the same window",
+        "higher",
+        "difference",
+        label="requests within objectives per second",
+    ),
+    Metric(
+        "error_ratio",
+        "1",
+        "requests that did not end well / requests",
+        "lower",
+        "difference",
+        label="share of failed requests",
+    ),
+    Metric(
+        "queue_time_s",
+        "s",
+        "mean over the cell of the server's own queue-time histogram (difference of sum / difference of count)",
+        "lower",
+        "difference",
+        label="queue time (server)",
+    ),
+    Metric(
+        "prefill_time_s",
+        "s",
+        "mean over the cell of the server's own prefill-time histogram",
+        "lower",
+        label="prefill time (server)",
+    ),
+    Metric(
+        "decode_time_s",
+        "s",
+        "mean over the cell of the server's own decode-time histogram",
+        "lower",
+        label="decode time (server)",
+    ),
+    Metric(
+        "cache_hit_ratio",
+        "1",
+        "difference of prefix-cache hit tokens / difference of queried tokens",
+        "higher",
+        "difference",
+        label="prefix-cache hit ratio",
+    ),
+    Metric(
+        "preemptions",
+        "1",
+        "difference of the server's preemption counter over the cell",
+        "lower",
+        "difference",
+        label="preemptions",
+    ),
+    Metric(
+        "energy_per_token_j",
+        "J/token",
+        "NVML energy (trapezoid of power where the counter is missing) over the window / completion tokens",
+        "lower",
+        label="energy per output token",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricReference:
+    """A metric, its statistic (None for one value a cell) and a load point: what a study calls primary."""
+
+    metric: str
+    statistic: str | None
+    load: LoadPoint | None = None
+
+    def __str__(self) -> str:
+        name = METRICS[self.metric].reference(self.statistic)
+        return name if self.load is None else f"{name} at {self.load}"
+
+
+def parse_metric_reference(text: str) -> MetricReference:
+    """The reference that `text` makes: `ttft_s p50 at rate 4`, `throughput at burst`, `tpot_s p95`.
+
+    Raises ValueError naming what is known when the metric, the statistic or the load point is not.
+    """
+    name, _, load = text.partition(" at ")
+    words = name.split()
+    if not words or words[0] not in METRICS:
+        raise UnknownMetricError(words[0] if words else "", text)
+    metric = METRICS[words[0]]
+    statistic = words[1] if len(words) == 2 else None
+    if (
+        len(words) > 2
+        or (statistic is not None) != bool(metric.statistics)
+        or (statistic and statistic not in metric.statistics)
+    ):
+        wanted = f"one of {', '.join(metric.statistics)} after it" if metric.statistics else "no statistic"
+        raise ValueError(f"{text!r}: {metric.name} takes {wanted}")
+    return MetricReference(metric.name, statistic, parse_load_point(load) if load else None)
+
+
+class UnknownMetricError(ValueError):
+    """A metric's name that is not in the registry; `name` is what was written."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{text!r}: there is no metric {name!r}; there are {', '.join(METRICS)}")
+        self.name = name

@@ -1,0 +1,162 @@
+"""What is kept of a measurement besides tables: cell.json, trial.json, checks.json, the job's specification and record.
+
+These files are the interface between the trial runner, aggregation, reports and reproduction; their form is fixed by
+`RECORD_VERSION`.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RECORD_VERSION: Final = 1
+
+Status = Literal["measured", "failed", "infeasible"]
+
+
+class Record(BaseModel):
+    """A record that is written to a file: frozen, unknown keys kept so that an older program reads a newer file."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    record_version: int = RECORD_VERSION
+
+
+class Reason(BaseModel):
+    """Why something is not as it should be."""
+
+    model_config = ConfigDict(frozen=True)
+    code: str = Field(description="stable, for programs: `server_died`, `configuration_refused`, `out_of_memory`, …")
+    message: str = Field(description="a sentence for a person")
+    log: list[str] = Field(default=[], description="the lines of the server's log that show it")
+
+
+class CheckResult(BaseModel):
+    """One check of one cell."""
+
+    model_config = ConfigDict(frozen=True)
+    code: str
+    severity: Literal["ok", "caution", "invalid"]
+    saw: str
+    expected: str
+    remedy: str = ""
+
+
+class PhaseSpecification(BaseModel):
+    """A cell that a job is to measure."""
+
+    model_config = ConfigDict(frozen=True)
+    cell: str
+    phase: str
+    identity: dict[str, Any]
+    workload_file: str = Field(description="requests.jsonl, relative to the working folder")
+    request_timeout_s: float
+
+
+class JobSpecification(Record):
+    """All that one server lifetime needs to know: written before the job is submitted, read by scripts/measure.py."""
+
+    server: str
+    identity: dict[str, Any] = Field(description="the server's identity")
+    replicate: str
+    job: str
+    cells: list[PhaseSpecification]
+    engine: str = Field(description="name in config/engines.yaml")
+    engine_kind: str
+    device: Literal["cpu", "cuda"]
+    gpu_count: int
+    command_prefix: list[str] = Field(description="what runs a Python program in the engine's environment")
+    identity_packages: list[str] = Field(description="packages whose installed versions are compared with the identity")
+    model_folder: str
+    start_timeout_s: float
+    order_seed: int = Field(description="draws the order of the phases; the same for all servers of a replicate")
+    results: str = Field(default=".", description="the folder that holds results/")
+    retry_failed: bool = False
+
+
+class CellRecord(Record):
+    """cell.json: a cell's whole specification, its trial, and how it went. Enough to measure the cell again."""
+
+    cell: str
+    server: str
+    phase: str
+    replicate: str
+    status: Status
+    reason: Reason | None = None
+    specification: dict[str, Any] = Field(description="{server: identity, phase: identity}")
+    engine: str
+    trial: int = Field(description="number of the trial, under trials/")
+    position: int = Field(description="which phase of its trial this was, from 0")
+    started_at: str = Field(description="UTC, ISO 8601")
+    duration_s: float
+    cache: dict[str, Any] = Field(
+        default={}, description="state asked for, how it was brought about, whether it was seen"
+    )
+    instrument: dict[str, Any] = Field(default={}, description="the client's own stated error")
+    server_delta: dict[str, float] = Field(
+        default={}, description="differences of the server's counters and histograms, by name"
+    )
+    provenance: dict[str, Any] = Field(
+        default={}, description="what the node was and had installed: see leverlab.trial.fingerprint"
+    )
+    files: dict[str, str] = Field(default={}, description="artifact → SHA-256 of its content")
+
+
+class TrialRecord(Record):
+    """trial.json: one start of a server."""
+
+    server: str
+    replicate: str
+    trial: int
+    outcome: Literal["running", "finished", "server_died", "infeasible", "failed", "interrupted"]
+    reason: Reason | None = None
+    started_at: str
+    ended_at: str | None = None
+    start: dict[str, float] = Field(
+        default={}, description="seconds of each step of the start: spawn, healthy, warmup, …"
+    )
+    fingerprint: dict[str, Any] = {}
+    effective: dict[str, Any] = Field(default={}, description="the configuration that the server reports")
+    differences: list[dict[str, Any]] = Field(
+        default=[], description="intended against effective: {key, intended, effective, expected}"
+    )
+    phases: list[str] = Field(default=[], description="phase ids in the order in which they ran")
+
+
+class JobRecord(Record):
+    """The declared output of a measuring job, made from the cell records below it."""
+
+    server: str
+    replicate: str
+    job: str
+    cells: dict[str, Status] = Field(description="phase → status")
+
+
+def write_json(path: Path, value: BaseModel | Mapping[str, Any]) -> None:
+    """Write `value` to `path` so that a reader sees the old file or the whole new one, whatever happens meanwhile."""
+    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
+    write_bytes(path, (json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` by rename, and see that it reached the disk first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in the JSON file `path`."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: not a JSON object")
+    return data
