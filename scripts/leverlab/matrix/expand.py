@@ -48,8 +48,8 @@ class Job:
 
     @property
     def hash(self) -> str:
-        """Identifies the list of cells: the name of the job's record."""
-        return content_hash(sorted(cell.phase.id for cell in self.cells))
+        """Identifies the server, the replicate and the list of cells: the name of the job's record."""
+        return content_hash([self.server.id, str(self.replicate), sorted(cell.phase.id for cell in self.cells)])
 
     @property
     def workloads(self) -> tuple[WorkloadFile, ...]:

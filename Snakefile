@@ -1,0 +1,47 @@
+"""leverlab: what does each serving lever do to an LLM engine, and how sure is that?
+
+    snakemake -c1 plan --config study=NAME               the matrix, what is done, what it would cost
+    snakemake --cores all --config study=NAME            on this machine
+    snakemake --profile slurm --config study=NAME        on a cluster
+    snakemake -c1 partial --config study=NAME            the report of what there is so far
+    snakemake -c1 results/reproductions/CELL/1/verdict.html   one cell again: does its number hold?
+
+A study of config/studies/ expands to servers (engine x model x GPU x treatment). One job measures all that is missing of
+one server and replicate; tables and reports are made from the cells it leaves behind.
+"""
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/setup.smk"
+include: "rules/measure.smk"
+include: "rules/aggregate.smk"
+include: "rules/report.smk"
+include: "rules/reproduce.smk"
+
+
+rule all:
+    """The reports of the selected studies, and the index of all reports."""
+    default_target: True
+    input:
+        expand("reports/{study}.html", study=STUDIES),
+        "reports/index.html",
+
+
+rule plan:
+    """Print the matrix, what of it is measured, and what the rest would take."""
+    params:
+        settings=SETTINGS,
+        studies=STUDIES,
+    shell:
+        "{PYTHON} scripts/plan.py --settings {params.settings:q} --study {params.studies}"
+
+
+onstart:
+    prepare_jobs()
+
+
+onerror:
+    report_what_there_is()

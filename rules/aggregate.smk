@@ -1,0 +1,42 @@
+"""Tables of a study, from the cells of its jobs.
+
+Requires: results/servers/{server}/{replicate}/jobs/{job}.json. Makes: results/studies/{study}/*.parquet.
+"""
+
+
+localrules:
+    aggregate,
+    partial,
+
+
+rule aggregate:
+    """One row a request, a cell, an effect: the study as tables."""
+    input:
+        jobs=lambda wildcards: [record_of(job) for job in MATRIX.jobs_by_study[wildcards.study]],
+        study="config/studies/{study}.yaml",
+        levers="config/levers.yaml",
+    output:
+        requests="results/studies/{study}/requests.parquet",
+        cells="results/studies/{study}/cells.parquet",
+        effects="results/studies/{study}/effects.parquet",
+    log:
+        "results/logs/aggregate/{study}.log",
+    params:
+        settings=SETTINGS,
+    shell:
+        "{PYTHON} scripts/aggregate.py --study {wildcards.study} --settings {params.settings:q} 2>&1 | tee {log}"
+
+
+rule partial:
+    """The same tables and reports of an unfinished matrix, from what there is; measures nothing."""
+    params:
+        settings=SETTINGS,
+        studies=STUDIES,
+    shell:
+        """
+        for study in {params.studies}; do
+            {PYTHON} scripts/aggregate.py --study $study --settings {params.settings:q}
+            {PYTHON} scripts/report.py --study $study --settings {params.settings:q}
+        done
+        {PYTHON} scripts/report.py --index
+        """

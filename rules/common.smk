@@ -1,0 +1,132 @@
+"""Configuration, matrix and lookups for the rules that follow; no rules.
+
+Requires: config/*.yaml. Makes: nothing but the job records that can be rebuilt from measured cells.
+"""
+
+import functools
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from leverlab.config import ConfigError, load
+from leverlab.layout import Layout
+from leverlab.matrix.expand import expand as expand_matrix
+from leverlab.matrix.jobs import incomplete_jobs, walltime_s, write_specifications
+from leverlab.reproduce import recorded_server
+from leverlab.scheduler import wait_for_previous_jobs
+
+# The interpreter that runs Snakemake has leverlab installed, on every node that shares this folder.
+PYTHON = shlex.quote(sys.executable)
+LAYOUT = Layout(Path())
+
+try:
+    CONFIGURATION = load(Path(), config)
+    STUDIES = CONFIGURATION.selected_studies()
+    MATRIX = expand_matrix(CONFIGURATION, STUDIES)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+# What scripts need of the command line's settings; which studies were asked for must not decide what is made again.
+SETTINGS = json.dumps({key: value for key, value in config.items() if key not in ("study", "retry_failed")}, sort_keys=True)
+
+JOBS = {job.hash: job for job in MATRIX.jobs}
+
+# What is measured is no job any more: its record is a plain file that no rule makes, and nothing can trigger it again.
+# (Inside a job the question does not arise: that job is asked for by name.)
+if workflow.is_main_process:
+    INCOMPLETE = {job.hash for job in incomplete_jobs(MATRIX, LAYOUT)}
+else:
+    INCOMPLETE = set(JOBS)
+
+
+wildcard_constraints:
+    server=r"[a-z0-9._-]+",
+    replicate=r"[rx][0-9]+(c[0-9]+)?",
+    job="|".join(sorted(INCOMPLETE)) or "(?!)",
+    engine="|".join(map(re.escape, CONFIGURATION.engines)),
+    model="|".join(map(re.escape, CONFIGURATION.models)),
+    workload=r"[a-z0-9._-]+",
+    study="|".join(map(re.escape, CONFIGURATION.study_names())),
+    cell=r"[a-z0-9._-]+",
+    number=r"[0-9]+",
+
+
+def record_of(job):
+    """The record that `measure` makes for a job."""
+    return str(LAYOUT.job_record(job.server.id, str(job.replicate), job.hash))
+
+
+def environment_of(engine):
+    """The marker of an engine's environment; none for an engine that runs in the pipeline's own."""
+    return [] if CONFIGURATION.engines[engine].launch.kind == "pipeline" else [f".envs/{engine}/ready.json"]
+
+
+def setup_of(engine, model):
+    """What must be there before a server of this engine and model can be started."""
+    return [*environment_of(engine), f"results/models/{model}/model.json"]
+
+
+def slurm_of(gpu):
+    """The Slurm request of a GPU type."""
+    return CONFIGURATION.gpus[gpu].slurm
+
+
+def cores_of(server):
+    """All of this machine for an engine that computes on the CPU; the request of the GPU type otherwise."""
+    if CONFIGURATION.gpus[server.gpu].device == "cpu" and workflow.cores:
+        return workflow.cores
+    return slurm_of(server.gpu).cpus * server.gpu_count
+
+
+def memory_mb(server):
+    """Host memory that Slurm is asked for, in MB."""
+    return round(slurm_of(server.gpu).memory * max(1, server.gpu_count if gpus_of(server) else 1) / 1e6)
+
+
+def gpus_of(server):
+    """GPUs that Slurm is asked for; none for a server on a CPU."""
+    return 0 if CONFIGURATION.gpus[server.gpu].device == "cpu" else server.gpu_count
+
+
+def placement(server_of):
+    """Partition, account, constraint where config/gpus.yaml names them; otherwise the profile's defaults stand."""
+    defaults = getattr(workflow.resource_settings.default_resources, "args", [])
+    profile = dict(item.split("=", 1) for item in defaults if "=" in item)
+
+    def asked(key, resource):
+        return lambda wildcards: getattr(slurm_of(server_of(wildcards).gpu), key) or profile.get(resource, "").strip("\"'")
+
+    keys = {"partition": "slurm_partition", "account": "slurm_account", "extra": "slurm_extra"}
+    return {
+        resource: asked(key, resource)
+        for key, resource in keys.items()
+        if any(getattr(gpu.slurm, key) for gpu in CONFIGURATION.gpus.values())
+    }
+
+
+@functools.cache
+def recorded(cell):
+    """The server of a recorded cell: what a reproduction starts again."""
+    try:
+        return recorded_server(cell, LAYOUT)
+    except LookupError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def prepare_jobs():
+    """Before the first job of a run: write what each is to measure, and let jobs of an earlier run finish."""
+    planned = [job for job in MATRIX.jobs if job.hash in INCOMPLETE]
+    write_specifications(planned, CONFIGURATION, LAYOUT)
+    wait_for_previous_jobs({(job.server.id, str(job.replicate)) for job in planned}, LAYOUT)
+
+
+def report_what_there_is():
+    """After a run that failed: tables and reports of what was measured, so that the morning finds them."""
+    for study in STUDIES:
+        subprocess.run([sys.executable, "scripts/aggregate.py", "--study", study, "--settings", SETTINGS], check=False)
+        subprocess.run([sys.executable, "scripts/report.py", "--study", study, "--settings", SETTINGS], check=False)

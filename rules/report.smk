@@ -1,0 +1,40 @@
+"""Reports.
+
+Requires: results/studies/{study}/*.parquet. Makes: reports/{study}.html, reports/index.html.
+"""
+
+REPORT_SOURCES = sorted(str(path) for path in Path("scripts/leverlab/report").rglob("*") if path.suffix in (".py", ".j2", ".css"))
+
+
+localrules:
+    report,
+    index,
+
+
+rule report:
+    """A study's page: one file, readable without a network and without JavaScript."""
+    input:
+        "results/studies/{study}/requests.parquet",
+        "results/studies/{study}/cells.parquet",
+        "results/studies/{study}/effects.parquet",
+        REPORT_SOURCES,
+    output:
+        report("reports/{study}.html", category="Studies", labels={"study": "{study}"}),
+    log:
+        "results/logs/report/{study}.log",
+    params:
+        settings=SETTINGS,
+    shell:
+        "{PYTHON} scripts/report.py --study {wildcards.study} --settings {params.settings:q} 2>&1 | tee {log}"
+
+
+rule index:
+    """All reports, with what each found in a line."""
+    input:
+        expand("reports/{study}.html", study=STUDIES),
+    output:
+        "reports/index.html",
+    log:
+        "results/logs/report/index.log",
+    shell:
+        "{PYTHON} scripts/report.py --index 2>&1 | tee {log}"

@@ -1,0 +1,27 @@
+"""One cell of the matrix again, alone: does its number hold?
+
+Requires: the cell's record under results/servers/, or a study's cells.parquet.
+Makes: results/reproductions/{cell}/{number}/verdict.html.
+"""
+
+
+rule reproduce:
+    """A fresh server for one cell, compared with what was recorded of it."""
+    input:
+        setup=lambda wildcards: ancient(setup_of(recorded(wildcards.cell).engine, recorded(wildcards.cell).model)),
+    output:
+        "results/reproductions/{cell}/{number}/verdict.html",
+    log:
+        "results/reproductions/{cell}/{number}/reproduce.log",
+    threads: lambda wildcards: cores_of(recorded(wildcards.cell))
+    params:
+        settings=SETTINGS,
+    resources:
+        runtime=lambda wildcards, attempt: attempt * 60,
+        mem_mb=lambda wildcards: memory_mb(recorded(wildcards.cell)),
+        gpu=lambda wildcards: gpus_of(recorded(wildcards.cell)),
+        gpu_model=lambda wildcards: slurm_of(recorded(wildcards.cell).gpu).gpu_model or "",
+        **placement(lambda wildcards: recorded(wildcards.cell)),
+    shell:
+        "{PYTHON} scripts/reproduce.py --cell {wildcards.cell} --number {wildcards.number} "
+        "--settings {params.settings:q} --output {output} --log {log}"

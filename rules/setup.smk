@@ -1,0 +1,71 @@
+"""Environments, models, workloads, and the check of every treatment's flags.
+
+Requires: envs/*.txt, config/*.yaml.
+Makes: .envs/{engine}/, results/models/{model}/, results/workloads/{workload}/{replicate}/, results/flags/{engine}.json.
+"""
+
+
+localrules:
+    environment,
+    model,
+    workload,
+    flags,
+
+
+rule environment:
+    """An engine's own environment, as config/engines.yaml says: installed from its lock, or found and looked at."""
+    input:
+        lock=lambda wildcards: getattr(CONFIGURATION.engines[wildcards.engine].launch, "lock", []),
+    output:
+        ".envs/{engine}/ready.json",
+    log:
+        "results/logs/environment/{engine}.log",
+    params:
+        settings=SETTINGS,
+    shell:
+        "{PYTHON} scripts/prepare_environment.py --engine {wildcards.engine} --settings {params.settings:q} "
+        "--output {output} 2>&1 | tee {log}"
+
+
+rule model:
+    """A model's files: made on the spot, fetched once from its hub, or found at its path."""
+    output:
+        "results/models/{model}/model.json",
+    log:
+        "results/logs/model/{model}.log",
+    params:
+        settings=SETTINGS,
+    shell:
+        "{PYTHON} scripts/prepare_model.py --model {wildcards.model} --settings {params.settings:q} "
+        "--output {output} 2>&1 | tee {log}"
+
+
+rule workload:
+    """Prompts, output lengths and unit-rate arrivals, drawn from the replicate's seed."""
+    input:
+        model=lambda wildcards: ancient(f"results/models/{MATRIX.workloads[wildcards.workload].model}/model.json"),
+    output:
+        "results/workloads/{workload}/{replicate}/requests.jsonl",
+        "results/workloads/{workload}/{replicate}/card.json",
+    log:
+        "results/logs/workload/{workload}.{replicate}.log",
+    params:
+        settings=SETTINGS,
+    shell:
+        "{PYTHON} scripts/draw_workload.py --workload {wildcards.workload} --replicate {wildcards.replicate} "
+        "--settings {params.settings:q} 2>&1 | tee {log}"
+
+
+rule flags:
+    """The flags of every treatment, put to the engine's own argument parser in its own environment."""
+    input:
+        environment=lambda wildcards: environment_of(wildcards.engine),
+    output:
+        "results/flags/{engine}.json",
+    log:
+        "results/logs/flags/{engine}.log",
+    params:
+        # A new treatment is a new question.
+        servers=lambda wildcards: sorted(s.id for s in MATRIX.servers.values() if s.engine == wildcards.engine),
+    shell:
+        "{PYTHON} scripts/check_flags.py --engine {wildcards.engine} --output {output} 2>&1 | tee {log}"
