@@ -1,0 +1,338 @@
+"""The truth engine's loop: one thread, an epoll, a heap of what is due, and a log of when it went out."""
+
+import heapq
+import json
+import os
+import random
+import select
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import httptools
+import msgspec
+
+from leverlab.load.plan import Endpoint
+from leverlab.load.timer import Timer
+from leverlab.truth.answers import AnswerWriter, Vocabulary
+from leverlab.truth.http import STREAM_HEAD, Client, whole_answer
+from leverlab.truth.log import RequestTruth, TruthLog
+from leverlab.truth.metrics import Metrics
+from leverlab.truth.model import Engine, Stream
+from leverlab.truth.settings import Settings
+
+_POLL_EVERY_NS: Final = 500_000
+"""Under load the loop looks for new requests at least this often between two sends."""
+_EXIT_STATUS: Final = 70
+
+
+class _Message(msgspec.Struct):
+    content: str | list[dict[str, object]] = ""
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+
+class _Generate(msgspec.Struct):
+    """What of a request's body the engine honours."""
+
+    prompt: str | list[int | str] | None = None
+    messages: list[_Message] | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stream: bool = False
+    stream_options: _StreamOptions | None = None
+    ignore_eos: bool = False
+    return_token_ids: bool | None = False
+
+    def words(self) -> list[str]:
+        """The prompt's tokens: words, or the ids where ids were given."""
+        if self.messages is not None:
+            return " ".join(str(message.content) for message in self.messages).split()
+        prompt = self.prompt or ""
+        return prompt.split() if isinstance(prompt, str) else " ".join(map(str, prompt)).split()
+
+
+class _Flight:
+    """A stream, how its answer is written, and to whom."""
+
+    __slots__ = ("client", "stream", "streamed", "writer")
+
+    def __init__(self, stream: Stream, writer: AnswerWriter, client: Client, *, streamed: bool) -> None:
+        self.stream = stream
+        self.writer = writer
+        self.client = client
+        self.streamed = streamed
+
+
+class TruthServer:
+    """Serves until `stop` is called or a fault switch ends it."""
+
+    def __init__(self, settings: Settings, api_key: str | None) -> None:
+        self._settings = settings
+        self._authorization = None if api_key is None else f"Bearer {api_key}".encode()
+        self._engine = Engine(settings)
+        self._metrics = Metrics(settings, self._engine)
+        self._vocabulary = Vocabulary(settings.seed, settings.empty_text_every)
+        self._log = TruthLog(Path(settings.truth_log) if settings.truth_log else None)
+        self._decoder = msgspec.json.Decoder(_Generate)
+        self._epoll = select.epoll()
+        self._timer = Timer(self._epoll)
+        self._clients: dict[int, Client] = {}
+        self._flights: dict[Client, _Flight] = {}
+        self._flight_of: dict[int, _Flight] = {}
+        self._due: list[tuple[int, int, _Flight]] = []
+        self._requests = 0
+        self._ended = 0
+        self._sends = 0
+        self._late_ns = 0
+        self._latest_ns = 0
+        self._stopping = False
+        self._listener = socket.create_server((settings.host, settings.port), backlog=4096, reuse_port=False)
+        self._listener.setblocking(False)
+        self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+
+    @property
+    def port(self) -> int:
+        """The port that the server listens on."""
+        return int(self._listener.getsockname()[1])
+
+    def stop(self) -> None:
+        """Leave the loop at the next opportunity (for signal handlers)."""
+        self._stopping = True
+
+    def serve(self) -> None:
+        """The loop. Returns after `stop`."""
+        clock, due = time.monotonic_ns, self._due
+        listener = self._listener.fileno()
+        next_poll = armed_for = 0
+        while not self._stopping:
+            now = clock()
+            while due and due[0][0] <= now < next_poll:
+                now = self._send_next(now)
+            wait_s = 0.0
+            if not due or due[0][0] > now:
+                if not due or self._log.full:
+                    self._log.flush()
+                wait_s = 0.5
+                if due and armed_for != due[0][0]:
+                    armed_for = due[0][0]
+                    self._timer.arm(armed_for)
+            for fd, mask in self._epoll.poll(wait_s):
+                if fd == listener:
+                    self._accept()
+                elif fd in self._clients:
+                    self._serve_client(self._clients[fd], mask)
+            next_poll = clock() + _POLL_EVERY_NS
+        self._log.flush()
+        if self._sends:
+            mean_us, latest_us = self._late_ns / self._sends / 1e3, self._latest_ns / 1e3
+            print(
+                f"{self._sends} chunks sent; late by {mean_us:.0f} µs on average, {latest_us:.0f} µs at most",
+                file=sys.stderr,
+            )
+
+    def _send_next(self, now_ns: int) -> int:
+        """Send the chunk that is due first; return the time after it."""
+        due_ns, number, flight = self._due[0]
+        stream = flight.stream
+        if stream not in self._engine.running:
+            heapq.heappop(self._due)
+            return time.monotonic_ns()
+        before = stream.position
+        tokens = (
+            min(self._settings.tokens_per_chunk, stream.output_tokens - before)
+            if flight.streamed
+            else stream.output_tokens
+        )
+        after = before + tokens
+        last = after >= stream.output_tokens
+        data = self._payload(flight, before, tokens, last=last)
+        begun_ns = time.monotonic_ns()
+        try:
+            complete = self._write(flight.client, data)
+        except OSError:
+            heapq.heappop(self._due)
+            self._close(flight.client)
+            return time.monotonic_ns()
+        ended_ns = time.monotonic_ns()
+        self._log.records.extend((number, tokens, due_ns, begun_ns, ended_ns if complete else -1))
+        late_ns = begun_ns - due_ns
+        self._sends += 1
+        self._late_ns += late_ns
+        if late_ns > self._latest_ns:
+            self._latest_ns = late_ns
+        stream.position = after
+        if before == 0:
+            stream.first_sent_ns = begun_ns
+        if last:
+            heapq.heappop(self._due)
+            self._end(flight, begun_ns)
+        else:
+            heapq.heapreplace(self._due, (due_ns + self._engine.gap_ns, number, flight))
+        return ended_ns
+
+    def _payload(self, flight: _Flight, before: int, tokens: int, *, last: bool) -> bytes:
+        stream, writer = flight.stream, flight.writer
+        if not flight.streamed:
+            return whole_answer(200, writer.whole(tokens, stream.finish_reason))
+        data = writer.chunk(before, tokens, f'"{stream.finish_reason}"'.encode() if last else b"null")
+        return data if before else writer.opening() + data
+
+    def _write(self, client: Client, data: bytes) -> bool:
+        """Send `data`, in two segments where that is asked for. False where the kernel did not take all of it at once."""
+        if self._settings.split_chunks:
+            inside = next((at for at, byte in enumerate(data) if byte >= 0xC0), len(data) // 2) + 1
+            client.write(data[:inside])
+            data = data[inside:]
+        complete = client.write(data)
+        if not complete:
+            self._epoll.modify(client.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        return complete
+
+    def _end(self, flight: _Flight, last_sent_ns: int) -> None:
+        stream = flight.stream
+        self._flights.pop(flight.client, None)
+        if flight.streamed:
+            try:
+                self._write(flight.client, flight.writer.closing(stream.output_tokens))
+            except OSError:
+                self._close(flight.client)
+        self._start(self._engine.release(stream, time.monotonic_ns()))
+        self._metrics.ended(stream, last_sent_ns, stream.finish_reason)
+        self._ended += 1
+        if self._settings.exit_after_requests and self._ended >= self._settings.exit_after_requests:
+            self._log.flush()
+            print(f"died after {self._ended} requests, as told by --exit-after-requests", file=sys.stderr, flush=True)
+            os._exit(_EXIT_STATUS)
+
+    def _start(self, admitted: list[Stream]) -> None:
+        for stream in admitted:
+            flight = self._flight_of.pop(stream.number)
+            if self._settings.enable_prompt_tokens_details:
+                flight.writer.cached_tokens = stream.cached_tokens
+            first_ns = self._engine.first_due_ns(stream)
+            if not flight.streamed:
+                chunks = -(-stream.output_tokens // self._settings.tokens_per_chunk)
+                first_ns += (chunks - 1) * self._engine.gap_ns
+            heapq.heappush(self._due, (first_ns, stream.number, flight))
+            self._metrics.admitted(stream)
+            self._log.add(
+                RequestTruth(
+                    stream.number, stream.request_id, stream.received_ns, stream.admitted_ns,
+                    stream.prompt_tokens, stream.cached_tokens, stream.output_tokens,
+                )
+            )  # fmt: skip
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                accepted, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            client = Client(accepted, self._handle)
+            self._clients[accepted.fileno()] = client
+            self._epoll.register(accepted.fileno(), select.EPOLLIN)
+
+    def _serve_client(self, client: Client, mask: int) -> None:
+        try:
+            if mask & select.EPOLLOUT and client.flush():
+                self._epoll.modify(client.socket.fileno(), select.EPOLLIN)
+            if mask & ~select.EPOLLOUT:
+                data = client.socket.recv(262144)
+                if data:
+                    client.feed(data)
+                else:
+                    self._close(client)
+        except BlockingIOError:
+            return
+        except (OSError, httptools.HttpParserError):
+            self._close(client)
+
+    def _close(self, client: Client) -> None:
+        if client.closed:
+            return
+        client.closed = True
+        flight = self._flights.pop(client, None)
+        if flight is not None:
+            self._flight_of.pop(flight.stream.number, None)
+            self._start(self._engine.release(flight.stream, time.monotonic_ns()))
+            self._metrics.ended(flight.stream, 0, "abort")
+        fd = client.socket.fileno()
+        self._clients.pop(fd, None)
+        self._epoll.unregister(fd)
+        client.socket.close()
+
+    def _handle(self, client: Client) -> None:
+        now_ns = time.monotonic_ns()
+        route = (client.method, client.path)
+        if client.path.startswith(b"/v1/") and self._authorization not in (None, client.headers.get(b"authorization")):
+            self._answer(client, 401, {"error": "Unauthorized"})
+        elif route == (b"POST", b"/v1/completions"):
+            self._generate(client, Endpoint.COMPLETIONS, now_ns)
+        elif route == (b"POST", b"/v1/chat/completions"):
+            self._generate(client, Endpoint.CHAT, now_ns)
+        elif route == (b"GET", b"/health"):
+            self._write(client, whole_answer(200, b""))
+        elif route == (b"GET", b"/metrics"):
+            self._write(client, whole_answer(200, self._metrics.render(), "text/plain; version=0.0.4"))
+        elif route == (b"GET", b"/v1/models"):
+            model = {"id": self._settings.served_model_name, "object": "model", "owned_by": "leverlab"}
+            self._answer(client, 200, {"object": "list", "data": [model]})
+        elif route == (b"GET", b"/leverlab/config"):
+            self._answer(client, 200, self._settings.public())
+        elif route == (b"POST", b"/reset_prefix_cache"):
+            idle = not self._engine.running
+            if idle:
+                self._engine.cache.reset()
+            self._answer(client, 200, {"success": idle})
+        else:
+            self._answer(client, 404, {"error": {"message": "no such route", "code": 404}})
+
+    def _answer(self, client: Client, status: int, content: dict[str, object]) -> None:
+        self._write(client, whole_answer(status, json.dumps(content).encode()))
+
+    def _generate(self, client: Client, endpoint: Endpoint, now_ns: int) -> None:
+        number = self._requests
+        self._requests += 1
+        every = self._settings.http_error_every
+        if every and (number + 1) % every == 0:
+            self._answer(client, 500, {"error": {"message": "failed as told by --http-error-every", "code": 500}})
+            return
+        try:
+            body = self._decoder.decode(client.body)
+        except msgspec.MsgspecError as error:
+            self._answer(client, 400, {"error": {"message": str(error), "code": 400}})
+            return
+        words = body.words()
+        request_id = client.headers.get(b"x-request-id", b"%d" % number).decode("latin-1")
+        limit = body.max_completion_tokens or body.max_tokens or 16
+        tokens = self._output_tokens(words, limit, ignore_eos=body.ignore_eos)
+        stream = Stream(number, request_id, words, tokens, "length" if tokens == limit else "stop", now_ns)
+        options = body.stream_options or _StreamOptions()
+        writer = AnswerWriter(
+            self._vocabulary,
+            endpoint,
+            self._settings.served_model_name,
+            request_id,
+            prompt_tokens=len(words),
+            start=number * 7,
+            include_usage=options.include_usage,
+            continuous_usage=options.continuous_usage_stats,
+            token_ids=bool(body.return_token_ids),
+        )
+        flight = _Flight(stream, writer, client, streamed=body.stream)
+        if body.stream:
+            self._write(client, STREAM_HEAD)
+        self._flights[client] = self._flight_of[number] = flight
+        self._start(self._engine.offer(stream, now_ns))
+
+    def _output_tokens(self, words: list[str], limit: int, *, ignore_eos: bool) -> int:
+        mean = self._settings.natural_tokens
+        if ignore_eos or not mean:
+            return limit
+        return min(limit, random.Random(f"{self._settings.seed} {words}").randint(1, 2 * mean - 1))
