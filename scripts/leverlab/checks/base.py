@@ -1,0 +1,106 @@
+"""What a check is given and what it gives back."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from leverlab.load_point import LoadPoint
+from leverlab.records import CheckResult
+
+Severity = Literal["ok", "caution", "invalid"]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class CellInputs:
+    """All that the checks of one measured cell look at. What is not known is None or empty, never a guess."""
+
+    specification: Mapping[str, Any]
+    """`{server: identity, phase: identity}`, as in cell.json."""
+    requests: pa.Table
+    """Schema `leverlab.load.schema.REQUESTS`."""
+    chunks: pa.Table
+    """Schema `leverlab.load.schema.CHUNKS`; without rows where the client does not tell."""
+    workload_requests: int
+    """Requests in the phase's workload file."""
+    workload_card: Mapping[str, Any] = field(default_factory=dict)
+    """card.json of the workload; `expected_prefix_hit_ratio` is the share of prompt tokens that earlier prompts of the
+    phase begin with, in the order of sending and with a cache without end."""
+    server_delta: Mapping[str, float] = field(default_factory=dict)
+    """Canonical counters and histograms, after the cell - before it; negative where a counter fell."""
+    instrument: Mapping[str, Any] = field(default_factory=dict)
+    """`leverlab.load.instrument.InstrumentError` as a mapping; empty for a client that states no error."""
+    differences: Sequence[Mapping[str, Any]] = ()
+    """Intended against effective settings, as in trial.json: `{key, intended, effective, expected}`."""
+    cache: Mapping[str, Any] = field(default_factory=dict)
+    """As in cell.json: `asked` (cold, warm) and `verified` (true, false, or null where it could not be seen)."""
+    installed_versions: Mapping[str, str] = field(default_factory=dict)
+    """package → version, found in the engine's environment on the node (`image`: the container's digest)."""
+    client_cores: Sequence[int] = ()
+    engine_cores: Sequence[int] = ()
+    """Cores that the client and the engine may run on; empty: not restricted."""
+    warmup_steady: bool | None = None
+    """Whether the last two windows of the warm-up agreed."""
+    gpu: pa.Table | None = None
+    """Samples of the GPUs over the cell (gpu.parquet)."""
+    host: pa.Table | None = None
+    """Samples of the host over the cell."""
+
+    @property
+    def load(self) -> LoadPoint:
+        """The load point of the phase."""
+        return LoadPoint(**self.specification["phase"]["load"])
+
+    def column(self, name: str) -> Floats:
+        """A numeric column of `requests` as float64, NaN where it is null."""
+        return numeric(self.requests, name)
+
+    @property
+    def ended_well(self) -> NDArray[np.bool_]:
+        """Which rows of `requests` have the status ok."""
+        return np.array([status == "ok" for status in self.requests.column("status").to_pylist()], bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found. `remedy` says what to do about it, and is empty when there is nothing to do."""
+
+    severity: Severity
+    saw: str
+    expected: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check: a stable code for programs, the question it answers, and the function that answers it.
+
+    `look` returns None where the question does not arise in this cell.
+    """
+
+    code: str
+    question: str
+    look: Callable[[CellInputs], Finding | None]
+
+    def result(self, inputs: CellInputs) -> CheckResult | None:
+        """The check's entry in checks.json."""
+        found = self.look(inputs)
+        if found is None:
+            return None
+        return CheckResult(
+            code=self.code, severity=found.severity, saw=found.saw, expected=found.expected, remedy=found.remedy
+        )
+
+
+def numeric(table: pa.Table, name: str) -> Floats:
+    """A numeric column of `table` as float64, NaN where it is null."""
+    return np.asarray(table.column(name).to_numpy(zero_copy_only=False), np.float64)
+
+
+def milliseconds(seconds: float) -> str:
+    """A duration for a sentence: `12.3 ms`."""
+    return f"{seconds * 1000:.3g} ms"

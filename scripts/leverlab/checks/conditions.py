@@ -1,0 +1,141 @@
+"""Checks of the conditions under which a cell was measured: load, cache, settings, versions, steadiness."""
+
+from typing import Final
+
+import numpy as np
+
+from leverlab.checks.base import CellInputs, Check, Finding
+from leverlab.checks.window import achieved_rate, offered_rate, steady_window
+
+SATURATION_SHARE: Final = 0.9
+"""Achieved ÷ offered rate below which a cell is called saturated."""
+
+_HIT_TOLERANCE: Final = 0.02
+"""By how much of the prompt tokens the measured hit ratio may pass the workload's own sharing."""
+
+
+def _saturated(inputs: CellInputs) -> Finding | None:
+    window = steady_window(
+        inputs.column("scheduled_s"), inputs.column("sent_s"), inputs.column("last_token_s"), inputs.load
+    )
+    offered = offered_rate(window, inputs.load) if window else None
+    if window is None or offered is None:
+        return None
+    achieved = achieved_rate(window, inputs.ended_well, inputs.column("last_token_s"), inputs.load)
+    if achieved is None:
+        return None
+    saw = f"{offered:.3g} requests/s arrived, {achieved:.3g} were finished"
+    expected = f"at least {SATURATION_SHARE:.0%} of what is offered is finished per second"
+    if achieved >= SATURATION_SHARE * offered:
+        return Finding("ok", saw, expected)
+    return Finding(
+        "caution",
+        saw,
+        expected,
+        "a finding, not a fault: beyond its capacity latencies grow with the length of the run, and throughput at this "
+        "rate is what was offered; achieved_rate and the burst say what the server can sustain",
+    )
+
+
+def _cache_state(inputs: CellInputs) -> Finding:
+    asked = str(inputs.cache.get("asked", inputs.specification["phase"].get("cache")))
+    verified = inputs.cache.get("verified")
+    expected = f"the cache {asked} when the phase began, and seen to be"
+    if verified is True:
+        return Finding("ok", f"seen to be {asked}", expected)
+    if verified is False:
+        return Finding("invalid", f"not {asked}", expected, "the cache did not reset or fill: restart the server")
+    return Finding("caution", "could not be seen", expected, "this engine does not show the state of its cache")
+
+
+def _foreign_cache_hits(inputs: CellInputs) -> Finding | None:
+    if inputs.specification["phase"].get("cache") != "cold":
+        return None
+    cached = inputs.column("cached_tokens")[inputs.ended_well]
+    cached = cached[~np.isnan(cached)]
+    expected = "a cold cache: at least the first request finds nothing"
+    if len(cached) and float(cached.min()) > 0:
+        return Finding(
+            "invalid",
+            f"every request found cached tokens, the least {cached.min():.0f}",
+            expected,
+            "the cache held prompts from before the phase: see how it was reset",
+        )
+    measured, possible = _hit_ratio(inputs), inputs.workload_card.get("expected_prefix_hit_ratio")
+    if measured is None or possible is None:
+        return Finding("ok", "a request found nothing", expected) if len(cached) else None
+    saw = f"{measured:.1%} of prompt tokens were hits; the workload itself shares {possible:.1%}"
+    if measured > float(possible) + _HIT_TOLERANCE:
+        return Finding("invalid", saw, expected, "the cache held prompts from before the phase: see how it was reset")
+    return Finding("ok", saw, expected)
+
+
+def _few_cache_hits(inputs: CellInputs) -> Finding | None:
+    measured, possible = _hit_ratio(inputs), inputs.workload_card.get("expected_prefix_hit_ratio")
+    if not measured or possible is None:
+        return None
+    saw = f"{measured:.1%} of prompt tokens were hits"
+    expected = f"near {possible:.1%}, which the workload shares"
+    if measured >= 0.5 * float(possible):
+        return Finding("ok", saw, expected)
+    return Finding(
+        "caution",
+        saw,
+        expected,
+        "prompts were evicted, or came before their prefix was computed: a finding, not a fault",
+    )
+
+
+def _hit_ratio(inputs: CellInputs) -> float | None:
+    queried, hits = (inputs.server_delta.get(name) for name in ("prefix_queried_tokens", "prefix_hit_tokens"))
+    return hits / queried if queried and hits is not None else None
+
+
+def _setting_not_taken(inputs: CellInputs) -> Finding:
+    wrong = [difference for difference in inputs.differences if not difference.get("expected")]
+    explained = len(inputs.differences) - len(wrong)
+    expected = "every requested setting in effect"
+    if not wrong:
+        extra = f"; {explained} differ as their meaning says" if explained else ""
+        return Finding("ok", f"all in effect{extra}", expected)
+    named = "; ".join(f"{item['key']}: asked {item['intended']}, is {item['effective']}" for item in wrong[:5])
+    return Finding(
+        "invalid", named, expected, "the engine runs with something else than the treatment says: see trial.json"
+    )
+
+
+def _versions_differ(inputs: CellInputs) -> Finding | None:
+    declared = inputs.specification["server"]["engine"].get("versions", {})
+    if not declared:
+        return None
+    known = {name: inputs.installed_versions[name] for name in declared if name in inputs.installed_versions}
+    wrong = [f"{name}: {known[name]} instead of {declared[name]}" for name in known if known[name] != declared[name]]
+    expected = ", ".join(f"{name} {version}" for name, version in sorted(declared.items()))
+    if wrong:
+        return Finding("invalid", "; ".join(wrong), expected, "make the engine's environment again, and measure again")
+    unknown = sorted(set(declared) - set(known))
+    if unknown:
+        return Finding("caution", f"not known: {', '.join(unknown)}", expected, "see the fingerprint in trial.json")
+    return Finding("ok", "the same", expected)
+
+
+def _not_warmed_up(inputs: CellInputs) -> Finding | None:
+    if inputs.warmup_steady is None:
+        return None
+    expected = "the last two windows of the warm-up agree"
+    if inputs.warmup_steady:
+        return Finding("ok", "they agree", expected)
+    return Finding(
+        "caution", "they do not", expected, "the first requests may still have met compilation: compare the replicates"
+    )
+
+
+CONDITION_CHECKS: Final = (
+    Check("saturated", "Did the server keep up with the offered rate?", _saturated),
+    Check("cache_state_wrong", "Was the cache in the stated state?", _cache_state),
+    Check("foreign_cache_hits", "Were all cache hits from prompts of this phase?", _foreign_cache_hits),
+    Check("few_cache_hits", "Did the cache hold what the workload shares?", _few_cache_hits),
+    Check("setting_not_taken", "Did the intended settings take effect?", _setting_not_taken),
+    Check("versions_differ", "Is installed what the identity says?", _versions_differ),
+    Check("not_warmed_up", "Was the server steady before the phase?", _not_warmed_up),
+)
