@@ -7,11 +7,11 @@ comment, a partition or the name of a study changes no id.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 MAXIMUM_ID_LENGTH: Final = 120
-_HASH_LENGTH: Final = 10
+HASH_LENGTH: Final = 10
 
 
 def canonical_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
@@ -19,20 +19,24 @@ def canonical_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
 
     A float with an integral value is written as an integer, so that `4` and `4.0` in a study are one load point.
     """
-    return json.dumps(_normalised(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(canonical(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _normalised(value: Any) -> Any:  # noqa: ANN401
+def canonical(value: Any) -> Any:  # noqa: ANN401
+    """`value` in its canonical form: keys sorted, tuples as lists, a float with an integral value as an integer.
+
+    This is what is hashed and what is kept, so that a record holds the same bytes whichever study asked first.
+    """
     if isinstance(value, Mapping):
-        return {str(key): _normalised(item) for key, item in value.items()}
+        return {key: canonical(value[key]) for key in sorted(value)}
     if isinstance(value, list | tuple):
-        return [_normalised(item) for item in value]
+        return [canonical(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
 
 
-def content_hash(value: Any, length: int = _HASH_LENGTH) -> str:  # noqa: ANN401
+def content_hash(value: Any, length: int = HASH_LENGTH) -> str:  # noqa: ANN401
     """The first `length` hexadecimal digits of the SHA-256 of the canonical form of `value`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
 
@@ -42,10 +46,26 @@ def slug(text: str) -> str:
     return re.sub(r"-{2,}", "-", re.sub(r"[^a-z0-9._-]+", "-", text.lower())).strip("-.")
 
 
-def make_id(parts: list[str], identity: Any, limit: int = MAXIMUM_ID_LENGTH) -> str:  # noqa: ANN401
-    """The id of `identity`: the parts joined by `_`, cut to `limit` characters, and the hash."""
-    readable = "_".join(slug(part) for part in parts if part)
-    return f"{readable[: limit - _HASH_LENGTH - 1].rstrip('-_.')}-{content_hash(identity)}"
+def joined(parts: Sequence[str], room: int) -> str:
+    """As many of the parts' slugs, joined by `_`, as `room` characters hold.
+
+    The first is cut where it must be; another one that does not fit is left out whole.
+    """
+    readable = slug(parts[0])[:room].rstrip("-_.")
+    for part in map(slug, parts[1:]):
+        if part and len(readable) + 1 + len(part) <= room:
+            readable += f"_{part}"
+    return readable
+
+
+def slug_of(identifier: str) -> str:
+    """The readable part of an id."""
+    return identifier.rpartition("-")[0]
+
+
+def make_id(parts: Sequence[str], identity: Any, limit: int = MAXIMUM_ID_LENGTH) -> str:  # noqa: ANN401
+    """The id of `identity`, at most `limit` characters: the readable parts that fit, and the hash."""
+    return f"{joined(parts, limit - HASH_LENGTH - 1)}-{content_hash(identity)}"
 
 
 def seed_from(*parts: object) -> int:

@@ -25,7 +25,7 @@ class LoadPoint:
             )
 
     def __str__(self) -> str:
-        return "burst" if self.value is None else f"{self.kind} {self.value:g}"
+        return "burst" if self.value is None else f"{self.kind} {_number(self.value)}"
 
     @property
     def slug(self) -> str:
@@ -41,6 +41,11 @@ class LoadPoint:
     def sort_key(self) -> tuple[int, float]:
         """Rates first, in order, then concurrencies, then the burst."""
         return (("rate", "concurrency", "burst").index(self.kind), self.value or 0.0)
+
+
+def _number(value: float) -> str:
+    """`value` so that `parse_load_point` reads the same number again, without an exponent's `+`."""
+    return str(int(value)) if value.is_integer() else repr(value)
 
 
 def parse_load_point(text: str) -> LoadPoint:

@@ -3,6 +3,7 @@
 Inside the program everything is in seconds, bytes, watts, tokens; a unit stands only in files and on screen.
 """
 
+import math
 import re
 from typing import Final
 
@@ -26,9 +27,9 @@ def parse_quantity(text: str | float, dimension: str) -> float:
     the base unit already. Raises ValueError, naming the units that are known, for anything else.
     """
     scales = _SCALES[dimension]
-    if isinstance(text, int | float):
+    if isinstance(text, int | float) and not isinstance(text, bool):
         return float(text)
-    match = _QUANTITY.match(text)
+    match = _QUANTITY.match(text) if isinstance(text, str) else None
     if match and (match[2] == "" or match[2] in scales):
         return float(match[1]) * (scales[match[2]] if match[2] else 1.0)
     raise ValueError(
@@ -39,11 +40,13 @@ def parse_quantity(text: str | float, dimension: str) -> float:
 def format_seconds(seconds: float) -> str:
     """A duration for a person: `850 µs`, `42 ms`, `3.1 s`, `12 min 05 s`, `3 h 20 min`."""
     magnitude = abs(seconds)
-    if magnitude < 1e-3:
-        return f"{seconds * 1e6:.0f} µs"
-    if magnitude < 1:
+    if magnitude == 0 or not math.isfinite(seconds):
+        return f"{seconds:.0f} s"
+    if magnitude < 0.9995e-3:
+        return f"{seconds * 1e6:.3g} µs"
+    if magnitude < 0.9995:
         return f"{seconds * 1e3:.3g} ms"
-    if magnitude < 60:
+    if magnitude < 59.95:
         return f"{seconds:.3g} s"
     total = round(magnitude)
     sign = "-" if seconds < 0 else ""

@@ -11,23 +11,17 @@ from typing import Any
 
 from pydantic import Field
 
-from leverlab.config.base import ConfigError, StrictModel, nearest, validated
+from leverlab.config.base import ConfigError, StrictModel, checked_name, nearest, validated
 from leverlab.config.base import Model as ModelType
 from leverlab.config.engine import Engine
 from leverlab.config.files import read_mapping
 from leverlab.config.gpu import Gpu
 from leverlab.config.lever import Lever
-from leverlab.config.model import Model
-from leverlab.config.study import Study
-from leverlab.config.workload import Workload
+from leverlab.config.model import Model, PathSource
+from leverlab.config.study import Explicit, Study
+from leverlab.config.workload import ShareGpt, Workload, WorkloadEntry
 
 __all__ = ["ConfigError", "Configuration", "Settings", "load"]
-
-
-class _NamedWorkload(StrictModel):
-    """Wraps a workload, so that its errors are reported like those of every other entry."""
-
-    workload: Workload
 
 
 class Settings(StrictModel):
@@ -64,7 +58,7 @@ class Configuration:
 
     def study_names(self) -> list[str]:
         """Every study there is."""
-        return sorted(path.stem for path in self.study_folder.glob("*.yaml"))
+        return sorted(checked_name(path.stem, "config/studies") for path in self.study_folder.glob("*.yaml"))
 
     def selected_studies(self) -> list[str]:
         """The studies that the setting `study` asks for, checked to exist."""
@@ -76,24 +70,25 @@ class Configuration:
             raise ConfigError(f"study: a name stands twice: {', '.join(names)}")
         for name in names:
             if name not in self.study_names():
-                raise ConfigError(
-                    f"study: there is no {self.study_folder.relative_to(self.root)}/{name}.yaml{nearest(name, self.study_names())}"
-                )
+                raise ConfigError(f"study: there is no config/studies/{name}.yaml{nearest(name, self.study_names())}")
         return names
 
     def study(self, name: str) -> Study:
-        """The study `name`, with every engine, model, GPU, lever, level and workload in it known."""
-        file = self.study_folder / f"{name}.yaml"
-        shown = file.relative_to(self.root)
-        study = validated(Study, read_mapping(file), shown, "")
+        """The study `name`, with every engine, model, GPU, lever, level and workload in it known, and every file there."""
+        shown = f"config/studies/{name}.yaml"
+        study = validated(Study, read_mapping(self.study_folder / f"{name}.yaml", shown), shown, "")
         self._check_known(shown, "engines", study.engines, self.engines)
         self._check_known(shown, "models", study.models, self.models)
         self._check_known(shown, "gpus", [gpu.name for gpu in study.gpus], self.gpus)
         self._check_known(shown, "levers", list(study.levers), self.levers)
         if isinstance(study.workload, str):
             self._check_known(shown, "workload", [study.workload], self.workloads)
+        for key, chosen in (("engines", study.engines), ("models", study.models), ("gpus", study.gpus)):
+            if len(set(chosen)) != len(chosen):
+                raise ConfigError(f"{shown}: {key}: an entry stands twice")
         self._check_levels(shown, study)
         self._check_design(shown, study)
+        self._check_files(shown, study)
         return study
 
     def workload(self, study: Study) -> Workload:
@@ -101,38 +96,56 @@ class Configuration:
         return self.workloads[study.workload] if isinstance(study.workload, str) else study.workload
 
     @staticmethod
-    def _check_known(file: Path, key: str, names: list[str], known: Mapping[str, object]) -> None:
+    def _check_known(file: str, key: str, names: list[str], known: Mapping[str, object]) -> None:
         for name in names:
             if name not in known:
                 raise ConfigError(
                     f"{file}: {key}: there is no {name!r} in config/{_file_of(key)}{nearest(name, known)}"
                 )
-        if len(set(names)) != len(names):
-            raise ConfigError(f"{file}: {key}: a name stands twice: {', '.join(names)}")
 
-    def _check_levels(self, file: Path, study: Study) -> None:
-        kinds = {self.engines[engine].kind for engine in study.engines}
+    def _check_levels(self, file: str, study: Study) -> None:
+        kinds = sorted({self.engines[engine].kind for engine in study.engines})
         for name, levels in study.levers.items():
             lever = self.levers[name]
             for level in levels:
-                for kind in sorted(kinds):
-                    try:
-                        lever.effect(level, kind)
-                    except KeyError as missing:
-                        if missing.args[0] == level:
-                            raise ConfigError(
-                                f"{file}: levers.{name}: there is no level {level!r}{nearest(level, lever.level_names())}"
-                            ) from None
+                if not lever.has_level(level):
+                    raise ConfigError(
+                        f"{file}: levers.{name}: there is no level {level!r}{nearest(level, lever.level_names())}"
+                    )
+                for kind in kinds:
+                    if lever.effect(level, kind) is None:
                         raise ConfigError(
-                            f"{file}: levers.{name}: config/levers.yaml does not say what level {level!r} sets on engine kind {kind!r}: add it there"
-                        ) from None
+                            f"{file}: levers.{name}: config/levers.yaml does not say what level {level!r} sets on an "
+                            f"engine of kind {kind!r}: add it there"
+                        )
+
+    def _check_files(self, file: str, study: Study) -> None:
+        """See that what the user keeps outside the repository is there."""
+        for name in study.models:
+            source = self.models[name].source
+            if isinstance(source, PathSource):
+                folder = self.root / Path(source.path).expanduser()
+                if not folder.is_dir():
+                    raise ConfigError(f"config/models.yaml: {name}.source.path: there is no folder {source.path}")
+                for needed in ("config.json", "tokenizer.json"):
+                    if not (folder / needed).is_file():
+                        raise ConfigError(f"config/models.yaml: {name}.source.path: {source.path} holds no {needed}")
+        if isinstance(self.workload(study), ShareGpt):
+            path = self.settings.sharegpt_path
+            if path is None:
+                raise ConfigError(
+                    f"{file}: workload: kind sharegpt reads a file that you have: give `--config sharegpt_path=FILE`, "
+                    f"or take kind sharegpt-shaped, which needs none"
+                )
+            if not (self.root / Path(path).expanduser()).is_file():
+                raise ConfigError(f"sharegpt_path: there is no file {path}")
 
     @staticmethod
-    def _check_design(file: Path, study: Study) -> None:
+    def _check_design(file: str, study: Study) -> None:
         design = study.design
         if isinstance(design, str):
             return
-        mappings = design.list if hasattr(design, "list") else [dict.fromkeys(design.factorial, "")]
+        mappings = design.list if isinstance(design, Explicit) else [dict.fromkeys(design.factorial, "")]
         for treatment in mappings:
             for lever, level in treatment.items():
                 if lever not in study.levers:
@@ -159,26 +172,24 @@ def load(root: Path, settings: Mapping[str, Any]) -> Configuration:
         models=_entries(root, "models", Model, checked.models),
         gpus=_entries(root, "gpus", Gpu, checked.gpus),
         levers=_entries(root, "levers", Lever, checked.levers),
-        workloads={name: entry.workload for name, entry in _wrapped_workloads(root, checked.workloads).items()},
+        workloads={
+            name: entry.root for name, entry in _entries(root, "workloads", WorkloadEntry, checked.workloads).items()
+        },
     )
 
 
-def _merged(root: Path, name: str, overlay: Mapping[str, Any]) -> dict[str, Any]:
-    entries = read_mapping(root / "config" / f"{name}.yaml")
+def _entries(root: Path, name: str, model: type[ModelType], overlay: Mapping[str, Any]) -> dict[str, ModelType]:
+    """The entries of config/<name>.yaml. Each key of an entry in `overlay` replaces that key of the file's entry."""
+    file = f"config/{name}.yaml"
+    entries = read_mapping(root / "config" / f"{name}.yaml", file)
+    sources = dict.fromkeys(entries, file)
     for key, value in overlay.items():
         base = entries.get(key)
         entries[key] = {**base, **value} if isinstance(base, dict) and isinstance(value, dict) else value
-    return entries
-
-
-def _entries(root: Path, name: str, model: type[ModelType], overlay: Mapping[str, Any]) -> dict[str, ModelType]:
-    file = f"config/{name}.yaml"
-    return {key: validated(model, value, file, str(key)) for key, value in _merged(root, name, overlay).items()}
-
-
-def _wrapped_workloads(root: Path, overlay: Mapping[str, Any]) -> dict[str, _NamedWorkload]:
-    entries = _merged(root, "workloads", overlay)
+        sources[key] = f"{file} with --config or --configfile" if base is not None else "--config or --configfile"
+    for key in entries:
+        checked_name(key, sources[key])
     return {
-        key: validated(_NamedWorkload, {"workload": value}, "config/workloads.yaml", str(key))
+        key: validated(model, value, sources[key], key if sources[key] == file else f"{name}.{key}")
         for key, value in entries.items()
     }

@@ -1,12 +1,15 @@
 """What every configuration file shares: strict models, and errors that name file, key and nearest neighbour."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, RootModel, ValidationError
+from pydantic_core import ErrorDetails
 
+from leverlab.metrics import METRICS, UnknownMetricError
 from leverlab.units import parse_quantity
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -19,7 +22,7 @@ class ConfigError(Exception):
 class StrictModel(BaseModel):
     """An entry of a configuration file: unknown keys are errors, and nothing changes after it is read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False, hide_input_in_errors=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -38,24 +41,71 @@ def validated(model: type[Model], data: Any, file: Path | str, key: str) -> Mode
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentences(model, error, file, key))) from None
+        raise ConfigError("\n".join(_sentences(model, error, data, file, key))) from None
 
 
-def _sentences(model: type[BaseModel], error: ValidationError, file: Path | str, key: str) -> list[str]:
-    sentences = []
+def _sentences(model: type[BaseModel], error: ValidationError, data: Any, file: Path | str, key: str) -> list[str]:  # noqa: ANN401
+    """One line for each key that is wrong, whatever the number of types it was tried as."""
+    messages: dict[str, list[str]] = {}
+    inputs: dict[str, Any] = {}
     for problem in error.errors():
-        where = ".".join([key, *[str(part) for part in problem["loc"]]]).strip(".")
-        if problem["type"] == "extra_forbidden":
-            unknown = str(problem["loc"][-1])
-            known = _fields_at(model, problem["loc"][:-1])
-            sentences.append(f"{file}: {where}: there is no key {unknown!r}{nearest(unknown, known)}")
-        elif problem["type"] == "missing":
-            sentences.append(f"{file}: {where}: this key is required and missing")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            got = "" if isinstance(problem["input"], dict) else f" (it is {_described(problem['input'])})"
-            sentences.append(f"{file}: {where}: {message}{got}")
+        where = ".".join([key, *_keys(problem, data)]).strip(".")
+        messages.setdefault(where, []).append(_message(model, problem))
+        inputs[where] = problem["input"]
+    sentences = []
+    for where, said in messages.items():
+        wanted = [text.removeprefix(_SHOULD) for text in said if text.startswith(_SHOULD)]
+        text = f"{_SHOULD}{' or '.join(dict.fromkeys(wanted))}" if len(wanted) == len(said) else said[0]
+        got = f" (it is {_described(inputs[where])})" if text.startswith(_SHOULD) else ""
+        sentences.append(f"{file}: {f'{where}: ' if where else ''}{text}{got}")
     return sentences
+
+
+_SHOULD: Final = "must be "
+
+
+def _message(model: type[BaseModel], problem: ErrorDetails) -> str:
+    context = problem.get("ctx", {})
+    match problem["type"]:
+        case "extra_forbidden":
+            unknown = str(problem["loc"][-1])
+            return f"there is no key {unknown!r}{nearest(unknown, _fields_at(model, problem['loc'][:-1]))}"
+        case "missing":
+            return "this key is required and missing"
+        case "literal_error":
+            return (
+                f"there is no {problem['input']!r} here{nearest(str(problem['input']), _quoted(context['expected']))}"
+            )
+        case "union_tag_invalid":
+            return f"there is no kind {context['tag']!r}{nearest(context['tag'], _quoted(context['expected_tags']))}"
+        case "union_tag_not_found":
+            return "the key `kind` is required and missing"
+        case "string_type" if isinstance(problem["input"], int | float):
+            return "must be text: write it in quotes"
+        case "too_short":
+            return "must not be empty"
+    cause = context.get("error")
+    if isinstance(cause, UnknownMetricError):
+        return f"there is no metric {cause.name!r}{nearest(cause.name, METRICS)}"
+    return problem["msg"].removeprefix("Value error, ").replace("Input should be ", _SHOULD, 1)
+
+
+def _quoted(text: str) -> list[str]:
+    return re.findall(r"'([^']*)'", text)
+
+
+def _keys(problem: ErrorDetails, data: Any) -> list[str]:  # noqa: ANN401
+    """The location as keys of the file: without the names of the types that pydantic tried on the way."""
+    keys = []
+    location = problem["loc"]
+    for number, part in enumerate(location):
+        inside = dict(enumerate(data)) if isinstance(data, list) else data
+        if isinstance(inside, dict) and part in inside:
+            data = inside[part]
+        elif not (number == len(location) - 1 and problem["type"] == "missing"):
+            continue
+        keys.append(str(part))
+    return keys
 
 
 def _described(data: Any) -> str:  # noqa: ANN401
@@ -65,14 +115,14 @@ def _described(data: Any) -> str:  # noqa: ANN401
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> set[str]:
     """The keys that are known where an unknown one was found: those of the model at `location` below `model`."""
-    models: list[type[BaseModel]] = [model]
+    models = _models_in(model)
     for part in location:
         found: list[type[BaseModel]] = []
         for candidate in models:
             field = candidate.model_fields.get(str(part))
             if field is not None:
                 found += _models_in(field.annotation)
-            elif candidate.__name__.lower() == str(part).lower() or _tag(candidate) == part:
+            elif candidate.__name__ == part or _tag(candidate) == part:
                 found.append(candidate)
         models = found or models
     return {name for candidate in models for name in candidate.model_fields}
@@ -84,23 +134,86 @@ def _tag(model: type[BaseModel]) -> object:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401
+    if isinstance(annotation, type) and issubclass(annotation, RootModel):
+        annotation = annotation.model_fields["root"].annotation
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in getattr(annotation, "__args__", ()) for model in _models_in(argument)]
 
 
-def _quantity(dimension: str) -> BeforeValidator:
-    return BeforeValidator(
-        lambda value: parse_quantity(value, dimension) if isinstance(value, str | int | float) else value,
-        json_schema_input_type=str | float,
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def checked_name(name: object, file: Path | str) -> str:
+    """`name`, which becomes part of a path; raises ConfigError where it is not safe in one."""
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return name
+    raise ConfigError(
+        f"{file}: {name!r} cannot be a name: use letters, digits, `.`, `_` and `-`, and begin with a letter or digit"
     )
 
 
-Seconds = Annotated[float, _quantity("time"), Field(gt=0, description="a duration, such as 500 ms")]
-Bytes = Annotated[float, _quantity("bytes"), Field(gt=0, description="a size, such as 80 GiB")]
-Watts = Annotated[float, _quantity("power"), Field(gt=0, description="a power, such as 700 W")]
-FlopRate = Annotated[float, _quantity("flops"), Field(gt=0, description="a rate of arithmetic, such as 989 TFLOP/s")]
-ByteRate = Annotated[float, _quantity("bandwidth"), Field(gt=0, description="a bandwidth, such as 3.35 TB/s")]
+def _quantity(dimension: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse_quantity(value, dimension), json_schema_input_type=str | float)
+
+
+Seconds = Annotated[
+    float, _quantity("time"), Field(gt=0, allow_inf_nan=False, description="a duration, such as 500 ms")
+]
+Bytes = Annotated[float, _quantity("bytes"), Field(gt=0, allow_inf_nan=False, description="a size, such as 80 GiB")]
+Watts = Annotated[float, _quantity("power"), Field(gt=0, allow_inf_nan=False, description="a power, such as 700 W")]
+FlopRate = Annotated[
+    float, _quantity("flops"), Field(gt=0, allow_inf_nan=False, description="a rate of arithmetic, such as 989 TFLOP/s")
+]
+ByteRate = Annotated[
+    float, _quantity("bandwidth"), Field(gt=0, allow_inf_nan=False, description="a bandwidth, such as 3.35 TB/s")
+]
+
+_FLAG: Final = re.compile(r"[a-z][a-z0-9-]*(\.[A-Za-z0-9_.-]+)?")
+
+
+def _flag_name(name: str) -> str:
+    if not _FLAG.fullmatch(name):
+        usual = name.lstrip("-").replace("_", "-")
+        raise ValueError(f"flag {name!r}: write a flag by its long name, without `--` and with hyphens: `{usual}`")
+    return name
+
+
+def _no_negation(flags: dict[str, Any]) -> dict[str, Any]:
+    for name, value in flags.items():
+        if name.startswith("no-") and isinstance(value, bool):
+            raise ValueError(f"flag {name!r}: write `{name.removeprefix('no-')}: {str(not value).lower()}`")
+    return flags
+
 
 FlagValue = bool | int | float | str | list[str | int | float] | dict[str, Any]
 """The value of a server's flag: true and false for a switch, a mapping for a flag that takes JSON."""
+
+Flags = Annotated[dict[Annotated[str, AfterValidator(_flag_name)], FlagValue], AfterValidator(_no_negation)]
+"""Flags of a server by their one spelling, so that one server has one identity."""
+
+Environment = dict[
+    Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")],
+    Annotated[
+        str,
+        BeforeValidator(lambda value: str(value) if type(value) is int else value, json_schema_input_type=str | int),
+    ],
+]
+"""Environment variables of a server."""
+
+_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_SWITCH: Final = {"on": "on", "yes": "on", "true": "on", "off": "off", "no": "off", "false": "off"}
+
+
+def level_name(value: Any) -> Any:  # noqa: ANN401 - whatever YAML made of it
+    """A level as people type it: a bare `on` that some YAML readers take for true, a number, a string."""
+    text = str(value).strip() if isinstance(value, bool | int | float | str) else None
+    if text is None:
+        return value
+    if _NUMBER.fullmatch(text):
+        number = float(text)
+        return str(int(number)) if number.is_integer() else repr(number)
+    return _SWITCH.get(text.lower(), text)
+
+
+LevelName = Annotated[str, BeforeValidator(level_name, json_schema_input_type=str | float | bool)]

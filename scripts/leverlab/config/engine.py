@@ -4,7 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from leverlab.config.base import FlagValue, Seconds, StrictModel
+from leverlab.config.base import Environment, Flags, Seconds, StrictModel
+
+EngineKind = Literal["vllm", "truth"]
+"""The modules of leverlab.engines. Levers and models say per kind what they set."""
 
 
 class LockedEnvironment(StrictModel):
@@ -55,7 +58,7 @@ Launch = Annotated[LockedEnvironment | Interpreter | Container | Module | InProc
 class Engine(StrictModel):
     """How a server of this engine is started, and what of it belongs to a result's identity."""
 
-    kind: Literal["vllm", "truth"] = Field(description="the module of leverlab.engines that drives it; levers name it")
+    kind: EngineKind = Field(description="the module of leverlab.engines that drives it; levers name it")
     device: Literal["cpu", "cuda"] = Field(
         description="what it computes on: GPUs of the same device may be combined with it"
     )
@@ -66,8 +69,8 @@ class Engine(StrictModel):
     versions: dict[str, str] = Field(
         default={}, description="the same, declared, where there is no lock to read them from"
     )
-    flags: dict[str, FlagValue] = Field(default={}, description="flags that every server of this engine gets")
-    environment: dict[str, str] = Field(
+    flags: Flags = Field(default={}, description="flags that every server of this engine gets")
+    environment: Environment = Field(
         default={}, description="environment variables that every server of this engine gets"
     )
     start_timeout: Seconds = Field(default=600, description="how long a start may take")

@@ -17,7 +17,9 @@ class SlurmRequest(StrictModel):
     account: str | None = None
     cpus: int = Field(default=8, ge=1, description="cores per GPU")
     memory: Bytes = Field(default=64 * 2.0**30, description="host memory per GPU")
-    extra: str | None = Field(default=None, description="further options of sbatch, as one string: `--constraint=nvlink`")
+    extra: str | None = Field(
+        default=None, description="further options of sbatch, as one string: `--constraint=nvlink`"
+    )
 
 
 class Gpu(StrictModel):

@@ -4,17 +4,16 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from leverlab.config.base import FlagValue, StrictModel
+from leverlab.config.base import Environment, Flags, LevelName, StrictModel, level_name
+from leverlab.config.engine import EngineKind
 from leverlab.metrics import parse_metric_reference
 
 
 class Effect(StrictModel):
     """What a level sets on one kind of engine: flags, environment variables, topology. Empty: the engine's default."""
 
-    flags: dict[str, FlagValue] = Field(
-        default={}, description="flags of the server without `--`; true and false for a switch"
-    )
-    environment: dict[str, str] = Field(default={}, description="environment variables of the server")
+    flags: Flags = Field(default={}, description="flags of the server without `--`; true and false for a switch")
+    environment: Environment = Field(default={}, description="environment variables of the server")
     topology: str | None = Field(default=None, description="topology of the servers, where the level changes it")
 
 
@@ -22,9 +21,9 @@ class OpenLevels(StrictModel):
     """Levels that are numbers: any number in range is a level, and stands in the flags as `{value}`."""
 
     type: Literal["integer", "number"] = "integer"
-    minimum: float = 0
-    maximum: float = float("inf")
-    engines: dict[str, Effect] = Field(
+    minimum: float = Field(default=0, description="the smallest level")
+    maximum: float | None = Field(default=None, description="the largest level, where there is one")
+    engines: dict[EngineKind, Effect] = Field(
         description="per kind of engine, the effect, with `{value}` where the number goes"
     )
 
@@ -35,8 +34,8 @@ class Expectation(StrictModel):
     direction: Literal["increases", "decreases", "unchanged"] = Field(
         description="of the indicator, from baseline to the level named in `of`"
     )
-    of: str = Field(description="the level the expectation speaks of, compared with `against`")
-    against: str = Field(description="the level it is compared with")
+    of: LevelName = Field(description="the level the expectation speaks of, compared with `against`")
+    against: LevelName = Field(description="the level it is compared with")
     factor: float | None = Field(
         default=None, gt=0, description="ratio of the indicator that is expected, where a source gives one"
     )
@@ -63,30 +62,49 @@ class Lever(StrictModel):
 
     title: str = Field(description="the lever's name for a reader")
     mechanism: str = Field(description="what it does in the engine, in a sentence")
-    indicator: Indicator
-    expectation: Expectation | None = None
-    levels: dict[str, dict[str, Effect]] = Field(default={}, description="level → kind of engine → effect")
+    indicator: Indicator = Field(description="the metric and load point at which it is expected to show")
+    expectation: Expectation | None = Field(default=None, description="what theory expects, and why")
+    levels: dict[LevelName, dict[EngineKind, Effect]] = Field(default={}, description="level → kind of engine → effect")
     values: OpenLevels | None = Field(default=None, description="for levels that are numbers")
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _each_level_once(cls, levels: Any) -> Any:  # noqa: ANN401 - not validated yet
+        names = [level_name(level) for level in levels] if isinstance(levels, dict) else []
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"level {name!r} stands twice")
+        return levels
 
     @model_validator(mode="after")
     def _has_levels(self) -> "Lever":
         if not self.levels and self.values is None:
             raise ValueError("a lever needs `levels`, `values` or both")
+        for level in (self.expectation.of, self.expectation.against) if self.expectation else ():
+            if not self.has_level(level):
+                raise ValueError(f"the expectation speaks of level {level!r}, which is none of {self.level_names()}")
         return self
 
-    def effect(self, level: str, engine_kind: str) -> Effect:
-        """What `level` sets on `engine_kind`. Raises KeyError(level) or KeyError(engine_kind) where there is none."""
+    def has_level(self, level: str) -> bool:
+        """Whether `level` is one of the named levels or of the open ones."""
+        return level in self.levels or (self.values is not None and self._in_range(level))
+
+    def effect(self, level: str, engine_kind: EngineKind) -> Effect | None:
+        """What `level`, which must be one of the lever's, sets on `engine_kind`; None where the entry does not say."""
         if level in self.levels:
-            return self.levels[level][engine_kind]
-        if self.values is None or not self._in_range(level):
-            raise KeyError(level)
-        return _filled(self.values.engines[engine_kind], float(level) if self.values.type == "number" else int(level))
+            return self.levels[level].get(engine_kind)
+        assert self.values is not None and self._in_range(level), level
+        effect = self.values.engines.get(engine_kind)
+        number = float(level)
+        return effect and _filled(effect, number if self.values.type == "number" else int(number))
 
     def level_names(self) -> list[str]:
         """The named levels, and a description of the open ones, for messages and tables."""
         open_levels = self.values
-        described = [f"any {open_levels.type} from {open_levels.minimum:g}"] if open_levels else []
-        return [*self.levels, *described]
+        if open_levels is None:
+            return list(self.levels)
+        upto = "" if open_levels.maximum is None else f" to {open_levels.maximum:g}"
+        return [*self.levels, f"any {open_levels.type} from {open_levels.minimum:g}{upto}"]
 
     def _in_range(self, level: str) -> bool:
         assert self.values is not None
@@ -96,7 +114,7 @@ class Lever(StrictModel):
             return False
         if self.values.type == "integer" and not number.is_integer():
             return False
-        return self.values.minimum <= number <= self.values.maximum
+        return self.values.minimum <= number and (self.values.maximum is None or number <= self.values.maximum)
 
 
 def _filled(effect: Effect, number: float) -> Effect:
@@ -104,7 +122,7 @@ def _filled(effect: Effect, number: float) -> Effect:
         if value == "{value}":
             return number
         if isinstance(value, str):
-            return value.replace("{value}", f"{number:g}")
+            return value.replace("{value}", str(level_name(number)))
         if isinstance(value, dict):
             return {key: fill(item) for key, item in value.items()}
         if isinstance(value, list):

@@ -4,14 +4,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from leverlab.config.base import FlagValue, StrictModel
+from leverlab.config.base import Flags, StrictModel
+from leverlab.config.engine import EngineKind
 
 
 class HubSource(StrictModel):
     """A repository of the Hugging Face hub at a pinned revision: fetched once, then used offline."""
 
     kind: Literal["hub"] = "hub"
-    id: str
+    id: str = Field(description="the repository, such as meta-llama/Llama-3.1-8B-Instruct")
     revision: str = Field(pattern=r"^[0-9a-f]{40}$", description="the commit, 40 hexadecimal digits: a branch can move")
 
 
@@ -19,7 +20,7 @@ class PathSource(StrictModel):
     """A folder with config.json, a tokenizer and weights."""
 
     kind: Literal["path"] = "path"
-    path: str
+    path: str = Field(description="the folder; relative to the repository, or absolute, or below `~`")
     revision: str = Field(description="what identifies the folder's content: part of the result's identity")
 
 
@@ -37,8 +38,6 @@ Source = Annotated[HubSource | PathSource | SyntheticSource, Field(discriminator
 class Model(StrictModel):
     """A model that engines serve."""
 
-    source: Source
-    flags: dict[str, dict[str, FlagValue]] = Field(
-        default={}, description="kind of engine → flags that this model needs"
-    )
-    title: str | None = None
+    source: Source = Field(description="where the files come from: one of the kinds below")
+    flags: dict[EngineKind, Flags] = Field(default={}, description="kind of engine → flags that this model needs")
+    title: str | None = Field(default=None, description="the model's name for a reader")

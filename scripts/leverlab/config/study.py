@@ -3,24 +3,13 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from leverlab.config.base import Seconds, StrictModel
+from leverlab.config.base import LevelName, Seconds, StrictModel
 from leverlab.config.workload import Workload
 from leverlab.load_point import LoadPoint
 from leverlab.metrics import MetricReference, parse_metric_reference
 
-
-def level_name(value: Any) -> Any:  # noqa: ANN401 - whatever YAML made of it
-    """A level as people type it: a bare `on` that YAML read as true, a number, a string."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, int | float):
-        return f"{value:g}" if float(value).is_integer() else str(value)
-    return value
-
-
-LevelName = Annotated[str, BeforeValidator(level_name)]
 Rate = Annotated[float, Field(gt=0)]
 _OBJECTIVE = re.compile(r"^(ttft|tpot|e2e)_(p50|p95|p99|mean)$")
 
@@ -50,56 +39,80 @@ class Load(StrictModel):
 class Factorial(StrictModel):
     """Every combination of the levels of the named levers; the others stay at the baseline."""
 
-    factorial: list[str] = Field(min_length=1)
+    factorial: list[str] = Field(min_length=1, description="levers whose levels are combined")
 
 
 class Explicit(StrictModel):
     """The treatments, one mapping of levers to levels each; what is not named stays at the baseline."""
 
-    list: list[dict[str, LevelName]] = Field(min_length=1)
+    list: list[dict[str, LevelName]] = Field(min_length=1, description="treatments: lever → level")
 
 
 class GpuChoice(StrictModel):
     """A GPU type and how many of it a server takes."""
 
-    name: str
-    count: int = Field(default=1, ge=1)
+    name: str = Field(description="a name of config/gpus.yaml")
+    count: int = Field(default=1, ge=1, description="GPUs a server takes")
 
 
 def _gpu_choice(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, str):
-        name, _, count = value.partition(":")
-        return {"name": name, "count": int(count) if count.isdigit() else 1} if not count or count.isdigit() else value
-    return value
+    if not isinstance(value, str):
+        return value
+    name, colon, count = value.partition(":")
+    if colon and not count.isdigit():
+        raise ValueError("write a GPU as `h100`, or `h100:2` for two a server")
+    return {"name": name, "count": int(count or 1)}
+
+
+def _design_form(value: Any) -> str:  # noqa: ANN401
+    return "named" if isinstance(value, str) else "list" if isinstance(value, dict) and "list" in value else "factorial"
 
 
 class Study(StrictModel):
     """A question put to engines: one file, one report."""
 
-    question: str
-    title: str | None = None
-    engines: list[str] = Field(min_length=1)
-    models: list[str] = Field(min_length=1)
+    question: str = Field(description="what the study asks, in a sentence")
+    title: str | None = Field(default=None, description="the report's title; default: the file's name")
+    engines: list[str] = Field(min_length=1, description="names of config/engines.yaml")
+    models: list[str] = Field(min_length=1, description="names of config/models.yaml")
     gpus: list[Annotated[GpuChoice, BeforeValidator(_gpu_choice)]] = Field(
         min_length=1, description="`h100`, or `h100:2` for two a server"
     )
-    workload: str | Workload = Field(description="a name of config/workloads.yaml, or a workload itself")
-    load: Load
+    workload: Annotated[
+        Annotated[str, Tag("name")] | Annotated[Workload, Tag("workload")],
+        Discriminator(lambda value: "name" if isinstance(value, str) else "workload"),
+    ] = Field(description="a name of config/workloads.yaml, or a workload itself")
+    load: Load = Field(description="the load points")
     levers: dict[str, list[LevelName]] = Field(min_length=1, description="lever → its levels in this study")
     baseline: dict[str, LevelName] = Field(description="lever → the level that every other is compared with")
     primary: dict[str, str] = Field(
         default={}, description="lever → `ttft_s p50 at rate 4`; default: the lever's own indicator"
     )
-    design: Literal["one-at-a-time", "factorial"] | Factorial | Explicit = "one-at-a-time"
-    replicates: int = Field(ge=1)
+    design: Annotated[
+        Annotated[Literal["one-at-a-time", "factorial"], Tag("named")]
+        | Annotated[Factorial, Tag("factorial")]
+        | Annotated[Explicit, Tag("list")],
+        Discriminator(_design_form),
+    ] = Field(
+        default="one-at-a-time",
+        description="`one-at-a-time` against the baseline; `factorial`, all combinations; `{factorial: [lever, …]}`; "
+        "`{list: [{lever: level}, …]}`",
+    )
+    replicates: int = Field(
+        ge=1, description="how often all of it is measured, each time on fresh servers with new seeds"
+    )
     objectives: dict[str, Seconds] = Field(
         default={}, description="`ttft_p95: 500 ms`, `tpot_p95: 30 ms`: what goodput counts"
     )
     cache: Literal["cold", "warm"] = Field(
         default="cold", description="state of the prefix cache in which each phase starts"
     )
-    endpoint: Literal["completions", "chat"] = "completions"
-    client: Literal["replay", "vllm-bench"] = "replay"
+    endpoint: Literal["completions", "chat"] = Field(
+        default="completions", description="where requests are sent: `/v1/completions` or `/v1/chat/completions`"
+    )
+    client: Literal["replay", "vllm-bench"] = Field(
+        default="replay", description="who sends them: leverlab's own replay client, or `vllm bench serve`"
+    )
     request_timeout: Seconds = Field(default=600, description="how long a request is followed")
 
     @field_validator("levers")
@@ -140,6 +153,8 @@ class Study(StrictModel):
             parsed = parse_metric_reference(reference)
             if parsed.load is None:
                 raise ValueError(f"primary {lever}: say at which load point: `{reference} at rate 4`")
+            if parsed.metric == "goodput" and not self.objectives:
+                raise ValueError(f"primary {lever}: goodput counts requests that meet `objectives`, and there are none")
             if parsed.load not in self.load.points():
                 points = ", ".join(str(point) for point in self.load.points())
                 raise ValueError(f"primary {lever}: {parsed.load} is not a load point of the study: {points}")

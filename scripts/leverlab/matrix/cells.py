@@ -1,14 +1,24 @@
 """Phases and cells: a workload at a load point, and its place in the matrix."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from leverlab import MEASUREMENT_VERSION
+from leverlab import DRAWING_VERSION, MEASUREMENT_VERSION
 from leverlab.config import Configuration
 from leverlab.config.study import Study
 from leverlab.config.workload import Workload
-from leverlab.identity import make_id, seed_from
+from leverlab.identity import (
+    HASH_LENGTH,
+    MAXIMUM_ID_LENGTH,
+    canonical,
+    canonical_json,
+    joined,
+    make_id,
+    seed_from,
+    slug_of,
+)
 from leverlab.load_point import LoadPoint
 from leverlab.matrix.servers import Server, model_identity
 
@@ -32,6 +42,14 @@ class ReplicateKey:
         """What seeds depend on: the same for a replicate and its copies."""
         return f"{'x' if self.reproduction else 'r'}{self.number}"
 
+    @classmethod
+    def parse(cls, text: str) -> "ReplicateKey":
+        """The key that `text` names: `r2`, `r2c1`, `x1`. Raises ValueError for anything else."""
+        match = re.fullmatch(r"([rx])([1-9]\d*)(?:c([1-9]\d*))?", text)
+        if match is None:
+            raise ValueError(f"{text!r} is no replicate: r1, r2, …; r1c1 for a copy; x1 for a reproduction's")
+        return cls(int(match[2]), int(match[3] or 0), match[1] == "x")
+
 
 @dataclass(frozen=True, slots=True)
 class WorkloadFile:
@@ -42,7 +60,8 @@ class WorkloadFile:
     model: str
 
     def seed(self, replicate: ReplicateKey) -> int:
-        return seed_from("workload", self.id, replicate.seed_key)
+        """The seed of the drawing: the same for every model, so that they get the same lengths and arrivals."""
+        return workload_seed(self.identity, replicate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +88,35 @@ class Cell:
     phase: Phase
 
 
+def workload_seed(identity: Mapping[str, Any], replicate: ReplicateKey) -> int:
+    """The seed with which a workload's `identity` is drawn for `replicate`."""
+    return seed_from("workload", canonical_json(identity["workload"]), replicate.seed_key)
+
+
 def build_workload(configuration: Configuration, workload: Workload, model_name: str) -> WorkloadFile:
     """The workload for a model: its prompts are made of that model's tokens."""
-    identity = {
-        "workload": workload.model_dump(),
-        "tokenizer": model_identity(model_name, configuration.models[model_name]),
-    }
+    identity = canonical(
+        {
+            "drawing_version": DRAWING_VERSION,
+            "workload": workload.model_dump(),
+            "tokenizer": model_identity(model_name, configuration.models[model_name]),
+        }
+    )
     return WorkloadFile(make_id([workload.kind, model_name], identity, 60), identity, model_name)
 
 
 def build_phase(study: Study, workload: WorkloadFile, load: LoadPoint) -> Phase:
     """The phase of `study` at `load`."""
-    identity = {
-        "measurement_version": MEASUREMENT_VERSION,
-        "workload": {"id": workload.id, **workload.identity},
-        "load": load.identity,
-        "cache": study.cache,
-        "endpoint": study.endpoint,
-        "client": study.client,
-    }
+    identity = canonical(
+        {
+            "measurement_version": MEASUREMENT_VERSION,
+            "workload": {"id": workload.id, **workload.identity},
+            "load": load.identity,
+            "cache": study.cache,
+            "endpoint": study.endpoint,
+            "client": study.client,
+        }
+    )
     parts = [str(workload.identity["workload"]["kind"]), load.slug, study.cache]
     parts += [value for value, usual in ((study.endpoint, "completions"), (study.client, "replay")) if value != usual]
     return Phase(
@@ -102,7 +131,11 @@ def build_phase(study: Study, workload: WorkloadFile, load: LoadPoint) -> Phase:
     )
 
 
+_CELL_SLUG: Final = MAXIMUM_ID_LENGTH - HASH_LENGTH - 1
+
+
 def build_cell(server: Server, phase: Phase) -> Cell:
     """The cell of `server` and `phase`; its id is made from theirs."""
-    phase_slug, server_slug = phase.id.rsplit("-", 1)[0], server.id.rsplit("-", 1)[0]
-    return Cell(make_id([server_slug[: 108 - len(phase_slug) - 1], phase_slug], [server.id, phase.id]), server, phase)
+    phase_slug = slug_of(phase.id)
+    server_slug = joined(slug_of(server.id).split("_"), _CELL_SLUG - len(phase_slug) - 1)
+    return Cell(make_id([f"{server_slug}_{phase_slug}"], [server.id, phase.id]), server, phase)

@@ -65,12 +65,18 @@ class Matrix:
 
     @cached_property
     def jobs(self) -> tuple[Job, ...]:
-        """One job per server and replicate, whatever the number of studies; in the order of replicates, then studies."""
+        """One job per server and replicate, whatever the number of studies; in the order of replicates, then studies.
+
+        Where studies share a cell, its requests are followed for the longest of their times.
+        """
         wanted: dict[tuple[ReplicateKey, str], dict[str, Cell]] = {}
         for study in self.studies:
             for replicate in study.replicates:
                 for entry in study.cells:
-                    wanted.setdefault((replicate, entry.cell.server.id), {})[entry.cell.id] = entry.cell
+                    cells = wanted.setdefault((replicate, entry.cell.server.id), {})
+                    cells[entry.cell.id] = max(
+                        cells.get(entry.cell.id, entry.cell), entry.cell, key=lambda cell: cell.phase.request_timeout_s
+                    )
         ordered = sorted(wanted.items(), key=lambda item: item[0][0])
         return tuple(
             Job(next(iter(cells.values())).server, replicate, tuple(cells.values()))
@@ -107,6 +113,7 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
     study = configuration.study(name)
     chosen = treatments(study)
     cells: list[StudyCell] = []
+    servers: dict[str, str] = {}
     for engine in study.engines:
         versions = engine_versions(configuration.root, engine, configuration)
         for model in study.models:
@@ -116,8 +123,8 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
                 _check_device(configuration, name, engine, gpu.name)
                 for treatment in chosen:
                     server = build_server(configuration, engine, versions, model, gpu.name, gpu.count, treatment)
+                    _check_distinct(name, servers, server, f"{treatment.name} on {engine}")
                     cells += [StudyCell(build_cell(server, phase), treatment) for phase in phases]
-    _check_distinct(name, cells)
     replicates = tuple(ReplicateKey(number) for number in range(1, study.replicates + 1))
     return StudyMatrix(name, study, tuple(cells), replicates, tuple(_primary(configuration, study)))
 
@@ -131,15 +138,14 @@ def _check_device(configuration: Configuration, study: str, engine: str, gpu: st
         )
 
 
-def _check_distinct(study: str, cells: list[StudyCell]) -> None:
-    seen: dict[str, Treatment] = {}
-    for entry in cells:
-        other = seen.setdefault(entry.cell.id, entry.treatment)
-        if other != entry.treatment:
-            raise ConfigError(
-                f"config/studies/{study}.yaml: treatments {other.name!r} and {entry.treatment.name!r} start the same server: "
-                f"their levels set the same flags in config/levers.yaml, so there is nothing to compare"
-            )
+def _check_distinct(study: str, seen: dict[str, str], server: Server, described: str) -> None:
+    """See that no two places of the study's matrix start the same server. `seen` is server id → description."""
+    if server.id in seen:
+        raise ConfigError(
+            f"config/studies/{study}.yaml: `{seen[server.id]}` and `{described}` start the same server: "
+            f"their flags, environment and topology are equal, so there is nothing to compare"
+        )
+    seen[server.id] = described
 
 
 def _primary(configuration: Configuration, study: Study) -> list[tuple[str, MetricReference]]:
@@ -159,6 +165,7 @@ def _primary(configuration: Configuration, study: Study) -> list[tuple[str, Metr
 def _load_for(description: str, points: list[LoadPoint]) -> LoadPoint:
     """The study's load point that an indicator means; the nearest there is where the study lacks it."""
     rates = [point for point in points if point.kind == "rate"]
-    if description == "burst" or not rates:
+    if description == "burst":
         return points[-1]
-    return rates[0] if description == "lowest rate" else rates[-1]
+    candidates = rates or points
+    return candidates[0] if description == "lowest rate" else candidates[-1]

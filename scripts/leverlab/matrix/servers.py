@@ -1,20 +1,31 @@
 """A server's identity: all that has to be known to start it, and nothing else."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from leverlab import SYNTHETIC_VERSION
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.base import FlagValue
 from leverlab.config.engine import Container, LockedEnvironment
-from leverlab.config.model import Model
+from leverlab.config.model import Model, SyntheticSource
 from leverlab.environments import identity_versions
-from leverlab.identity import MAXIMUM_ID_LENGTH, make_id
+from leverlab.identity import canonical, make_id
 from leverlab.matrix.treatments import Treatment
 
-SLUG_LIMIT = 90
-"""Characters of a server's id: a cell's id holds its slug and the phase's."""
+_UNNAMED: Final[Mapping[str, FlagValue]] = {
+    "seed": 0,
+    "generation-config": "vllm",
+    "enable-prompt-tokens-details": True,
+    "load-format": "dummy",
+    "enforce-eager": True,
+    "gpu-memory-utilization": 0.9,
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+}
+"""Settings so usual that a slug does not name them. Fixed, and not the engine's entry: else an id would change with the
+entry where the server that it stands for does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +43,8 @@ class Server:
 
 def model_identity(name: str, model: Model) -> dict[str, Any]:
     """What identifies a model's files: never the path where a machine keeps them."""
-    return {"name": name, **model.source.model_dump(exclude={"path"})}
+    made = {"version": SYNTHETIC_VERSION} if isinstance(model.source, SyntheticSource) else {}
+    return {"name": name, **model.source.model_dump(exclude={"path"}), **made}
 
 
 def engine_versions(root: Path, name: str, configuration: Configuration) -> dict[str, str]:
@@ -69,40 +81,69 @@ def build_server(
 ) -> Server:
     """The server of a treatment. Raises ConfigError where two levers set the same flag to different values."""
     engine, model = configuration.engines[engine_name], configuration.models[model_name]
-    base_flags: dict[str, FlagValue] = {**engine.flags, **model.flags.get(engine.kind, {})}
-    flags, environment = dict(base_flags), dict(engine.environment)
-    topology, set_by = "single", dict[str, str]()
+    flags: dict[str, FlagValue] = {**engine.flags, **model.flags.get(engine.kind, {})}
+    environment, topology = dict(engine.environment), "single"
+    set_by: dict[str, tuple[object, str]] = {}
     for lever, level in treatment.levels:
         effect = configuration.levers[lever].effect(level, engine.kind)
-        for key, value in [*effect.flags.items(), *effect.environment.items()]:
-            if key in set_by and {**flags, **environment}[key] != value:
+        assert effect is not None, "Configuration.study has seen that every level says what it sets"
+        own: dict[str, object] = {**effect.flags, **effect.environment}
+        if effect.topology:
+            own["topology"] = effect.topology
+        for key, value in own.items():
+            other, setter = set_by.setdefault(key, (value, f"{lever}={level}"))
+            if other != value:
                 raise ConfigError(
-                    f"config/levers.yaml: {lever}={level} and {set_by[key]} both set {key}, to different values"
+                    f"config/levers.yaml: {lever}={level} and {setter} both set {key}, to different values"
                 )
-            set_by[key] = f"{lever}={level}"
         flags |= effect.flags
         environment |= effect.environment
         topology = effect.topology or topology
-    identity = {
-        "engine": {"kind": engine.kind, "device": engine.device, "versions": dict(versions)},
-        "model": model_identity(model_name, model),
-        "gpu": {"type": gpu, "count": gpu_count},
-        "flags": flags,
-        "environment": environment,
-        "topology": topology,
-    }
-    own = {key: value for key, value in flags.items() if base_flags.get(key) != value}
-    parts = [
-        f"{engine.kind}-{engine.device}" if engine.device == "cpu" else engine.kind,
-        model_name,
-        gpu if gpu_count == 1 else f"{gpu_count}x{gpu}",
+    identity = canonical(
+        {
+            "engine": {"kind": engine.kind, "device": engine.device, "versions": dict(versions)},
+            "model": model_identity(model_name, model),
+            "gpu": {"type": gpu, "count": gpu_count},
+            "flags": {name: _as_typed(value) for name, value in flags.items()},
+            "environment": environment,
+            "topology": topology,
+        }
+    )
+    return Server(make_id(_parts(identity), identity), identity, engine_name, model_name, gpu, gpu_count)
+
+
+def _as_typed(value: FlagValue) -> FlagValue:
+    """A number, where `value` is text that a command line could not tell from one: `"64"` and `64` start one server."""
+    if isinstance(value, list):
+        return [item for item in map(_as_typed, value) if isinstance(item, str | int | float)]
+    if isinstance(value, str):
+        for number in (int, float):
+            try:
+                if str(number(value)) == value and math.isfinite(float(value)):
+                    return number(value)
+            except ValueError:
+                continue
+    return value
+
+
+def _parts(identity: Mapping[str, Any]) -> list[str]:
+    """The readable parts of a server's id, from its identity alone: engine, model, GPU, topology, and its settings.
+
+    The shortest settings come first, so that most of them fit.
+    """
+    engine, gpu = identity["engine"], identity["gpu"]
+    settings = {**identity["flags"], **identity["environment"]}
+    named = [_setting_slug(key, value) for key, value in settings.items() if _UNNAMED.get(key) != value]
+    return [
+        f"{engine['kind']}-cpu" if engine["device"] == "cpu" else engine["kind"],
+        identity["model"]["name"],
+        f"{gpu['count']}x{gpu['type']}" if gpu["count"] > 1 else gpu["type"],
+        *([identity["topology"]] if identity["topology"] != "single" else []),
+        *sorted(named, key=lambda part: (len(part), part)),
     ]
-    parts += [_flag_slug(key, value) for key, value in sorted(own.items())]
-    limit = min(SLUG_LIMIT, MAXIMUM_ID_LENGTH)
-    return Server(make_id(parts, identity, limit), identity, engine_name, model_name, gpu, gpu_count)
 
 
-def _flag_slug(name: str, value: FlagValue) -> str:
-    if value is True:
-        return name
-    return f"no-{name}" if value is False else f"{name}-{value}"
+def _setting_slug(name: str, value: FlagValue) -> str:
+    if isinstance(value, bool):
+        return f"{'' if value else 'no-'}{name.removeprefix('enable-')}"
+    return f"{name}-{value}"
