@@ -255,7 +255,6 @@ class OneBoxSlurm:
             "SlurmdParameters=config_overrides",  # believe this file, not the machine's own cores and memory
             "GresTypes=gpu",
             "AccountingStorageType=accounting_storage/none",
-            "ReturnToService=2",
             # Quick decisions: what a cluster does in half a minute is done here in a second.
             "SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=50000,bf_interval=1",
             f"KillWait={KILL_WAIT_S}",
