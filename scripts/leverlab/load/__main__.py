@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from leverlab.load.log import write_log
-from leverlab.load.replay import KEY_VARIABLE, ReplayJob, replay
+from leverlab.load.plan import KEY_VARIABLE
+from leverlab.load.replay import ReplayJob, replay
 
 
 def main(arguments: list[str]) -> None:

@@ -5,12 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from leverlab.load_point import LoadPoint
 
-__all__ = ["Endpoint", "LoadPoint", "PlannedRequest", "Target", "read_requests", "request_bytes"]
+__all__ = ["KEY_VARIABLE", "Endpoint", "LoadPoint", "PlannedRequest", "Target", "read_requests", "request_bytes"]
+
+KEY_VARIABLE: Final = "LEVERLAB_API_KEY"
+"""The environment variable that carries the API key: never a file, never a command line."""
 
 
 class Endpoint(StrEnum):

@@ -7,16 +7,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 import msgspec
 
 from leverlab.load.log import ReplayLog, read_log
 from leverlab.load.loop import Progress, ReplayLoop
-from leverlab.load.plan import LoadPoint, PlannedRequest, Target
-
-KEY_VARIABLE: Final = "LEVERLAB_API_KEY"
-"""The environment variable that carries the API key: never a file, never a command line."""
+from leverlab.load.plan import KEY_VARIABLE, LoadPoint, PlannedRequest, Target
 
 
 class ReplayJob(msgspec.Struct, frozen=True):

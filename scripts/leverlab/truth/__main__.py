@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from leverlab.load.replay import KEY_VARIABLE
+from leverlab.load.plan import KEY_VARIABLE
 from leverlab.truth.server import TruthServer
 from leverlab.truth.settings import parse_settings
 
