@@ -21,8 +21,8 @@ from leverlab.load.log import read_log
 from leverlab.load.parse import parse
 from leverlab.load.plan import KEY_VARIABLE, Endpoint, LoadPoint, Target
 from leverlab.load.replay import ReplayJob, ReplayProcessError, replay, replay_in_subprocess
-from leverlab.truth.log import read_truth_chunks, read_truth_requests
-from tests.unit.truth_process import KEY, USAGE, arrivals_against_truth, plan, run, truth_engine
+from leverlab.truth.log import read_truth_requests
+from tests.unit.truth_process import KEY, USAGE, arrivals_against_truth, plan, run, true_times, truth_engine
 
 RATE, CLOSED, BURST = LoadPoint("rate", 100.0), LoadPoint("concurrency", 3.0), LoadPoint("burst")
 TTFT_S, GAP_S = 0.03, 0.005
@@ -38,6 +38,7 @@ def engine(tmp_path_factory):
 @pytest.mark.parametrize("load", [RATE, CLOSED, BURST], ids=str)
 def test_times_agree_with_the_truth_within_the_stated_error(engine, endpoint, load):
     parsed, origin_ns = run(engine.target(endpoint), plan(20, every_s=1.0, prefix=f"{endpoint}-{load}-"), load)
+    engine.settle()
     received = {request.request_id: request.received_ns for request in read_truth_requests(engine.log)}
     rows = parsed.requests.to_pylist()
     assert [row["status"] for row in rows] == ["ok"] * 20, [row["error"] for row in rows]
@@ -59,8 +60,12 @@ def test_times_agree_with_the_truth_within_the_stated_error(engine, endpoint, lo
         assert row["ttft_service_s"] >= TTFT_S
         assert row["ttft_error_s"] >= row["send_lag_s"] >= 0
         assert row["e2e_s"] >= TTFT_S + 7 * GAP_S
-    assert np.median([row["tpot_s"] for row in rows]) == pytest.approx(GAP_S, rel=0.05)
-    assert np.median([row["ttft_s"] - row["send_lag_s"] for row in rows]) == pytest.approx(TTFT_S, rel=0.05)
+    truth = true_times(engine.log, origin_ns)
+    for name, ends in (("ttft_s", 0), ("e2e_s", 1)):
+        error = [row[name] - (truth[row["request_id"]][ends] - row["scheduled_s"]) for row in rows]
+        assert abs(np.median(error)) < 5e-5, name
+    tpot_error = [row["tpot_s"] - np.diff(truth[row["request_id"]])[0] / 7 for row in rows]
+    assert abs(np.median(tpot_error)) < 1e-5
 
 
 def test_an_open_loop_keeps_to_its_schedule_while_the_server_is_busy(tmp_path):
@@ -275,14 +280,10 @@ def test_a_client_that_was_stopped_states_a_bound_that_holds(tmp_path):
         assert process.returncode == 0
         truth.stop()
         log = read_log(raw)
-        ids = {request.number: request.request_id for request in read_truth_requests(truth.log)}
-        columns = read_truth_chunks(truth.log)
-    first_ended_s: dict[str, float] = {}
-    for number, ended_ns in zip(columns["number"], columns["ended_ns"], strict=True):
-        first_ended_s.setdefault(ids[number], (ended_ns - log.origin_ns) / 1e9)
+        first_sent_s = {name: ends[0] for name, ends in true_times(truth.log, log.origin_ns).items()}
     parsed = parse(log)
     rows = parsed.requests.to_pylist()
-    late = {row["request_id"]: row["first_token_s"] - first_ended_s[row["request_id"]] for row in rows}
+    late = {row["request_id"]: row["first_token_s"] - first_sent_s[row["request_id"]] for row in rows}
     assert max(late.values()) > 0.01, "the stop did what it is for"
     for row in rows:
         assert late[row["request_id"]] <= row["ttft_error_s"] + 5e-4

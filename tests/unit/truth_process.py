@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,10 @@ class Truth:
 
     def target(self, endpoint: Endpoint = Endpoint.COMPLETIONS, key: str | None = KEY, **extra_body: object) -> Target:
         return Target("127.0.0.1", self.port, "truth", key, endpoint, extra_body or USAGE)
+
+    def settle(self) -> None:
+        """Return once the truth log holds every chunk sent so far: it is written before the next request is looked at."""
+        urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5).close()
 
     def stop(self) -> None:
         self.process.terminate()
@@ -85,3 +90,14 @@ def arrivals_against_truth(parsed: ParsedReplay, origin_ns: int, log: Path) -> t
             after_begin.append((stamp - begun) / 1e9)
             before_end.append((ended - stamp) / 1e9)
     return np.array(after_begin), np.array(before_end)
+
+
+def true_times(log: Path, origin_ns: int) -> dict[str, tuple[float, float]]:
+    """For every request: when its first and its last chunk were handed to the kernel, in s since `origin_ns`."""
+    ids = {request.number: request.request_id for request in read_truth_requests(log)}
+    columns = read_truth_chunks(log)
+    ends: dict[str, tuple[float, float]] = {}
+    for number, begun in zip(columns["number"], columns["begun_ns"], strict=True):
+        sent_s = (begun - origin_ns) / 1e9
+        ends[ids[number]] = (ends.get(ids[number], (sent_s, sent_s))[0], sent_s)
+    return ends
