@@ -1,0 +1,41 @@
+"""Each job gets the GPUs it asked for and no other."""
+
+import pytest
+
+from tests.slurm.conftest import STUDY, Cluster, Watch
+
+pytestmark = pytest.mark.slurm
+
+
+def test_each_job_has_its_gpus_and_no_other(cluster: Cluster) -> None:
+    asked = {"a100": 2, "h100": 3}
+    study = (
+        STUDY.replace('["a100:2"]', str([f"{name}:{count}" for name, count in asked.items()]))
+        .replace("prefix_caching: [on]", "prefix_caching: [on, off]")
+        .replace("rates: [2, 4, inf]", "rates: [2]")
+        .replace("replicates: 1", "replicates: 2")
+    )
+    cluster.checkout.write_study("placement", study)
+    with Watch() as watch:
+        cluster.start(study="placement").succeed()
+
+    servers = {record["identity"]["gpu"]: record for record in cluster.checkout.servers()}
+    assert set(servers) == set(asked)
+    seen = watch.seen()
+    assert len(seen) == 8, "two types of GPU, two treatments, two replicates"
+    for sighting in seen:
+        gpu = sighting.node.partition("-")[0]
+        assert gpu in sighting.server, f"{sighting} is on a node of another type"
+        assert len(sighting.gpus) == asked[gpu]
+    assert watch.shared_gpus() == set()
+    assert max(len(look) for look in watch.looks) > 2, "jobs ran side by side"
+
+
+def test_a_server_without_gpu_gets_none(cluster: Cluster) -> None:
+    study = (
+        STUDY.replace("truth-gpu", "truth").replace('["a100:2"]', "[cpu]").replace("rates: [2, 4, inf]", "rates: [inf]")
+    )
+    cluster.checkout.write_study("cpu", study)
+    with Watch() as watch:
+        cluster.start(study="cpu").succeed()
+    assert [sighting.gpus for sighting in watch.seen()] == [()]
