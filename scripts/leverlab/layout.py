@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Final
 
 REQUESTS_FILE: Final = "requests.jsonl"
+CARD_FILE: Final = "card.json"
+CELL_FILE: Final = "cell.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,10 @@ class Layout:
     def workload(self, workload: str, replicate: str) -> Path:
         """Folder of a drawn workload: requests.jsonl and card.json."""
         return self.results / "workloads" / workload / replicate
+
+    def workload_record(self, workload: str) -> Path:
+        """What is drawn for every replicate: id, identity, model."""
+        return self.results / "workloads" / workload / "workload.json"
 
     def model(self, model: str) -> Path:
         return self.results / "models" / model
@@ -45,6 +51,10 @@ class Layout:
 
     def trial(self, server: str, replicate: str, number: int) -> Path:
         return self.replicate(server, replicate) / "trials" / str(number)
+
+    def server_record(self, server: str) -> Path:
+        """The server's identity, written before its first job."""
+        return self.server(server) / "server.json"
 
     def cell(self, server: str, replicate: str, phase: str) -> Path:
         return self.replicate(server, replicate) / "cells" / phase

@@ -45,7 +45,7 @@ class Factorial(StrictModel):
 class Explicit(StrictModel):
     """The treatments, one mapping of levers to levels each; what is not named stays at the baseline."""
 
-    list: list[dict[str, LevelName]] = Field(min_length=1, description="treatments: lever → level")
+    list: Annotated[list[dict[str, LevelName]], Field(min_length=1, description="treatments: lever → level")]
 
 
 class GpuChoice(StrictModel):

@@ -129,17 +129,17 @@ def _as_typed(value: FlagValue) -> FlagValue:
 def _parts(identity: Mapping[str, Any]) -> list[str]:
     """The readable parts of a server's id, from its identity alone: engine, model, GPU, topology, and its settings.
 
-    The shortest settings come first, so that most of them fit.
+    Settings with the shortest names come first, so that most of them fit.
     """
     engine, gpu = identity["engine"], identity["gpu"]
     settings = {**identity["flags"], **identity["environment"]}
-    named = [_setting_slug(key, value) for key, value in settings.items() if _UNNAMED.get(key) != value]
+    named = sorted((key for key in settings if _UNNAMED.get(key) != settings[key]), key=lambda key: (len(key), key))
     return [
         f"{engine['kind']}-cpu" if engine["device"] == "cpu" else engine["kind"],
         identity["model"]["name"],
         f"{gpu['count']}x{gpu['type']}" if gpu["count"] > 1 else gpu["type"],
         *([identity["topology"]] if identity["topology"] != "single" else []),
-        *sorted(named, key=lambda part: (len(part), part)),
+        *(_setting_slug(key, settings[key]) for key in named),
     ]
 
 

@@ -1,0 +1,154 @@
+"""Jobs as they are handed over: which are still to be done, what each is told, and how long it may take."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.file_download import repo_folder_name
+
+from leverlab.config import Configuration
+from leverlab.config.engine import InProcess
+from leverlab.config.model import HubSource, PathSource
+from leverlab.environments import command_prefix
+from leverlab.identity import seed_from
+from leverlab.layout import REQUESTS_FILE, Layout
+from leverlab.matrix.cells import Phase
+from leverlab.matrix.expand import Job, Matrix
+from leverlab.matrix.progress import measured, missing_phases, recorded_at_ns
+from leverlab.records import JobRecord, JobSpecification, PhaseSpecification, read_json, write_json
+
+JOB_OVERHEAD_S: Final = 180
+"""Fingerprint, checks of the configuration, warm-up until steady, and stopping the server."""
+
+PHASE_OVERHEAD_S: Final = 45
+"""Bringing the caches into their state, snapshots of the server's metrics, and writing the cell."""
+
+
+def incomplete_jobs(matrix: Matrix, layout: Layout) -> list[Job]:
+    """The jobs that have something to measure.
+
+    For every other job this sees that its record is there and says what its cells say, with the time of the newest of
+    them; the record of a job that has something to measure is removed, so that it can be made.
+    """
+    retry_failed = matrix.configuration.settings.retry_failed
+    incomplete = []
+    for job in matrix.jobs:
+        found = measured(layout, job)
+        path = layout.job_record(job.server.id, str(job.replicate), job.hash)
+        if missing_phases(job, found, retry_failed):
+            path.unlink(missing_ok=True)
+            incomplete.append(job)
+            continue
+        record = JobRecord(
+            server=job.server.id,
+            replicate=str(job.replicate),
+            job=job.hash,
+            cells={phase: summary.status for phase, summary in found.items()},
+        )
+        if _write_if_changed(path, record.model_dump(mode="json")):
+            time_ns = recorded_at_ns(layout, job, found)
+            os.utime(path, ns=(time_ns, time_ns))
+    return incomplete
+
+
+def write_specifications(jobs: Iterable[Job], configuration: Configuration, layout: Layout) -> None:
+    """Write what each of `jobs` is told, and the identities of their servers and workloads, where that is not there yet."""
+    for job in jobs:
+        specification = job_specification(job, configuration, layout)
+        path = layout.job_specification(job.server.id, str(job.replicate), job.hash)
+        _write_if_changed(path, specification.model_dump(mode="json"))
+        server = job.server
+        _write_if_changed(
+            layout.server_record(server.id),
+            {"id": server.id, "engine": server.engine, "model": server.model, "identity": server.identity},
+        )
+        for workload in job.workloads:
+            record = {"id": workload.id, "model": workload.model, "identity": workload.identity}
+            _write_if_changed(layout.workload_record(workload.id), record)
+
+
+def job_specification(job: Job, configuration: Configuration, layout: Layout) -> JobSpecification:
+    """All that the job's server lifetime needs to know."""
+    server, replicate = job.server, str(job.replicate)
+    engine = configuration.engines[server.engine]
+    pinned = server.identity["engine"]["versions"]
+    return JobSpecification(
+        server=server.id,
+        identity=dict(server.identity),
+        replicate=replicate,
+        job=job.hash,
+        cells=[
+            PhaseSpecification(
+                cell=cell.id,
+                phase=cell.phase.id,
+                identity=dict(cell.phase.identity),
+                workload_file=str(layout.workload(cell.phase.workload.id, replicate) / REQUESTS_FILE),
+                request_timeout_s=cell.phase.request_timeout_s,
+            )
+            for cell in job.cells
+        ],
+        engine=server.engine,
+        engine_kind=engine.kind,
+        device=engine.device,
+        gpu_count=server.gpu_count if configuration.gpus[server.gpu].device == "cuda" else 0,
+        command_prefix=command_prefix(server.engine, engine),
+        # An image's digest is compared where the image is, and the truth engine is no package.
+        identity_packages=[] if isinstance(engine.launch, InProcess) else sorted(set(pinned) - {"image"}),
+        model_folder=str(_model_folder(server.model, configuration, layout)),
+        start_timeout_s=engine.start_timeout,
+        order_seed=seed_from("order", job.replicate.seed_key),
+        results=str(layout.root),
+        retry_failed=configuration.settings.retry_failed,
+    )
+
+
+def _model_folder(name: str, configuration: Configuration, layout: Layout) -> Path:
+    """Where the model's files will be once its rule has run: `leverlab.models` puts them there and finds them there."""
+    match configuration.models[name].source:
+        case HubSource(id=repository, revision=revision):
+            cached = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+            return cached / "snapshots" / revision
+        case PathSource(path=path):
+            return Path(path).expanduser()
+        case _:
+            return layout.model(name)
+
+
+def walltime_s(job: Job, configuration: Configuration) -> int:
+    """How long the job may take at the most, for a scheduler: start, load points, and requests followed to their end.
+
+    All phases count, also those that are measured already: the number does not depend on what a run finds.
+    """
+    engine = configuration.engines[job.server.engine]
+    longest = sum(_longest_s(cell.phase) + PHASE_OVERHEAD_S for cell in job.cells)
+    return math.ceil(engine.start_timeout + JOB_OVERHEAD_S + longest)
+
+
+def request_count(phase: Phase) -> int:
+    """Requests that the phase sends."""
+    return int(phase.workload.identity["workload"]["requests"])
+
+
+def _longest_s(phase: Phase) -> float:
+    """An open loop ends when its last request is given up. A closed loop waits for each; a tenth of that time is usual."""
+    requests, followed_s = request_count(phase), phase.request_timeout_s
+    if phase.load.value is None:
+        return followed_s
+    if phase.load.kind == "rate":
+        # Three standard deviations of the last of that many Poisson arrivals.
+        return (requests + 3 * math.sqrt(requests)) / phase.load.value + followed_s
+    return math.ceil(requests / phase.load.value) * followed_s / 10 + followed_s
+
+
+def _write_if_changed(path: Path, data: Mapping[str, Any]) -> bool:
+    try:
+        if read_json(path) == json.loads(json.dumps(data)):
+            return False
+    except (OSError, ValueError):
+        pass  # there is none, or none that can be read
+    write_json(path, data)
+    return True

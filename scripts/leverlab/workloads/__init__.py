@@ -1,0 +1,153 @@
+"""Workloads: prompts, output lengths and unit-rate arrivals, drawn from a seed into a file that every server replays.
+
+The same identity and seed give the same bytes on every machine. Lengths and arrivals do not depend on the tokenizer, so
+that models with different ones get the same load.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from tokenizers import Tokenizer
+
+from leverlab import DRAWING_VERSION
+from leverlab.config.workload import MixedLongShort, Random, SharedPrefix, ShareGpt, ShareGptShaped, Workload
+from leverlab.layout import CARD_FILE, REQUESTS_FILE
+from leverlab.models.words import added_tokens, word_tokens
+from leverlab.records import write_bytes, write_json
+from leverlab.workloads.card import make_card
+from leverlab.workloads.lengths import sharegpt_lengths
+from leverlab.workloads.prompts import Words
+from leverlab.workloads.sharegpt import draw_pairs, read_pairs
+from leverlab.workloads.stream import Stream
+
+__all__ = ["draw"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    prompt: str
+    prompt_tokens: int
+    output_tokens: int
+    group: str | None = None
+
+
+def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Path, sharegpt_path: Path | None) -> None:
+    """Write requests.jsonl and card.json into `folder`, each by rename.
+
+    `identity` is that of a drawn workload (`matrix.cells.WorkloadFile`), `model_folder` holds the model's tokenizer.json.
+    Each line of requests.jsonl has index, prompt, prompt_tokens (what the tokenizer adds included), output_tokens,
+    arrival_unit_s (divided by a rate, the time of sending) and group (None where prompts have none).
+
+    Raises ValueError where the workload cannot be drawn with this tokenizer, where `sharegpt_path` is not the file that
+    the workload asks for, or where a prompt does not have the tokens that it should.
+    """
+    if identity["drawing_version"] != DRAWING_VERSION:
+        raise ValueError(
+            f"this workload was drawn by version {identity['drawing_version']} of the drawing, and this is "
+            f"{DRAWING_VERSION}: use the leverlab that drew it"
+        )
+    tokenizer_path = model_folder / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(tokenizer_path))
+    tokenizer.no_truncation()
+    workload: Workload = TypeAdapter(Workload).validate_python(dict(identity["workload"]))
+    if isinstance(workload, ShareGpt):
+        drawn = draw_pairs(
+            Stream(seed, "prompts"),
+            read_pairs(sharegpt_path, workload.sha256),
+            tokenizer,
+            workload.requests,
+            workload.maximum_prompt_tokens,
+            workload.maximum_total_tokens,
+        )
+        requests = [_Request(*each) for each in drawn]
+    else:
+        requests = _compose(workload, seed, Words(word_tokens(tokenizer_path), added_tokens(tokenizer_path)))
+    prompts = [encoding.ids for encoding in tokenizer.encode_batch([request.prompt for request in requests])]
+    for number, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
+        if len(prompt) != request.prompt_tokens:
+            raise ValueError(
+                f"{tokenizer_path}: prompt {number} has {len(prompt)} tokens and should have {request.prompt_tokens}: "
+                f"this tokenizer merges words that stand alone elsewhere"
+            )
+    times_ns = _arrivals_ns(seed, len(requests))
+    lines = [
+        json.dumps(
+            {
+                "index": index,
+                "prompt": request.prompt,
+                "prompt_tokens": request.prompt_tokens,
+                "output_tokens": request.output_tokens,
+                "arrival_unit_s": time_ns / 1e9,
+                "group": request.group,
+            },
+            ensure_ascii=False,
+        )
+        for index, (request, time_ns) in enumerate(zip(requests, times_ns, strict=True))
+    ]
+    outputs = [request.output_tokens for request in requests]
+    card = make_card(identity, seed, prompts, outputs, [request.group for request in requests], times_ns)
+    write_json(folder / CARD_FILE, card)
+    write_bytes(folder / REQUESTS_FILE, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _arrivals_ns(seed: int, count: int) -> list[int]:
+    stream, time_ns, times_ns = Stream(seed, "arrivals"), 0, []
+    for _ in range(count):
+        time_ns += stream.exponential_ns()
+        times_ns.append(time_ns)
+    return times_ns
+
+
+def _compose(
+    workload: SharedPrefix | Random | ShareGptShaped | MixedLongShort, seed: int, words: Words
+) -> list[_Request]:
+    """The requests of a workload that is made of words, in order of arrival."""
+    lengths, content = Stream(seed, "lengths"), Stream(seed, "words")
+    if isinstance(workload, SharedPrefix):
+        return _shared_prefix(workload, lengths, content, words)
+    groups: list[str | None] = [None] * workload.requests
+    if isinstance(workload, Random):
+        sizes = [
+            (
+                _spread(lengths, workload.prompt_tokens, workload.spread),
+                _spread(lengths, workload.output_tokens, workload.spread),
+            )
+            for _ in range(workload.requests)
+        ]
+    elif isinstance(workload, ShareGptShaped):
+        sizes = sharegpt_lengths(
+            lengths, workload.requests, workload.maximum_prompt_tokens, workload.maximum_total_tokens
+        )
+    else:
+        long = min(max(round(workload.requests * workload.long_share), 1), workload.requests - 1)
+        groups = lengths.shuffled(["long"] * long + ["short"] * (workload.requests - long))
+        tokens = {"long": workload.long_tokens, "short": workload.short_tokens}
+        sizes = [(tokens[str(group)], workload.output_tokens) for group in groups]
+    runs = words.distinct_runs(content, [words.words_in(prompt) for prompt, _ in sizes])
+    return [
+        _Request(" ".join(run), prompt, output, group)
+        for run, (prompt, output), group in zip(runs, sizes, groups, strict=True)
+    ]
+
+
+def _shared_prefix(workload: SharedPrefix, lengths: Stream, content: Stream, words: Words) -> list[_Request]:
+    prefixes = words.distinct_runs(content, [words.words_in(workload.prefix_tokens)] * workload.groups)
+    suffixes = words.distinct_runs(content, [workload.suffix_tokens] * workload.requests)
+    order = lengths.shuffled([index % workload.groups for index in range(workload.requests)])
+    return [
+        _Request(
+            " ".join(prefixes[group] + suffix),
+            workload.prefix_tokens + workload.suffix_tokens,
+            workload.output_tokens,
+            str(group),
+        )
+        for group, suffix in zip(order, suffixes, strict=True)
+    ]
+
+
+def _spread(stream: Stream, mean: int, spread: float) -> int:
+    return stream.between(max(1, round(mean * (1 - spread))), round(mean * (1 + spread)))

@@ -1,0 +1,273 @@
+"""Drawn workloads: the same bytes everywhere, exact lengths, the sharing that was asked for and no other."""
+
+import hashlib
+import json
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+from tokenizers import Tokenizer
+
+from leverlab import DRAWING_VERSION
+from leverlab.config.workload import Workload
+from leverlab.identity import canonical
+from leverlab.models.synthetic import synthetic_files
+from leverlab.workloads import draw
+from leverlab.workloads.card import ideal_hits
+from leverlab.workloads.lengths import COUNTS, OUTPUT_EDGES, PROMPT_EDGES, sharegpt_lengths
+from leverlab.workloads.prompts import Words
+from leverlab.workloads.sharegpt import ShareGptError
+from leverlab.workloads.stream import Stream
+
+SHAPE = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 4096,
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "shared-prefix": {"requests": 12, "groups": 3, "prefix_tokens": 200, "suffix_tokens": 24, "output_tokens": 8},
+    "random": {"requests": 40, "prompt_tokens": 64, "output_tokens": 16, "spread": 0.5},
+    "sharegpt-shaped": {"requests": 30},
+    "mixed-long-short": {"requests": 20, "short_tokens": 16, "long_tokens": 512, "long_share": 0.1, "output_tokens": 4},
+}
+GOLDEN = {
+    "shared-prefix": "6e7593a0768f66f033b8866bddf56de923ad4643873c37b8791baf6e1894a80c",
+    "random": "20e8a4e356b876da9d9dbfefd5ac19ecf90ae05095cc6d9e3d777b560c474b57",
+    "sharegpt-shaped": "a865f2baa372fcafa7db419ad6ecf52e1c473f97df05a47d4a38f759077ba0c7",
+    "mixed-long-short": "8e1c61e097d985c573928293489f1b37f1604564143bb39149037e82a94af324",
+}
+"""SHA-256 of requests.jsonl. If it changes, raise leverlab.DRAWING_VERSION: drawn files would no longer be
+those that were measured."""
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    for name, content in synthetic_files(SHAPE, 10_000).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def identity_of(kind: str, **changes: Any) -> dict[str, Any]:
+    workload = TypeAdapter(Workload).validate_python({"kind": kind, **KINDS.get(kind, {}), **changes}).model_dump()
+    return canonical({"drawing_version": DRAWING_VERSION, "workload": workload, "tokenizer": {"name": "tiny"}})
+
+
+def drawn(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    lines = (folder / "requests.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines], json.loads((folder / "card.json").read_text())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_identity_and_seed_give_the_same_bytes_on_every_machine(
+    kind: str, model_folder: Path, tmp_path: Path
+) -> None:
+    draw(identity_of(kind), 7, model_folder, tmp_path, None)
+    content = (tmp_path / "requests.jsonl").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == GOLDEN[kind]
+    draw(identity_of(kind), 8, model_folder, tmp_path, None)
+    assert (tmp_path / "requests.jsonl").read_bytes() != content
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_token_counts_are_exact_and_lines_complete(kind: str, model_folder: Path, tmp_path: Path) -> None:
+    draw(identity_of(kind), 1, model_folder, tmp_path, None)
+    requests, card = drawn(tmp_path)
+    tokenizer = Tokenizer.from_file(str(model_folder / "tokenizer.json"))
+    assert [request["index"] for request in requests] == list(range(KINDS[kind]["requests"]))
+    for request in requests:
+        assert set(request) == {"index", "prompt", "prompt_tokens", "output_tokens", "arrival_unit_s", "group"}
+        assert len(tokenizer.encode(request["prompt"]).ids) == request["prompt_tokens"]
+    assert card["prompt_tokens"]["total"] == sum(request["prompt_tokens"] for request in requests)
+    assert card["output_tokens"]["total"] == sum(request["output_tokens"] for request in requests)
+    assert sum(card["prompt_tokens"]["histogram"]["counts"]) == len(requests)
+
+
+def test_a_tokenizer_that_begins_every_text_is_counted_in(model_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    content = json.loads((model_folder / "tokenizer.json").read_text())
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|begin|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [],
+        "special_tokens": {"<|begin|>": {"id": "<|begin|>", "ids": [0], "tokens": ["<|begin|>"]}},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    draw(identity_of("random", spread=0), 1, folder, tmp_path / "drawn", None)
+    requests, _ = drawn(tmp_path / "drawn")
+    assert {request["prompt_tokens"] for request in requests} == {64}
+    assert {len(request["prompt"].split()) for request in requests} == {63}
+
+
+def test_arrivals_are_poisson_at_rate_one_and_lengths_the_same_for_every_tokenizer(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name, content in synthetic_files(SHAPE, 12_000).items():
+        (other / name).write_bytes(content)
+    for name, folder in (("a", model_folder), ("b", other)):
+        draw(identity_of("random", requests=400), 3, folder, tmp_path / name, None)
+    first, card = drawn(tmp_path / "a")
+    second, _ = drawn(tmp_path / "b")
+    same = ("prompt_tokens", "output_tokens", "arrival_unit_s")
+    assert [[request[key] for key in same] for request in first] == [
+        [request[key] for key in same] for request in second
+    ]
+    assert first[0]["prompt"] != second[0]["prompt"]
+    times = [request["arrival_unit_s"] for request in first]
+    assert times == sorted(times) and times[0] > 0
+    assert 0.85 < card["arrivals"]["mean_gap_s"] < 1.15 and 0.85 < card["arrivals"]["variation_of_gaps"] < 1.15
+    assert times[-1] != pytest.approx(400, abs=1e-3), "the process is not stretched to end at n / rate"
+
+
+def test_shared_prefixes_share_exactly_the_prefix(model_folder: Path, tmp_path: Path) -> None:
+    draw(identity_of("shared-prefix"), 5, model_folder, tmp_path, None)
+    requests, card = drawn(tmp_path)
+    assert card["groups"] == {"0": 4, "1": 4, "2": 4}
+    for one in requests:
+        for other in requests[: one["index"]]:
+            shared = common_words(one["prompt"], other["prompt"])
+            assert shared == (200 if one["group"] == other["group"] else 0)
+    # 9 of 12 requests find their group's prefix: 200 tokens, of which 192 fill blocks of 16 and 128 a block of 128.
+    assert card["expected_prefix_hit_ratio"] == {
+        size: pytest.approx(9 * tokens / (12 * 224), abs=1e-6)
+        for size, tokens in (("1", 200), ("16", 192), ("128", 128))
+    }
+
+
+def common_words(one: str, other: str) -> int:
+    count = 0
+    for left, right in zip(one.split(), other.split(), strict=False):
+        if left != right:
+            break
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("kind", ["random", "sharegpt-shaped", "mixed-long-short"])
+def test_prompts_share_nothing(kind: str, model_folder: Path, tmp_path: Path) -> None:
+    draw(identity_of(kind), 5, model_folder, tmp_path, None)
+    requests, card = drawn(tmp_path)
+    assert len({request["prompt"].split()[0] for request in requests}) == len(requests)
+    assert set(card["expected_prefix_hit_ratio"].values()) == {0}
+
+
+def test_more_prompts_than_words_begin_with_different_pairs() -> None:
+    words = Words(["ba", "be", "bi"], 0)
+    runs = words.distinct_runs(Stream(1, "words"), [4] * 9)
+    assert len({tuple(run[:2]) for run in runs}) == 9
+    with pytest.raises(ValueError, match="cannot all begin differently"):
+        words.distinct_runs(Stream(1, "words"), [1] * 4)
+    with pytest.raises(ValueError, match="no room"):
+        Words(["ba"], 2).words_in(2)
+
+
+def test_mixed_prompts_are_long_and_short_in_the_share_asked_for(model_folder: Path, tmp_path: Path) -> None:
+    draw(identity_of("mixed-long-short"), 5, model_folder, tmp_path, None)
+    requests, _ = drawn(tmp_path)
+    assert sorted(request["prompt_tokens"] for request in requests) == [16] * 18 + [512] * 2
+    assert all(request["group"] == ("long" if request["prompt_tokens"] == 512 else "short") for request in requests)
+
+
+def test_an_ideal_cache_never_serves_the_last_token_and_finds_whole_blocks() -> None:
+    assert ideal_hits([[1, 2, 3, 4], [1, 2, 3, 4]], 4) == 0
+    assert ideal_hits([[1, 2, 3, 4], [1, 2, 3, 4, 5]], 4) == 4
+    assert ideal_hits([[1, 2, 3, 4], [1, 2, 3, 4]], 1) == 3
+    assert ideal_hits([[1, 2, 3, 4, 9], [5, 2, 3, 4, 9]], 1) == 0, "equal tokens after a different start are no hit"
+
+
+def test_sharegpt_shaped_lengths_follow_the_table() -> None:
+    assert sum(map(sum, COUNTS)) == 15_585
+    assert all(low < high for edges in (PROMPT_EDGES, OUTPUT_EDGES) for low, high in pairwise(edges))
+    pairs = sharegpt_lengths(Stream(1, "lengths"), 20_000, 1024, 2048)
+    prompts, outputs = [prompt for prompt, _ in pairs], [output for _, output in pairs]
+    # Means and quantiles of the file itself: 223 and 206; medians 105 and 135; 90 % below 620 and 504.
+    assert sum(prompts) / len(prompts) == pytest.approx(223, rel=0.04)
+    assert sum(outputs) / len(outputs) == pytest.approx(206, rel=0.04)
+    assert sorted(prompts)[10_000] == pytest.approx(105, rel=0.05)
+    assert sorted(outputs)[18_000] == pytest.approx(504, rel=0.05)
+    assert max(prompts) <= 1024 and max(map(sum, pairs)) <= 2048
+    long_prompts = [output for prompt, output in pairs if prompt > 436]
+    assert sum(long_prompts) / len(long_prompts) < 150, "the longer the prompt, the shorter the answer"
+
+
+def test_streams_are_even_independent_and_stable() -> None:
+    pinned = Stream(1, "a")
+    assert [pinned.below(10**9) for _ in range(3)] == [190035768, 808558646, 332625863]
+    assert [pinned.exponential_ns() for _ in range(3)] == [370006346, 24514598, 818499419]
+    stream, other = Stream(1, "a"), Stream(1, "b")
+    assert [stream.below(10**9) for _ in range(4)] != [other.below(10**9) for _ in range(4)]
+    counts = [0] * 6
+    for _ in range(6000):
+        counts[stream.below(6)] += 1
+    assert all(850 < count < 1150 for count in counts)
+    assert sorted(stream.distinct(50, 50)) == list(range(50))
+    assert sorted(stream.shuffled(range(100))) == list(range(100))
+    assert [Stream(3, "weights").weighted([0, 5, 0]) for _ in range(3)] == [1, 1, 1]
+
+
+@cache
+def sharegpt_content() -> bytes:
+    conversations = [
+        {
+            "id": f"c{number}",
+            "conversations": [
+                {"from": "human", "value": "tell me of " + "bado " * number},
+                {"from": "gpt", "value": "kife " * 9},
+            ],
+        }
+        for number in range(1, 40)
+    ]
+    conversations += [
+        {"id": "one", "conversations": [{"from": "human", "value": "alone " * 9}]},
+        {"id": "none", "conversations": []},
+    ]
+    conversations += [
+        {"id": "short", "conversations": [{"from": "human", "value": "tell me of it"}, {"from": "gpt", "value": "no"}]}
+    ]
+    return json.dumps(conversations).encode()
+
+
+def test_sharegpt_takes_first_two_turns_within_limits(model_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "sharegpt.json"
+    file.write_bytes(sharegpt_content())
+    sha256 = hashlib.sha256(sharegpt_content()).hexdigest()
+    identity = identity_of("sharegpt", requests=10, maximum_prompt_tokens=40, sha256=sha256)
+    draw(identity, 1, model_folder, tmp_path / "drawn", file)
+    requests, _ = drawn(tmp_path / "drawn")
+    assert len({request["prompt"] for request in requests}) == 10
+    assert all(request["prompt"].startswith("tell me of bado") for request in requests)
+    assert all(4 <= request["prompt_tokens"] <= 40 for request in requests)
+    with pytest.raises(ShareGptError, match="only 39 of 40 conversations pass"):
+        draw(identity_of("sharegpt", requests=50, sha256=sha256), 1, model_folder, tmp_path / "drawn", file)
+
+
+def test_sharegpt_says_what_is_wrong_with_the_file(model_folder: Path, tmp_path: Path) -> None:
+    def attempt(path: Path | None, sha256: str | None = None) -> None:
+        digest = sha256 or hashlib.sha256(path.read_bytes() if path and path.is_file() else b"").hexdigest()
+        draw(identity_of("sharegpt", requests=1, sha256=digest), 1, model_folder, tmp_path / "drawn", path)
+
+    with pytest.raises(ShareGptError, match="give `--config sharegpt_path=FILE`"):
+        attempt(None)
+    with pytest.raises(ShareGptError, match="cannot be read: No such file"):
+        attempt(tmp_path / "absent.json")
+    file = tmp_path / "other.json"
+    file.write_text('{"conversations": []}')
+    with pytest.raises(ShareGptError, match=r"its SHA-256 is .* and the workload asks for 0000"):
+        attempt(file, "0" * 64)
+    with pytest.raises(ShareGptError, match=r"not a list of \{conversations"):
+        attempt(file)
+    assert not (tmp_path / "drawn").exists()
+
+
+def test_a_workload_of_another_drawing_version_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="drawn by version 99"):
+        draw({**identity_of("random"), "drawing_version": 99}, 1, model_folder, tmp_path, None)
