@@ -32,7 +32,7 @@ class _Usage(msgspec.Struct):
 class _Event(msgspec.Struct):
     choices: list[_Choice] = msgspec.field(default_factory=list)
     usage: _Usage | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 _EVENT = msgspec.json.Decoder(_Event)
@@ -137,7 +137,7 @@ class AnswerReader:
             self.answer.malformed = self.answer.malformed or f"an event is not the protocol's JSON: {error}"
             return
         if chunk.error is not None:
-            self.answer.error = _shortened(bytes(chunk.error))
+            self.answer.error = _shortened(msgspec.json.encode(chunk.error))
         self._take_chunk(chunk)
 
     def _take_chunk(self, chunk: _Event) -> None:
