@@ -1,0 +1,43 @@
+"""How a trial can end other than well, as exceptions: each is caught in one place, by the loop over the starts."""
+
+from leverlab.records import Reason
+
+EX_TEMPFAIL = 75
+"""sysexits.h: a failure that may pass; the caller should try again."""
+
+
+class ServerDiedError(Exception):
+    """The server ended by itself while it was needed."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.message)
+        self.reason = reason
+
+
+class InfeasibleError(Exception):
+    """The engine refuses this configuration, or the device has no memory for it: a result, not a fault."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.message)
+        self.reason = reason
+
+
+class MayPassError(Exception):
+    """What another attempt may not meet: a port that was taken, a node in trouble, a start that took too long."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.message)
+        self.reason = reason
+
+
+class Interrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt, no error
+    """A signal asked the process to end. Not an Exception, so that nothing on the way mistakes it for a failure."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+    @property
+    def exit_status(self) -> int:
+        """The status by which shells know it: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self.signal_number

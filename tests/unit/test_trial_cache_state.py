@@ -1,0 +1,103 @@
+"""Cold and warm: brought about, and seen to be, on servers that tell the truth, nothing, or something else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from leverlab.load.plan import PlannedRequest
+from leverlab.models.tokenizer import synthetic_tokenizer
+from leverlab.trial.cache_state import bring_about
+from leverlab.trial.warmup import PromptMaker
+
+
+class FakeServer:
+    """A prefix cache of whole prompts, with switches for what real ones get wrong."""
+
+    def __init__(self, *, caches: bool = True, resets: bool = True, forgets: bool = True, counts: bool = True, tells: bool = True) -> None:
+        self.caches, self.resets, self.forgets, self.counts, self.tells = caches, resets, forgets, counts, tells
+        self.capacity = 10**9
+        self.prompts: dict[str, None] = {}
+        self.queried = self.hits = 0.0
+        self.status = "ok"
+
+    def reset_cache(self) -> bool:
+        if self.resets and self.forgets:
+            self.prompts.clear()
+        return self.resets
+
+    def settled_counters(self) -> dict[str, float]:
+        return {"prefix_queried_tokens": self.queried, "prefix_hit_tokens": self.hits} if self.counts else {}
+
+    def send(self, requests: Sequence[PlannedRequest], streams: int) -> pa.Table:
+        cached = []
+        for request in requests:
+            assert request.output_tokens == 1
+            found = self.caches and request.prompt in self.prompts
+            cached.append(request.prompt_tokens if found else 0)
+            if self.caches:
+                self.queried += request.prompt_tokens
+                self.hits += cached[-1]
+                self.prompts[request.prompt] = None
+                while len(self.prompts) > self.capacity:
+                    self.prompts.pop(next(iter(self.prompts)))
+        tokens = [request.prompt_tokens for request in requests]
+        shown = cached if self.tells else [None] * len(cached)
+        return pa.table({"prompt_tokens": tokens, "cached_tokens": pa.array(shown, pa.int64()), "status": [self.status] * len(tokens)})
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> PromptMaker:
+    folder: Path = tmp_path_factory.mktemp("model")
+    (folder / "tokenizer.json").write_text(synthetic_tokenizer(10_000).to_str())
+    return PromptMaker(folder, "r1")
+
+
+WORKLOAD = [PlannedRequest(index, f"r-{index}", f"prompt {index}", 100, 32, 0.0) for index in range(20)]
+
+
+def test_a_cache_that_resets_is_seen_to_be_cold_and_is_empty(prompts: PromptMaker) -> None:
+    server = FakeServer()
+    state = bring_about("cold", server, WORKLOAD, prompts)
+    assert state.verified is True
+    assert server.prompts == {}, "the probe itself is gone too"
+
+
+def test_a_reset_that_forgets_nothing_is_found_out(prompts: PromptMaker) -> None:
+    for server in (FakeServer(forgets=False), FakeServer(forgets=False, counts=False)):
+        state = bring_about("cold", server, WORKLOAD, prompts)
+        assert state.verified is False
+        assert "320" in state.saw
+
+
+def test_a_server_that_refuses_to_reset_is_not_cold(prompts: PromptMaker) -> None:
+    server = FakeServer(resets=False)
+    assert bring_about("cold", server, WORKLOAD, prompts).verified is False
+    assert bring_about("warm", server, WORKLOAD, prompts).verified is False
+
+
+def test_a_server_that_tells_nothing_is_not_called_cold(prompts: PromptMaker) -> None:
+    assert bring_about("cold", FakeServer(counts=False, tells=False), WORKLOAD, prompts).verified is None
+    silent = FakeServer()
+    silent.status = "http_error"
+    assert bring_about("cold", silent, WORKLOAD, prompts).verified is None
+
+
+def test_a_warm_cache_holds_the_workload_and_nothing_else(prompts: PromptMaker) -> None:
+    server = FakeServer()
+    server.prompts["of another phase"] = None
+    state = bring_about("warm", server, WORKLOAD, prompts)
+    assert state.verified is True
+    assert set(server.prompts) == {request.prompt for request in WORKLOAD}
+
+
+def test_a_cache_that_is_too_small_is_not_warm(prompts: PromptMaker) -> None:
+    server = FakeServer()
+    server.capacity = 3
+    assert bring_about("warm", server, WORKLOAD, prompts).verified is False
+
+
+def test_a_server_without_a_cache_is_as_warm_as_it_gets(prompts: PromptMaker) -> None:
+    state = bring_about("warm", FakeServer(caches=False), WORKLOAD, prompts)
+    assert state.verified is True and "no prefix cache" in state.saw
