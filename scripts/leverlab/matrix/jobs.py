@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.constants import HF_HUB_CACHE, REPO_ID_SEPARATOR
 
 from leverlab.config import Configuration
 from leverlab.config.engine import InProcess
@@ -110,8 +109,8 @@ def _model_folder(name: str, configuration: Configuration, layout: Layout) -> Pa
     """Where the model's files will be once its rule has run: `leverlab.models` puts them there and finds them there."""
     match configuration.models[name].source:
         case HubSource(id=repository, revision=revision):
-            cached = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
-            return cached / "snapshots" / revision
+            folder = REPO_ID_SEPARATOR.join(["models", *repository.split("/")])
+            return Path(HF_HUB_CACHE) / folder / "snapshots" / revision
         case PathSource(path=path):
             return Path(path).expanduser()
         case _:

@@ -1,6 +1,7 @@
 """What of a matrix is measured: read from the cells' records, cheaply, for thousands of cells at every start."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,8 @@ class CellSummary(msgspec.Struct, frozen=True):
     """What of a cell's record says how it went and how long it took."""
 
     status: Status
-    duration_s: float = 0.0
+    duration_s: float
+    trial: int
 
 
 _DECODER: Final = msgspec.json.Decoder(CellSummary)
@@ -51,3 +53,31 @@ def recorded_at_ns(layout: Layout, job: Job, phases: Iterable[str]) -> int:
     """When the last of the job's `phases` was recorded, in nanoseconds since the epoch."""
     replicate = str(job.replicate)
     return max((layout.cell(job.server.id, replicate, phase) / CELL_FILE).stat().st_mtime_ns for phase in phases)
+
+
+class _Trial(msgspec.Struct):
+    outcome: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    phases: list[str] = []
+
+
+_TRIAL_DECODER: Final = msgspec.json.Decoder(_Trial)
+
+
+def overheads_s(layout: Layout, job: Job, found: Mapping[str, CellSummary]) -> list[float]:
+    """What each finished trial of the job's server and replicate took besides its cells: start, warm-up, stop.
+
+    `found` is what `measured` says of the job; a trial that measured other cells as well is left out.
+    """
+    durations = []
+    for path in (layout.replicate(job.server.id, str(job.replicate)) / "trials").glob("*/trial.json"):
+        try:
+            trial = _TRIAL_DECODER.decode(path.read_bytes())
+        except (OSError, msgspec.MsgspecError):
+            continue
+        own = [found[phase] for phase in trial.phases if phase in found and str(found[phase].trial) == path.parent.name]
+        if trial.outcome == "finished" and trial.ended_at is not None and len(own) == len(trial.phases):
+            whole_s = (trial.ended_at - trial.started_at).total_seconds()
+            durations.append(whole_s - sum(summary.duration_s for summary in own))
+    return durations
