@@ -18,8 +18,8 @@ from leverlab.config import Configuration
 from leverlab.layout import Layout
 from leverlab.matrix.cells import Phase
 from leverlab.matrix.expand import Job, Matrix, StudyMatrix
-from leverlab.matrix.jobs import PHASE_OVERHEAD_S, request_count
-from leverlab.matrix.progress import CellSummary, measured, missing_phases, recorded_trials
+from leverlab.matrix.jobs import request_count
+from leverlab.matrix.progress import CellSummary, measured, missing_phases, overheads_s
 from leverlab.units import format_number, format_seconds
 
 _SIGNS: Final = {"measured": "✓", "failed": "✗", "infeasible": "∅", None: "·"}
@@ -43,16 +43,16 @@ class Progress:
 
 @dataclass(slots=True)
 class History:
-    """How long starts and phases took here so far, in seconds."""
+    """How long trials and cells took here so far, in seconds."""
 
-    starts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """Engine → durations of its starts."""
+    overheads: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Engine → what its trials took besides their cells: start, warm-up, stop."""
     phases: dict[tuple[str, str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     """(engine, GPU type, phase) → durations of such cells."""
 
-    def start_s(self, engine: str, configuration: Configuration) -> float:
-        """What a start of `engine` usually takes; as its entry says where none was recorded."""
-        known = self.starts.get(engine)
+    def overhead_s(self, engine: str, configuration: Configuration) -> float:
+        """What a trial of `engine` usually takes besides its cells; as its entry says of starts where none was recorded."""
+        known = self.overheads.get(engine)
         return statistics.median(known) if known else configuration.engines[engine].typical_start
 
     def phase_s(self, job: Job, phase: Phase) -> float:
@@ -97,7 +97,7 @@ def history_of(jobs: Iterable[Job], progress: Progress, layout: Layout) -> Histo
             if summary.status == "measured" and summary.duration_s > 0:
                 history.phases[job.server.engine, job.server.gpu, phase].append(summary.duration_s)
         if progress.summaries[job.hash]:
-            history.starts[job.server.engine] += recorded_trials(layout, job)
+            history.overheads[job.server.engine] += overheads_s(layout, job, progress.summaries[job.hash])
     return history
 
 
@@ -111,10 +111,8 @@ def estimate(matrix: Matrix, jobs: Sequence[Job], progress: Progress, history: H
         if not left:
             continue
         cells += len(left)
-        duration = history.start_s(job.server.engine, configuration)
-        duration += sum(
-            history.phase_s(job, cell.phase) + PHASE_OVERHEAD_S for cell in job.cells if cell.phase.id in left
-        )
+        duration = history.overhead_s(job.server.engine, configuration)
+        duration += sum(history.phase_s(job, cell.phase) for cell in job.cells if cell.phase.id in left)
         durations.append(duration)
         gpu = configuration.gpus[job.server.gpu]
         if gpu.device == "cuda":
