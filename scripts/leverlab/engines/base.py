@@ -10,6 +10,10 @@ import httpx
 from leverlab.records import Reason
 
 
+class EngineUnreachableError(Exception):
+    """The engine's environment could not be run on this machine. The text says what was tried and what it answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """One server to be started: what is requested (the identity), and where on this machine."""
@@ -24,6 +28,16 @@ class Launch:
     """Cores the engine may compute on; the client has another. Empty: no restriction."""
     folder: Path
     """The trial's folder, for what the engine writes besides its log."""
+    gpus: Sequence[str] = ()
+    """GPUs that the server may see, as UUIDs or indices; empty: those that this process sees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Flags and environment variables of one treatment, as a server's identity holds them."""
+
+    flags: Mapping[str, Any]
+    environment: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,9 @@ class Engine(Protocol):
 
     kind: str
     served_model_name: str
+    own_variables: Sequence[str]
+    """Patterns (fnmatch) of environment variables that change how this engine serves. Those of the user's shell are not
+    passed on: what is not in the identity must not reach the server."""
 
     def command(self, launch: Launch) -> list[str]:
         """The command line of the server. Never holds the API key."""
@@ -48,10 +65,12 @@ class Engine(Protocol):
     def environment(self, launch: Launch) -> dict[str, str]:
         """Variables to add to the server's environment: the identity's, those that keep it offline, the API key."""
 
-    def check_flags(
-        self, command_prefix: Sequence[str], flags: Mapping[str, Any], environment: Mapping[str, str]
-    ) -> Reason | None:
-        """Whether the engine's own argument parser, in its own environment, accepts `flags`; the refusal otherwise."""
+    def check_flags(self, command_prefix: Sequence[str], treatments: Sequence[Settings]) -> list[Reason | None]:
+        """What the engine's own argument parser, in its own environment, says of each treatment: None or the refusal.
+
+        Codes: `unknown_flag`, `bad_flag_value`, `reserved_flag`, `unknown_variable`. All treatments in one process, as
+        importing an engine takes many seconds. Raises EngineUnreachableError where the environment does not run.
+        """
 
     def check_configuration(self, launch: Launch) -> Reason | None:
         """The full check, in the job, where the device is: None, or why the engine refuses this configuration."""
@@ -74,7 +93,8 @@ class Engine(Protocol):
     def canonical_metrics(self, text: str) -> dict[str, float]:
         """`/metrics` in canonical names: `prompt_tokens`, `generation_tokens`, `requests_finished`, `prefix_queried_tokens`,
         `prefix_hit_tokens`, `preemptions`, `running`, `waiting`, `kv_cache_usage`, and `<histogram>_sum` and `<histogram>_count`
-        for ttft_s, queue_time_s, prefill_time_s, decode_time_s, e2e_s. Sums over all label sets; what is missing is left out.
+        for ttft_s, queue_time_s, prefill_time_s, decode_time_s, e2e_s. Sums over all label sets, of `kv_cache_usage` the
+        largest; what is missing is left out.
         """
 
     def explain_exit(self, log: str) -> Reason:

@@ -1,0 +1,148 @@
+"""vLLM, 0.26 and later: how its API server is started, asked, reset and understood."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import httpx
+
+from leverlab.engines.base import Difference, Launch, Settings
+from leverlab.engines.flags import flag_words
+from leverlab.engines.prometheus import cache_info, canonical_metrics
+from leverlab.engines.vllm_check import check_configuration, check_flags
+from leverlab.engines.vllm_exit import explain_exit
+from leverlab.engines.vllm_settings import differences, effective_settings, startup_facts
+from leverlab.records import Reason
+
+_RESET_ATTEMPTS: Final = 20
+_RESET_PAUSE_S: Final = 0.5
+_INFO_TIMEOUT_S: Final = 60.0
+
+_ALWAYS: Final[Mapping[str, str]] = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_SERVER_DEV_MODE": "1",  # /reset_prefix_cache and /server_info exist only then
+    "VLLM_LOGGING_LEVEL": "INFO",  # the start-up log is read for the effective configuration
+    "VLLM_LOGGING_COLOR": "0",
+}
+
+
+class VllmEngine:
+    """One vLLM API server. It needs no console script, so that it starts from any interpreter that can import vLLM."""
+
+    kind = "vllm"
+    served_model_name = "model"
+    own_variables: Sequence[str] = (
+        "VLLM_*",
+        "LMCACHE_*",
+        "FLASHINFER_*",
+        "NCCL_*",
+        "TORCH*",
+        "PYTORCH_*",
+        "TRITON_*",
+        "CUDA_LAUNCH_BLOCKING",
+        "KMP_*",
+        "GOMP_*",
+        "OMP_*",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+    )
+
+    def command(self, launch: Launch) -> list[str]:
+        flags = dict(launch.identity["flags"])
+        # A line in the log for each request and each look at /metrics would be work inside the measurement.
+        flags.setdefault("disable-uvicorn-access-log", True)
+        return [
+            *launch.command_prefix,
+            *("-m", "vllm.entrypoints.cli.main", "serve", str(launch.model_folder)),
+            *("--served-model-name", self.served_model_name),
+            *("--host", launch.host, "--port", str(launch.port)),
+            *flag_words(flags),
+        ]
+
+    def environment(self, launch: Launch) -> dict[str, str]:
+        environment = {**_ALWAYS, "VLLM_API_KEY": launch.api_key}
+        if launch.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(launch.gpus)
+        if launch.identity["engine"]["device"] == "cpu" and launch.cores:
+            ranks = cores_by_rank(launch.cores, _ranks(launch.identity["flags"]))
+            environment["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(",".join(map(str, cores)) for cores in ranks)
+            # Where no worker process is made (one rank, in the engine's own process) the binding above is not read.
+            environment["OMP_NUM_THREADS"] = str(len(ranks[0]))
+        return environment | dict(launch.identity["environment"])
+
+    def check_flags(self, command_prefix: Sequence[str], treatments: Sequence[Settings]) -> list[Reason | None]:
+        return check_flags(command_prefix, treatments)
+
+    def check_configuration(self, launch: Launch) -> Reason | None:
+        return check_configuration(launch, self.environment(launch))
+
+    def ready(self, client: httpx.Client) -> bool:
+        # Only this server knows the key: another one that took the port meanwhile would refuse it.
+        if client.get("/health").status_code != httpx.codes.OK:
+            return False
+        models = client.get("/v1/models")
+        return models.status_code == httpx.codes.OK and any(
+            model.get("id") == self.served_model_name for model in models.json().get("data", [])
+        )
+
+    def reset_cache(self, client: httpx.Client) -> bool:
+        """Asks again while blocks are still held by requests that are just ending; about ten seconds at most."""
+        for _ in range(_RESET_ATTEMPTS):
+            answer = client.post("/reset_prefix_cache")
+            # vLLM 0.26 answers 200 without a body once it has passed the wish on.
+            if answer.status_code == httpx.codes.OK and (not answer.content or answer.json().get("success") is True):
+                return True
+            time.sleep(_RESET_PAUSE_S)
+        return False
+
+    def request_extras(self) -> dict[str, Any]:
+        return {
+            "stream": True,
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+            "ignore_eos": True,
+            "temperature": 0,
+        }
+
+    def effective_configuration(self, client: httpx.Client, log: str) -> dict[str, Any]:
+        # It also lists the system, by running a dozen programs, and answers with an error where one of them is missing.
+        try:
+            info = client.get("/server_info", params={"config_format": "json"}, timeout=_INFO_TIMEOUT_S)
+            known = info.json() if info.status_code == httpx.codes.OK else {}
+        except httpx.TimeoutException:
+            known = {}
+        version = client.get("/version")
+        return {
+            "settings": effective_settings(known.get("vllm_config"), log),
+            "environment": known.get("vllm_env", {}),
+            "cache": cache_info(client.get("/metrics").text),
+            "version": version.json().get("version") if version.status_code == httpx.codes.OK else None,
+            **startup_facts(log),
+        }
+
+    def differences(self, identity: Mapping[str, Any], effective: Mapping[str, Any]) -> list[Difference]:
+        return differences(identity, effective)
+
+    def canonical_metrics(self, text: str) -> dict[str, float]:
+        return canonical_metrics(text)
+
+    def explain_exit(self, log: str) -> Reason:
+        return explain_exit(log)
+
+
+def _ranks(flags: Mapping[str, Any]) -> int:
+    sizes = (flags.get(f"{kind}-parallel-size", 1) for kind in ("tensor", "pipeline", "data"))
+    ranks = 1
+    for size in sizes:
+        ranks *= size if isinstance(size, int) else 1
+    return ranks
+
+
+def cores_by_rank(cores: Sequence[int], ranks: int) -> list[list[int]]:
+    """`cores` dealt to `ranks` workers, in neighbouring groups of one size; with fewer cores than ranks they share."""
+    if len(cores) < ranks:
+        return [[cores[rank % len(cores)]] for rank in range(ranks)]
+    each = len(cores) // ranks
+    return [list(cores[rank * each : (rank + 1) * each]) for rank in range(ranks)]

@@ -1,0 +1,155 @@
+"""The configuration that a vLLM server runs with, against the one that was asked for."""
+
+import ast
+import contextlib
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from leverlab.engines.base import Difference
+
+_CALLED: Final[Mapping[str, str]] = {
+    "kv_cache_dtype": "cache_config.cache_dtype",
+    "tokenizer_mode": "model_config.tokenizer_mode",
+    "num_gpu_blocks_override": "cache_config.num_gpu_blocks_override",
+    "max_model_len": "model_config.max_model_len",
+    "data_parallel_size": "parallel_config.data_parallel_size",
+    "enable_lora": "lora_config",
+    "speculative_config": "speculative_config",
+    "compilation_config": "compilation_config",
+    "kv_transfer_config": "kv_transfer_config",
+    "kernel_config": "kernel_config",
+    "quantization": "model_config.quantization",
+}
+"""Flags whose value stands under another name, or under one that several parts of the configuration have."""
+
+_ARGUMENTS: Final = re.compile(r"non-default args: (\{.*\})\s*$", re.MULTILINE)
+_ENUMERATION: Final = re.compile(r"'(\w+)': <\w+\.(\w+): [^>]*>")
+_FACTS: Final[Mapping[str, re.Pattern[str]]] = {
+    "attention_backend": re.compile(r"Using (\S+) attention backend"),
+    "model_runner": re.compile(r"using (?:the )?(V\d) model runner", re.IGNORECASE),
+    "kv_cache_tokens": re.compile(r"(?:GPU|CPU) KV cache size: ([\d,]+) tokens"),
+    "kv_cache_memory_gib": re.compile(r"Available KV cache memory: ([\d.]+) GiB"),
+    "model_loading_s": re.compile(r"Model loading took [\d.]+ GiB(?: memory)? and ([\d.]+) seconds"),
+    "torch_compile_s": re.compile(r"torch\.compile took ([\d.]+) s in total"),
+    "graph_capture_s": re.compile(r"Graph capturing finished in (\d+) secs"),
+    "engine_init_s": re.compile(r"init engine \(profile, create kv cache, warmup model\) took ([\d.]+) s"),
+    "omp_cores": re.compile(r"local_rank=0, core ids=(\[[\d, ]+\])"),
+}
+_OVERRIDES: Final = re.compile(
+    r"(?:overrid|disabling|disabled|not support|fall(?:ing)? back|ignored|is set to|instead of|using the V1|Reset )",
+    re.IGNORECASE,
+)
+_AUTOMATIC: Final = frozenset({"auto", None, -1})
+
+
+def effective_settings(configuration: Mapping[str, Any] | None, log: str) -> dict[str, Any]:
+    """Every part of vLLM's configuration as /server_info tells it, and under `arguments` what the log says it was given.
+
+    `configuration` is None where the server does not tell it: then there are the arguments alone.
+    """
+    given = _ARGUMENTS.search(log)
+    arguments: Any = {}
+    if given:
+        with contextlib.suppress(ValueError, SyntaxError):
+            arguments = ast.literal_eval(given[1])
+    known = {name: part for name, part in (configuration or {}).items() if name != "instance_id"}
+    # Enumerations come as bare numbers from /server_info; the log has their names.
+    if isinstance(known.get("compilation_config"), Mapping):
+        names = {key: name for key, name in _ENUMERATION.findall(log) if key in known["compilation_config"]}
+        known["compilation_config"] = {**known["compilation_config"], **names}
+    return {**known, "arguments": arguments}
+
+
+def startup_facts(log: str) -> dict[str, Any]:
+    """What the start-up log says besides: sizes, times of its steps, backends, and the warnings that name an override."""
+    facts: dict[str, Any] = {}
+    for name, pattern in _FACTS.items():
+        found = pattern.search(log)
+        if found:
+            facts[name] = _number(found[1])
+    warnings = [line.partition("] ")[2] for line in log.splitlines() if " WARNING " in line]
+    facts["overrides"] = sorted({warning.strip() for warning in warnings if _OVERRIDES.search(warning)})
+    return facts
+
+
+def differences(identity: Mapping[str, Any], effective: Mapping[str, Any]) -> list[Difference]:
+    """Flags and variables of `identity` that took another value than intended.
+
+    What the server does not tell is not claimed to differ. A value left to the engine (`auto`) is expected to differ.
+    """
+    settings = effective.get("settings", {})
+    found = []
+    for flag, intended in identity["flags"].items():
+        known, value = _effective_value(flag.replace("-", "_"), settings)
+        if known and not _same(intended, value):
+            automatic = not isinstance(intended, dict | list) and intended in _AUTOMATIC
+            found.append(Difference(flag, intended, _shown(intended, value), expected=automatic))
+    variables = effective.get("environment", {})
+    for name, intended in identity["environment"].items():
+        if name in variables and not _same(intended, variables[name]):
+            found.append(Difference(name, intended, variables[name], expected=intended == "auto"))
+    return found
+
+
+def _effective_value(name: str, settings: Mapping[str, Any]) -> tuple[bool, Any]:
+    """Whether the configuration tells the setting `name`, and its value."""
+    arguments = settings.get("arguments", {})
+    if "." in name:
+        return _at(f"{name.partition('.')[0]}.{name.partition('.')[2]}", settings)
+    if name in _CALLED:
+        known, value = _at(_CALLED[name], settings)
+        if known:
+            return True, value
+    parts = [part for key, part in settings.items() if key.endswith("_config") and isinstance(part, Mapping)]
+    values = [part[name] for part in parts if name in part]
+    if values:
+        return True, values[0]
+    return (name in arguments), arguments.get(name)
+
+
+def _at(path: str, settings: Mapping[str, Any]) -> tuple[bool, Any]:
+    value: Any = settings
+    for key in path.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            return False, None
+        value = value[key]
+    return True, value
+
+
+def _same(intended: Any, value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    if isinstance(intended, Mapping):
+        return isinstance(value, Mapping) and all(
+            key not in value or _same(part, value[key]) for key, part in intended.items()
+        )
+    if isinstance(intended, list | tuple):
+        return isinstance(value, list | tuple) and len(intended) == len(value) and all(map(_same, intended, value))
+    if isinstance(intended, bool) and (value is None or isinstance(value, Mapping)):
+        # A switch that turns on a part of the configuration: `enable-lora`.
+        return intended == (value is not None)
+    return bool(_plain(intended) == _plain(value))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """A value without what its writing adds: `torch.bfloat16` is bfloat16, `"1"` is 1, `1.0` is 1, `True` is true."""
+    if isinstance(value, bool):
+        return value
+    text = str(value).removeprefix("torch.").rpartition(".")[2] if str(value).startswith("torch.") else str(value)
+    lowered = text.strip().lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    return _number(lowered)
+
+
+def _number(text: str) -> Any:  # noqa: ANN401
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text.replace(",", ""))
+    return text
+
+
+def _shown(intended: Any, value: Any) -> Any:  # noqa: ANN401
+    """Of a mapping only what was asked about."""
+    if isinstance(intended, Mapping) and isinstance(value, Mapping):
+        return {key: value.get(key) for key in intended}
+    return value
