@@ -33,7 +33,7 @@ def parse_quantity(text: str | float, dimension: str) -> float:
     if match and (match[2] == "" or match[2] in scales):
         return float(match[1]) * (scales[match[2]] if match[2] else 1.0)
     raise ValueError(
-        f"{text!r} is no {dimension}: write a number and one of {', '.join(scales)}, such as 500 ms or 80 GiB"
+        f"{text!r} is not a quantity of {dimension}: write a number and one of {', '.join(scales)}: `2 {list(scales)[-1]}`"
     )
 
 

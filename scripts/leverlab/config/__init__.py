@@ -76,11 +76,14 @@ class Configuration:
     def study(self, name: str) -> Study:
         """The study `name`, with every engine, model, GPU, lever, level and workload in it known, and every file there."""
         shown = f"config/studies/{name}.yaml"
-        study = validated(Study, read_mapping(self.study_folder / f"{name}.yaml", shown), shown, "")
+        written = read_mapping(self.study_folder / f"{name}.yaml", shown)
+        if isinstance(written.get("levers"), dict):
+            # First, as the study itself would only find that a misspelt lever has no baseline.
+            self._check_known(shown, "levers", list(written["levers"]), self.levers)
+        study = validated(Study, written, shown, "")
         self._check_known(shown, "engines", study.engines, self.engines)
         self._check_known(shown, "models", study.models, self.models)
         self._check_known(shown, "gpus", [gpu.name for gpu in study.gpus], self.gpus)
-        self._check_known(shown, "levers", list(study.levers), self.levers)
         if isinstance(study.workload, str):
             self._check_known(shown, "workload", [study.workload], self.workloads)
         for key, chosen in (("engines", study.engines), ("models", study.models), ("gpus", study.gpus)):

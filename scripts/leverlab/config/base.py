@@ -28,10 +28,14 @@ class StrictModel(BaseModel):
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` with the nearest of `known`, then all of them (at most 20): the end of an error's sentence."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = _close(name, names)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     return f"{hint} Known: {listed}" if close else f"; known: {listed or 'none'}"
+
+
+def _close(name: str, known: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
 
 
 def validated(model: type[Model], data: Any, file: Path | str, key: str) -> Model:  # noqa: ANN401
@@ -48,7 +52,16 @@ def _sentences(model: type[BaseModel], error: ValidationError, data: Any, file: 
     """One line for each key that is wrong, whatever the number of types it was tried as."""
     messages: dict[str, list[str]] = {}
     inputs: dict[str, Any] = {}
-    for problem in error.errors():
+    problems = error.errors()
+    misspelt = {
+        (*problem["loc"][:-1], meant)
+        for problem in problems
+        if problem["type"] == "extra_forbidden"
+        for meant in _close(str(problem["loc"][-1]), _fields_at(model, problem["loc"][:-1]))
+    }
+    for problem in problems:
+        if problem["type"] == "missing" and problem["loc"] in misspelt:
+            continue
         where = ".".join([key, *_keys(problem, data)]).strip(".")
         messages.setdefault(where, []).append(_message(model, problem))
         inputs[where] = problem["input"]
@@ -62,6 +75,17 @@ def _sentences(model: type[BaseModel], error: ValidationError, data: Any, file: 
 
 
 _SHOULD: Final = "must be "
+
+
+_WORDING: Final = (
+    (re.compile(r"^Input should be "), _SHOULD),
+    (re.compile(r"^String should match pattern "), f"{_SHOULD}like "),
+    (re.compile(r"a valid dictionary( or .*)?$"), "a mapping of keys to values"),
+    (re.compile(r"a valid list$"), "a list, such as [a, b]"),
+    (re.compile(r"a valid (string|number)"), r"a \1"),
+    (re.compile(r"a valid integer.*"), "a whole number"),
+    (re.compile(r"a valid boolean.*"), "true or false"),
+)
 
 
 def _message(model: type[BaseModel], problem: ErrorDetails) -> str:
@@ -87,7 +111,10 @@ def _message(model: type[BaseModel], problem: ErrorDetails) -> str:
     cause = context.get("error")
     if isinstance(cause, UnknownMetricError):
         return f"there is no metric {cause.name!r}{nearest(cause.name, METRICS)}"
-    return problem["msg"].removeprefix("Value error, ").replace("Input should be ", _SHOULD, 1)
+    said = problem["msg"].removeprefix("Value error, ")
+    for pydantic_says, we_say in _WORDING:
+        said = pydantic_says.sub(we_say, said)
+    return said
 
 
 def _quoted(text: str) -> list[str]:

@@ -3,9 +3,9 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from leverlab.config.base import LevelName, Seconds, StrictModel
+from leverlab.config.base import LevelName, Seconds, StrictModel, nearest
 from leverlab.config.workload import Workload
 from leverlab.load_point import LoadPoint
 from leverlab.metrics import MetricReference, parse_metric_reference
@@ -64,6 +64,11 @@ def _gpu_choice(value: Any) -> Any:  # noqa: ANN401
     return {"name": name, "count": int(count or 1)}
 
 
+def _known_metric(reference: str) -> str:
+    parse_metric_reference(reference)
+    return reference
+
+
 def _design_form(value: Any) -> str:  # noqa: ANN401
     return "named" if isinstance(value, str) else "list" if isinstance(value, dict) and "list" in value else "factorial"
 
@@ -85,7 +90,7 @@ class Study(StrictModel):
     load: Load = Field(description="the load points")
     levers: dict[str, list[LevelName]] = Field(min_length=1, description="lever → its levels in this study")
     baseline: dict[str, LevelName] = Field(description="lever → the level that every other is compared with")
-    primary: dict[str, str] = Field(
+    primary: dict[str, Annotated[str, AfterValidator(_known_metric)]] = Field(
         default={}, description="lever → `ttft_s p50 at rate 4`; default: the lever's own indicator"
     )
     design: Annotated[
@@ -137,27 +142,25 @@ class Study(StrictModel):
     def _baseline_fits(self) -> "Study":
         for lever in self.levers:
             if lever not in self.baseline:
-                raise ValueError(f"lever {lever!r} has no baseline level: add it under `baseline`")
+                raise ValueError(f"baseline: lever {lever!r} has none: add it{nearest(lever, self.baseline)}")
         for lever, level in self.baseline.items():
             if lever not in self.levers:
-                raise ValueError(
-                    f"baseline names {lever!r}, which is not one of the study's levers: {', '.join(self.levers)}"
-                )
+                raise ValueError(f"baseline: {lever!r} is not one of the study's levers{nearest(lever, self.levers)}")
             if level not in self.levers[lever]:
-                raise ValueError(f"baseline {lever}: {level!r} is not among its levels {self.levers[lever]}")
+                raise ValueError(
+                    f"baseline.{lever}: {level!r} is not among its levels{nearest(level, self.levers[lever])}"
+                )
         for lever, reference in self.primary.items():
             if lever not in self.levers:
-                raise ValueError(
-                    f"primary names {lever!r}, which is not one of the study's levers: {', '.join(self.levers)}"
-                )
+                raise ValueError(f"primary: {lever!r} is not one of the study's levers{nearest(lever, self.levers)}")
             parsed = parse_metric_reference(reference)
             if parsed.load is None:
-                raise ValueError(f"primary {lever}: say at which load point: `{reference} at rate 4`")
+                raise ValueError(f"primary.{lever}: say at which load point: `{reference} at rate 4`")
             if parsed.metric == "goodput" and not self.objectives:
-                raise ValueError(f"primary {lever}: goodput counts requests that meet `objectives`, and there are none")
+                raise ValueError(f"primary.{lever}: goodput counts requests that meet `objectives`, and there are none")
             if parsed.load not in self.load.points():
                 points = ", ".join(str(point) for point in self.load.points())
-                raise ValueError(f"primary {lever}: {parsed.load} is not a load point of the study: {points}")
+                raise ValueError(f"primary.{lever}: {parsed.load} is not a load point of the study: {points}")
         return self
 
     def primary_reference(self, lever: str) -> MetricReference | None:

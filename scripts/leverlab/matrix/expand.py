@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from leverlab.config import ConfigError, Configuration
-from leverlab.config.study import Study
+from leverlab.config.study import GpuChoice, Study
 from leverlab.identity import content_hash
 from leverlab.load_point import LoadPoint
 from leverlab.matrix.cells import Cell, Phase, ReplicateKey, WorkloadFile, build_cell, build_phase, build_workload
@@ -120,7 +120,7 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
             workload = build_workload(configuration, configuration.workload(study), model)
             phases: list[Phase] = [build_phase(study, workload, load) for load in study.load.points()]
             for gpu in study.gpus:
-                _check_device(configuration, name, engine, gpu.name)
+                _check_device(configuration, name, engine, gpu)
                 for treatment in chosen:
                     server = build_server(configuration, engine, versions, model, gpu.name, gpu.count, treatment)
                     _check_distinct(name, servers, server, f"{treatment.name} on {engine}")
@@ -129,8 +129,11 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
     return StudyMatrix(name, study, tuple(cells), replicates, tuple(_primary(configuration, study)))
 
 
-def _check_device(configuration: Configuration, study: str, engine: str, gpu: str) -> None:
+def _check_device(configuration: Configuration, study: str, engine: str, choice: GpuChoice) -> None:
+    gpu = choice.name
     wanted, given = configuration.engines[engine].device, configuration.gpus[gpu].device
+    if given == "cpu" and choice.count > 1:
+        raise ConfigError(f"config/studies/{study}.yaml: gpus: {gpu} is no GPU, so there is one of it: write `{gpu}`")
     if wanted != given and configuration.engines[engine].kind != "truth":
         raise ConfigError(
             f"config/studies/{study}.yaml: engine {engine!r} computes on {wanted!r} and gpu {gpu!r} is a {given!r} device: "
