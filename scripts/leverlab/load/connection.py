@@ -2,22 +2,12 @@
 
 import errno
 import socket
-import struct
 from enum import IntEnum
 from typing import Final
 
-SO_TIMESTAMPNS: Final = 35  # asm-generic/socket.h; not among Python's constants
-_TIMESPEC: Final = struct.Struct("@qq")
+from leverlab.load.clocks import SO_TIMESTAMPNS
+
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
-
-
-def realtime_stamp_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
-    """The kernel's receive stamp (CLOCK_REALTIME, of the last segment of the read), -1 where there is none."""
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
-            seconds, nanoseconds = _TIMESPEC.unpack(data)
-            return int(seconds) * 1_000_000_000 + int(nanoseconds)
-    return -1
 
 
 class Body(IntEnum):

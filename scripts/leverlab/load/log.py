@@ -4,7 +4,6 @@ All instants are nanoseconds of CLOCK_MONOTONIC, but for the kernel's receive st
 """
 
 import os
-import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from leverlab.load.clocks import ClockOffset
 from leverlab.load.cost import ClientCost
 
 Integers = NDArray[np.int64]
@@ -35,31 +35,6 @@ class SentRequest:
     request_id: str
     prompt_tokens: int
     output_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClockOffset:
-    """CLOCK_REALTIME - CLOCK_MONOTONIC in ns, known to ± `uncertainty_ns`."""
-
-    offset_ns: int
-    uncertainty_ns: int
-
-
-def clock_offset(samples: int = 200) -> ClockOffset:
-    """The offset between the two clocks, from the closest of `samples` readings of one between two of the other.
-
-    Both clocks are slewed alike by NTP, so that the offset changes only when the wall clock is set.
-    """
-    monotonic, realtime = time.monotonic_ns, time.time_ns
-    best = ClockOffset(0, 1 << 62)
-    for _ in range(samples):
-        before = monotonic()
-        wall = realtime()
-        after = monotonic()
-        half = (after - before + 1) // 2
-        if half < best.uncertainty_ns:
-            best = ClockOffset(wall - (before + after) // 2, half)
-    return best
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from typing import Final
 
 import numpy as np
 
-from leverlab.load.connection import Body, Connection, realtime_stamp_ns
+from leverlab.load.clocks import ClockOffset, clock_offset, realtime_stamp_ns
+from leverlab.load.connection import Body, Connection
 from leverlab.load.cost import ClientCost, CostMeter
 from leverlab.load.log import (
     CLOSED,
@@ -25,10 +26,8 @@ from leverlab.load.log import (
     NEVER,
     TIMED_OUT,
     UNREACHABLE,
-    ClockOffset,
     ReplayLog,
     SentRequest,
-    clock_offset,
 )
 from leverlab.load.plan import LoadPoint, PlannedRequest, Target, request_bytes
 from leverlab.load.timer import Timer
@@ -177,7 +176,7 @@ class ReplayLoop:
         note_ancillary, note_data = self._ancillary.append, self._data.append
         data_list = self._data
         maximum_events = len(self._requests) + 64
-        chunked, writable = Body.CHUNKED, _OUTPUT
+        chunked, readable, writable = Body.CHUNKED, select.EPOLLIN, _OUTPUT
         armed_for = tick = window_began = window_reads = 0
         pausing = False
         while due or flying:
@@ -206,9 +205,7 @@ class ReplayLoop:
                 connection = connections.get(fd)
                 if connection is None:
                     continue
-                if mask & writable and not self._writable(connection):
-                    continue
-                if not mask & ~writable:
+                if mask != readable and ((mask & writable and not self._writable(connection)) or mask == writable):
                     continue
                 try:
                     data, ancillary, _, _ = connection.receive(_READ_BYTES, _ANCILLARY_BYTES)
@@ -229,7 +226,7 @@ class ReplayLoop:
                     if data.endswith(b"\r\n0\r\n\r\n"):
                         self._complete(connection)
                     else:
-                        connection.tail = data[-6:]
+                        connection.tail = data
                 elif connection.ends_with(data):
                     self._complete(connection)
             if now > tick:

@@ -1,13 +1,26 @@
 """The server's side of a connection: requests in, bytes out."""
 
 import socket
+import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import httptools
 
+from leverlab.load.clocks import SO_TIMESTAMPNS, clock_offset, realtime_stamp_ns
+
+_READ_BYTES: Final = 262144
+
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket whose connections carry kernel receive stamps. Raises OSError where the port is taken."""
+    listener = socket.create_server((host, port), backlog=4096)
+    listener.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    listener.setblocking(False)
+    return listener
 
 
 def whole_answer(status: int, body: bytes, kind: str = "application/json") -> bytes:
@@ -30,6 +43,7 @@ class Client:
         "headers",
         "method",
         "outgoing",
+        "received_ns",
         "path",
         "send",
         "socket",
@@ -42,13 +56,21 @@ class Client:
         self.send = accepted.send
         self.outgoing = b""
         self.closed = False
+        self.received_ns = 0
         self._on_request = on_request
         self._parser: Any = httptools.HttpRequestParser(self)
         self.on_message_begin()
 
-    def feed(self, data: bytes) -> None:
-        """Take in what was read. Raises httptools.HttpParserError for what is not HTTP."""
+    def read(self) -> bool:
+        """Take in what came; False at the end of the connection. Raises httptools.HttpParserError for what is not HTTP.
+
+        `received_ns` becomes the kernel's receive stamp, on CLOCK_MONOTONIC: the server's own delay is not the request's.
+        """
+        data, ancillary, _, _ = self.socket.recvmsg(_READ_BYTES, 64)
+        stamp_ns, now_ns = realtime_stamp_ns(ancillary), time.monotonic_ns()
+        self.received_ns = now_ns if stamp_ns < 0 else min(stamp_ns - clock_offset(samples=5).offset_ns, now_ns)
         self._parser.feed_data(data)
+        return bool(data)
 
     def on_message_begin(self) -> None:
         """A request starts."""

@@ -5,7 +5,6 @@ import json
 import os
 import random
 import select
-import socket
 import sys
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ import msgspec
 from leverlab.load.plan import Endpoint
 from leverlab.load.timer import Timer
 from leverlab.truth.answers import AnswerWriter, Vocabulary
-from leverlab.truth.http import STREAM_HEAD, Client, whole_answer
+from leverlab.truth.http import STREAM_HEAD, Client, listen, whole_answer
 from leverlab.truth.log import RequestTruth, TruthLog
 from leverlab.truth.metrics import Metrics
 from leverlab.truth.model import Engine, Stream
@@ -92,8 +91,7 @@ class TruthServer:
         self._late_ns = 0
         self._latest_ns = 0
         self._stopping = False
-        self._listener = socket.create_server((settings.host, settings.port), backlog=4096, reuse_port=False)
-        self._listener.setblocking(False)
+        self._listener = listen(settings.host, settings.port)
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
 
     @property
@@ -242,12 +240,8 @@ class TruthServer:
         try:
             if mask & select.EPOLLOUT and client.flush():
                 self._epoll.modify(client.socket.fileno(), select.EPOLLIN)
-            if mask & ~select.EPOLLOUT:
-                data = client.socket.recv(262144)
-                if data:
-                    client.feed(data)
-                else:
-                    self._close(client)
+            if mask & ~select.EPOLLOUT and not client.read():
+                self._close(client)
         except BlockingIOError:
             return
         except (OSError, httptools.HttpParserError):
@@ -268,14 +262,13 @@ class TruthServer:
         client.socket.close()
 
     def _handle(self, client: Client) -> None:
-        now_ns = time.monotonic_ns()
         route = (client.method, client.path)
         if client.path.startswith(b"/v1/") and self._authorization not in (None, client.headers.get(b"authorization")):
             self._answer(client, 401, {"error": "Unauthorized"})
         elif route == (b"POST", b"/v1/completions"):
-            self._generate(client, Endpoint.COMPLETIONS, now_ns)
+            self._generate(client, Endpoint.COMPLETIONS)
         elif route == (b"POST", b"/v1/chat/completions"):
-            self._generate(client, Endpoint.CHAT, now_ns)
+            self._generate(client, Endpoint.CHAT)
         elif route == (b"GET", b"/health"):
             self._write(client, whole_answer(200, b""))
         elif route == (b"GET", b"/metrics"):
@@ -296,7 +289,7 @@ class TruthServer:
     def _answer(self, client: Client, status: int, content: dict[str, object]) -> None:
         self._write(client, whole_answer(status, json.dumps(content).encode()))
 
-    def _generate(self, client: Client, endpoint: Endpoint, now_ns: int) -> None:
+    def _generate(self, client: Client, endpoint: Endpoint) -> None:
         number = self._requests
         self._requests += 1
         every = self._settings.http_error_every
@@ -312,7 +305,7 @@ class TruthServer:
         request_id = client.headers.get(b"x-request-id", b"%d" % number).decode("latin-1")
         limit = body.max_completion_tokens or body.max_tokens or 16
         tokens = self._output_tokens(words, limit, ignore_eos=body.ignore_eos)
-        stream = Stream(number, request_id, words, tokens, "length" if tokens == limit else "stop", now_ns)
+        stream = Stream(number, request_id, words, tokens, "length" if tokens == limit else "stop", client.received_ns)
         options = body.stream_options or _StreamOptions()
         writer = AnswerWriter(
             self._vocabulary,
@@ -329,7 +322,7 @@ class TruthServer:
         if body.stream:
             self._write(client, STREAM_HEAD)
         self._flights[client] = self._flight_of[number] = flight
-        self._start(self._engine.offer(stream, now_ns))
+        self._start(self._engine.offer(stream, time.monotonic_ns()))
 
     def _output_tokens(self, words: list[str], limit: int, *, ignore_eos: bool) -> int:
         mean = self._settings.natural_tokens
