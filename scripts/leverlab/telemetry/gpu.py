@@ -1,0 +1,132 @@
+"""What NVML says of the GPUs, ten times a second: power, energy, clocks, use, memory, temperature, throttling."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+import pynvml
+
+from leverlab.telemetry.columns import column
+
+PERIOD_S: Final = 0.1
+
+GPU: Final[pa.Schema] = pa.schema(
+    [
+        column("time_s", pa.float64(), "s", "when the GPU was asked, from the phase's t = 0"),
+        column("gpu", pa.int64(), "1", "index of the GPU, as NVML counts"),
+        column("uuid", pa.string(), "", "the GPU's UUID"),
+        column("power_w", pa.float64(), "W", "power of the whole board, as NVML averages it (1 s on most GPUs)"),
+        column("energy_j", pa.float64(), "J", "energy since the driver was loaded: a counter"),
+        column("sm_utilisation", pa.float64(), "1", "share of the last period in which a kernel ran"),
+        column("memory_used_bytes", pa.float64(), "bytes", "memory in use on the board"),
+        column("sm_clock_hz", pa.float64(), "Hz", "clock of the streaming multiprocessors"),
+        column("memory_clock_hz", pa.float64(), "Hz", "clock of the memory"),
+        column("temperature_c", pa.float64(), "°C", "temperature of the die"),
+        column("throttle_reasons", pa.int64(), "", "NVML's bits for why clocks are below what was asked"),
+        column("throttle_text", pa.string(), "", "the same bits in words; empty where there is none"),
+    ]
+)
+
+THROTTLE_REASONS: Final = {
+    0x001: "idle",
+    0x002: "application clocks",
+    0x004: "software power cap",
+    0x008: "hardware slowdown",
+    0x010: "sync boost",
+    0x020: "software thermal slowdown",
+    0x040: "hardware thermal slowdown",
+    0x080: "hardware power brake",
+    0x100: "display clocks",
+}
+
+
+class GpuUnavailableError(Exception):
+    """NVML or a GPU that was named is not there; the text says which."""
+
+
+def throttle_text(bits: int) -> str:
+    """NVML's clock event reasons in words."""
+    return ", ".join(words for bit, words in THROTTLE_REASONS.items() if bits & bit)
+
+
+def handles(gpus: Sequence[str]) -> list[Any]:
+    """NVML's handles of `gpus` (UUIDs or indices), or of all that CUDA_VISIBLE_DEVICES names where there are none.
+
+    Raises GpuUnavailableError.
+    """
+    try:
+        pynvml.nvmlInit()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        wanted = list(gpus) or [name for name in visible.split(",") if name]
+        wanted = wanted or [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [_handle(name) for name in wanted]
+    except pynvml.NVMLError as error:
+        raise GpuUnavailableError(f"NVML: {error}") from error
+
+
+def _handle(name: str) -> Any:  # noqa: ANN401 - a ctypes pointer
+    if name.isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(name))
+    return pynvml.nvmlDeviceGetHandleByUUID(name)
+
+
+class GpuSampler:
+    """Rows of `GPU` for each look at `gpus`. A counter that a GPU does not have is null, and is not asked for again.
+
+    Raises GpuUnavailableError.
+    """
+
+    def __init__(self, gpus: Sequence[str]) -> None:
+        self._gpus = [_Gpu(handle) for handle in handles(gpus)]
+        self._rows: list[dict[str, Any]] = []
+
+    def look(self) -> None:
+        """One row a GPU."""
+        for gpu in self._gpus:
+            self._rows.append({"time_s": time.monotonic(), **gpu.values()})
+
+    def table(self, origin_s: float) -> pa.Table:
+        """All rows, with times from `origin_s` (CLOCK_MONOTONIC)."""
+        return pa.Table.from_pylist([{**row, "time_s": row["time_s"] - origin_s} for row in self._rows], GPU)
+
+
+class _Gpu:
+    """One GPU and the counters that it has."""
+
+    def __init__(self, handle: Any) -> None:  # noqa: ANN401
+        self._index = probe(lambda: pynvml.nvmlDeviceGetIndex(handle))
+        self._uuid = probe(lambda: pynvml.nvmlDeviceGetUUID(handle))
+        self._counters: dict[str, Callable[[], float | None]] = {
+            "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
+            "energy_j": lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3,
+            "sm_utilisation": lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
+            "memory_used_bytes": lambda: float(pynvml.nvmlDeviceGetMemoryInfo(handle).used),
+            "sm_clock_hz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM) * 1e6,
+            "memory_clock_hz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM) * 1e6,
+            "temperature_c": lambda: float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
+            "throttle_reasons": lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle),
+        }
+
+    def values(self) -> dict[str, Any]:
+        values: dict[str, Any] = {"gpu": self._index, "uuid": self._uuid}
+        for name, ask in list(self._counters.items()):
+            try:
+                values[name] = ask()
+            except pynvml.NVMLError_NotSupported:
+                del self._counters[name]
+            except pynvml.NVMLError:
+                values[name] = None
+        bits = values.get("throttle_reasons")
+        values["throttle_text"] = None if bits is None else throttle_text(bits)
+        return values
+
+
+def probe(ask: Callable[[], Any]) -> Any:  # noqa: ANN401
+    """What NVML answers, None where it has no answer."""
+    try:
+        answer = ask()
+    except pynvml.NVMLError:
+        return None
+    return answer.decode() if isinstance(answer, bytes) else answer

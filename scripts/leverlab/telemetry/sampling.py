@@ -1,0 +1,75 @@
+"""All samplers of a phase, from its beginning to its end."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+
+import pyarrow as pa
+
+from leverlab.engines.base import Engine
+from leverlab.telemetry import gpu, host, server_metrics
+from leverlab.telemetry.gpu import GpuSampler, GpuUnavailableError
+from leverlab.telemetry.host import HostSampler
+from leverlab.telemetry.periodic import Periodic
+from leverlab.telemetry.server_metrics import MetricsSampler
+from leverlab.topology import RunningServer
+
+_ANSWER_TIMEOUT_S: Final = 5.0
+
+
+class Sampling:
+    """Observes while the `with` block runs; its tables are there afterwards.
+
+    `device` is what the engine computes on: GPUs are observed for `cuda` alone. `gpus` are UUIDs or indices, none for all
+    visible ones. `missing` names each table that there is not, or not whole, and says why.
+    """
+
+    def __init__(
+        self,
+        server: RunningServer,
+        engine: Engine,
+        device: str,
+        gpus: Sequence[str] = (),
+        engine_cores: Sequence[int] = (),
+        client_cores: Sequence[int] = (),
+    ) -> None:
+        self._client = server.client(_ANSWER_TIMEOUT_S)
+        self._samplers: dict[str, GpuSampler | HostSampler | MetricsSampler] = {
+            "host": HostSampler(server.processes, engine_cores, client_cores),
+            "server_metrics": MetricsSampler(engine, self._client),
+        }
+        periods = {"host": host.PERIOD_S, "server_metrics": server_metrics.PERIOD_S, "gpu": gpu.PERIOD_S}
+        self.missing: dict[str, str] = {}
+        if device == "cuda":
+            try:
+                self._samplers["gpu"] = GpuSampler(gpus)
+            except GpuUnavailableError as error:
+                self.missing["gpu"] = str(error)
+        else:
+            self.missing["gpu"] = "the engine computes on the CPU"
+        self._threads = {
+            name: Periodic(f"sample {name}", periods[name], sampler.look) for name, sampler in self._samplers.items()
+        }
+        self._begun_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._begun_s = time.monotonic()
+        for thread in self._threads.values():
+            thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for name, thread in self._threads.items():
+            thread.stop()
+            if thread.error:
+                self.missing[name] = thread.error
+        self._client.close()
+
+    def tables(self, origin_ns: int | None = None) -> dict[str, pa.Table]:
+        """`gpu` (where there is one), `host` and `server_metrics`, with times from `origin_ns` of CLOCK_MONOTONIC.
+
+        None: from the beginning of the sampling, for a client that does not tell its t = 0.
+        """
+        origin_s = self._begun_s if origin_ns is None else origin_ns / 1e9
+        return {name: sampler.table(origin_s) for name, sampler in self._samplers.items()}
