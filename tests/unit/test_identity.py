@@ -93,5 +93,5 @@ def test_load_points_by_name() -> None:
     assert str(LoadPoint("rate", 0.5)) == "rate 0.5"
     assert str(LoadPoint("concurrency", 8.0)) == "concurrency 8"
     for text in ("rate", "rate 0", "rate -1", "4", "rate nan", "burst 3"):
-        with pytest.raises(ValueError, match="load point|must be positive"):
+        with pytest.raises(ValueError, match=r"load point|must be positive"):
             parse_load_point(text)
