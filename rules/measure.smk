@@ -29,5 +29,7 @@ rule measure:
         gpu_model=lambda wildcards: slurm_of(JOBS[wildcards.job].server.gpu).gpu_model or "",
         **placement(lambda wildcards: JOBS[wildcards.job].server),
     shell:
-        "{PYTHON} scripts/measure.py --spec results/servers/{wildcards.server}/{wildcards.replicate}/jobs/{wildcards.job}.spec.json "
+        # exec: Slurm's SIGTERM goes to every process of a job, and a shell in between would end at once and take the step,
+        # and with it the measurement, along before its server is stopped.
+        "exec {PYTHON} scripts/measure.py --spec results/servers/{wildcards.server}/{wildcards.replicate}/jobs/{wildcards.job}.spec.json "
         "--output {output} --log {log}"

@@ -23,5 +23,6 @@ rule reproduce:
         gpu_model=lambda wildcards: slurm_of(recorded(wildcards.cell).gpu).gpu_model or "",
         **placement(lambda wildcards: recorded(wildcards.cell)),
     shell:
-        "{PYTHON} scripts/reproduce.py --cell {wildcards.cell} --number {wildcards.number} "
+        # exec: for the reason given in measure.smk.
+        "exec {PYTHON} scripts/reproduce.py --cell {wildcards.cell} --number {wildcards.number} "
         "--settings {params.settings:q} --output {output} --log {log}"
