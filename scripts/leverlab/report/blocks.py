@@ -1,0 +1,210 @@
+"""Figures with their legends and captions: curves, heatmaps, side by side, timeline."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+import pyarrow.parquet as pq
+from markupsafe import Markup
+
+from leverlab.report.effect import Effect
+from leverlab.report.effect_tables import side_by_side
+from leverlab.report.figures.axes import Series
+from leverlab.report.figures.curves import latency_panel, offered_achieved, pareto
+from leverlab.report.figures.forest import forest
+from leverlab.report.figures.heatmap import effect_heatmap
+from leverlab.report.figures.timeline import DOTS_LIMIT, timeline
+from leverlab.report.findings import primary_effects
+from leverlab.report.looks import look
+from leverlab.report.phrases import (
+    context_phrase,
+    levels_phrase,
+    load_heading,
+    load_phrase,
+    metric_heading,
+    value_phrase,
+)
+from leverlab.report.source import StudyData, rows_of
+from leverlab.report.view import FigureBlock, LegendEntry, Table
+
+LATENCIES: Final = tuple(
+    (metric, statistic) for metric in ("ttft_s", "tpot_s", "e2e_s") for statistic in ("p50", "p95", "p99")
+)
+MAPPED: Final = (("ttft_s", "p50"), ("ttft_s", "p95"), ("tpot_s", "p50"), ("e2e_s", "p50"), ("throughput", None))
+_ONE_LOAD: Final = (
+    "There are fewer than two load points with values, so that no curve can be drawn; the tables hold the numbers."
+)
+CONTEXTS_LIMIT: Final = 8
+"""Engine × model × GPU combinations that get curves of their own; the tables hold all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A titled figure, with a table where there is one."""
+
+    title: str
+    figure: FigureBlock
+    table: Table | None = None
+
+
+def curves(data: StudyData) -> list[Part]:
+    """Latency, saturation and throughput against per-user speed, a set of figures a context."""
+    parts = []
+    for place, context in enumerate(data.contexts[:CONTEXTS_LIMIT]):
+        cells = data.of_context(context)
+        for number, names in enumerate(data.series_sets(set(cells["treatment"]))):
+            series = [Series(name, data.label(name), position) for position, name in enumerate(names)]
+            where = f": {context_phrase(*context)}" if len(data.contexts) > 1 else ""
+            key = f"c{place}-{number}"
+            legend = _legend(series)
+            panels = [
+                latency_panel(cells, series, metric, statistic, f"{key}-{metric}-{statistic}")
+                for metric, statistic in LATENCIES
+            ]
+            parts.append(Part(f"Latency over the load{where}", FigureBlock(
+                _there(panels),
+                "where waiting begins to grow as the load does, and for whom: the median user, one in twenty, one in a hundred. "
+                "Lines join the means of the replicates, small marks are the replicates; the burst stands apart, since it is no rate.",
+                "what happens between the load points, and how sure a percentile is: with fewer than 100 requests the 99th is the slowest one.",
+                _ONE_LOAD, legend,
+            )))  # fmt: skip
+            parts.append(Part(f"Saturation{where}", FigureBlock(
+                _there([offered_achieved(cells, series, f"{key}-rate")]),
+                "at which rate the server no longer keeps up. Below the dotted line requests pile up for as long as the load lasts.",
+                "how long the server could have gone on: a short phase ends before the queue shows its full length.",
+                _rates_sentence(cells, series), legend, "single",
+            )))  # fmt: skip
+            parts.append(Part(f"Throughput against per-user speed{where}", FigureBlock(
+                _there([pareto(cells, series, f"{key}-pareto")]),
+                "what each user pays for serving more of them. A curve further up and to the right is better at every trade; numbers are rates in requests/s.",
+                "how long a user waits for the first token, which is in neither axis.",
+                _ONE_LOAD, legend, "single",
+            )))  # fmt: skip
+    return parts
+
+
+def heatmaps(data: StudyData) -> list[Part]:
+    """Treatment × load point for the main metrics, a set a context."""
+    labels = {name: data.label(name) for name, treatment in data.treatments.items() if not treatment.is_baseline}
+    parts = []
+    for place, context in enumerate(data.contexts[:CONTEXTS_LIMIT]):
+        own = [effect for effect in data.effects if effect.context == context]
+        panels = [
+            effect_heatmap(own, metric, statistic, labels, f"h{place}-{metric}-{statistic}")
+            for metric, statistic in MAPPED
+        ]
+        block = FigureBlock(
+            _there(panels),
+            "where in the load a lever acts, and what it costs elsewhere. Each field holds the ratio of treatment to baseline; its shade, from orange "
+            "(worse) to blue (better), grows with the logarithm of the ratio. A field says unclear where its verdict is neither better nor worse.",
+            "how sure a single field is: apart from the primary metrics these are exploratory, and among many fields some stand out by chance.",
+            "No ratio could be computed: no treatment and baseline were measured in the same replicate.",
+        )
+        if own:
+            parts.append(Part(context_phrase(*context) if len(data.contexts) > 1 else "", block))
+    return parts
+
+
+def side_by_side_parts(data: StudyData) -> list[Part]:
+    """Each primary effect over engines, models and GPUs; nothing where a study has one context."""
+    if len(data.contexts) < 2:
+        return []
+    groups: dict[tuple[str, str, str | None, str], list[Effect]] = {}
+    for effect in primary_effects(data):
+        groups.setdefault((effect.treatment, effect.metric, effect.statistic, effect.load), []).append(effect)
+    parts = []
+    for number, ((_, metric, statistic, load), effects) in enumerate(groups.items()):
+        title = (
+            f"{levels_phrase(effects[0].changed, data.titles)}: {metric_heading(metric, statistic)} {load_phrase(load)}"
+        )
+        drawn = forest(
+            [
+                (
+                    f"{effect.model}\n{effect.gpu if effect.gpu_count == 1 else f'{effect.gpu_count} × {effect.gpu}'}, {effect.engine}",
+                    effect,
+                )
+                for effect in effects
+            ],
+            f"side{number}",
+        )
+        block = FigureBlock(
+            _there([drawn]), "whether the lever's effect is the same on every model and GPU.",
+            "why it differs: models and GPUs differ in more than one respect.", "The effects could not be drawn; the table holds what there is.", (), "single",
+        )  # fmt: skip
+        parts.append(Part(title, block, side_by_side(f"side-table-{number}", effects, data.telling, title)))
+    return parts
+
+
+def timeline_block(data: StudyData) -> FigureBlock:
+    """The cell of the clearest primary effect and its baseline, over time, in the first replicate that has both."""
+    thinned, panels, where = False, [], ""
+    for effect in sorted(primary_effects(data), key=lambda effect: not effect.decided):
+        own = data.of_context(effect.context)
+        own = own[own["load"] == effect.load]
+        baseline = next(iter(data.treatments))
+        for replicate in sorted(own["replicate"].unique()):
+            rows = {row["treatment"]: row for row in rows_of(own[own["replicate"] == replicate])}
+            folders = [data.cell_folder(rows[name]) for name in (baseline, effect.treatment) if name in rows]
+            if len(folders) < 2 or not all((folder / "chunks.parquet").is_file() for folder in folders):
+                continue
+            for name, folder, key in zip((baseline, effect.treatment), folders, ("before", "after"), strict=True):
+                metrics = folder / "server_metrics.parquet"
+                server = pq.read_table(metrics).to_pandas() if metrics.is_file() else None
+                drawn = timeline(
+                    pq.read_table(folder / "chunks.parquet").to_pandas(), server, data.label(name), f"timeline-{key}"
+                )
+                if drawn is not None:
+                    panels.append(drawn.figure)
+                    thinned |= drawn.thinned
+            where = f"{load_heading(effect.load)}, {replicate}" + (
+                f", {context_phrase(*effect.context)}" if len(data.contexts) > 1 else ""
+            )
+            break
+        if panels:
+            break
+    note = f" Of more than {DOTS_LIMIT} gaps the longest of each stretch of time are drawn." if thinned else ""
+    return FigureBlock(
+        tuple(panels),
+        f"what a server did while it was measured ({where}): each dot is a gap between two chunks of one request; below, how many requests ran and waited. "
+        f"Stalls, queues and warm-up show here and vanish in percentiles.{note}",
+        "whether another replicate looked the same: this is one run of each.",
+        "The raw tables of the cells are not on this machine, or hold no chunk gaps, so that nothing can be drawn over time.",
+    )
+
+
+def _legend(series: Sequence[Series]) -> tuple[LegendEntry, ...]:
+    return tuple(LegendEntry(_sample(entry.number), entry.label) for entry in series)
+
+
+def _sample(number: int) -> Markup:
+    """A short stretch of the series' line with its marker."""
+    style = look(number)
+    shapes = {
+        "o": '<circle cx="20" cy="7" r="4"/>', "s": '<path d="M16 3h8v8h-8z"/>', "^": '<path d="M20 2l5 9h-10z"/>', "D": '<path d="M20 1.5l5 5.5-5 5.5-5-5.5z"/>',
+        "v": '<path d="M20 12l5-9h-10z"/>', "P": '<path d="M18.5 2.500h3v3h3v3h-3v3h-3v-3h-3v-3h3z"/>', "X": '<path d="M16 5l2-2 2 2 2-2 2 2-2 2 2 2-2 2-2-2-2 2-2-2 2-2z"/>',
+        "p": '<path d="M20 2l5 3.700-2 5.800h-6l-2-5.800z"/>',
+    }  # fmt: skip
+    dash = f' stroke-dasharray="{" ".join(f"{2 * length:g}" for length in style.dashes)}"' if style.dashes else ""
+    return Markup(
+        f'<svg viewBox="0 0 40 14" aria-hidden="true" style="color: var(--series-{number})"><path d="M0 7h40" fill="none" stroke="currentColor" stroke-width="2"{dash}/>'
+        f'<g fill="currentColor">{shapes[style.marker]}</g></svg>'
+    )
+
+
+def _there(panels: Sequence[Markup | None]) -> tuple[Markup, ...]:
+    return tuple(panel for panel in panels if panel is not None)
+
+
+def _rates_sentence(cells: pd.DataFrame, series: Sequence[Series]) -> str:
+    """Offered and achieved rate in words, where there are too few rates for a curve."""
+    own = cells[cells["load"].str.startswith("rate ")]
+    if own.empty:
+        return "The study has no finite rate, so that there is no offered rate to compare with."
+    load = str(own["load"].iloc[0])
+    said = [
+        f"{value_phrase('achieved_rate', float(rows['achieved_rate'].mean()))} ({entry.label})"
+        for entry in series
+        if not (rows := own[own["treatment"] == entry.treatment]).empty
+    ]
+    return f"The study has one finite rate, so that no curve can be drawn. {load_phrase(load).capitalize()} the servers completed {', '.join(said)}."

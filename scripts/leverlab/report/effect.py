@@ -1,0 +1,69 @@
+"""One row of effects.parquet as the report reads it."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from leverlab.metrics import METRICS
+
+Verdict = Literal["improves", "worsens", "no difference found", "not judgeable", "invalid"]
+
+DECIDED: Final = ("improves", "worsens")
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a treatment does to one metric at one load point in one context, against the study's baseline.
+
+    `estimate` is treatment / baseline for metrics that are compared by ratio, treatment - baseline otherwise. Values that
+    do not exist are None.
+    """
+
+    engine: str
+    model: str
+    gpu: str
+    gpu_count: int
+    treatment: str
+    changed: dict[str, tuple[str, str]]
+    """Lever → (level, baseline's level), of the levers that the treatment changes."""
+    lever: str | None
+    """The lever whose primary metric this is, or the one that the treatment changes; None where it changes several."""
+    load: str
+    metric: str
+    statistic: str | None
+    baseline: float | None
+    value: float | None
+    estimate: float | None
+    low: float | None
+    high: float | None
+    pairs: int
+    primary: bool
+    verdict: str
+    reason: str
+    minimum_detectable: float | None
+    """The smallest change that the interval would have told from none: a factor above 1 for a ratio, else a difference."""
+    adjusted_p: float | None
+
+    @property
+    def context(self) -> tuple[str, str, str, int]:
+        """Where it was measured: engine, model, GPU, number of GPUs."""
+        return (self.engine, self.model, self.gpu, self.gpu_count)
+
+    @property
+    def by_ratio(self) -> bool:
+        """Whether `estimate` is a ratio; otherwise it is a difference."""
+        return METRICS[self.metric].comparison == "ratio"
+
+    @property
+    def neutral(self) -> float:
+        """The estimate of no effect."""
+        return 1.0 if self.by_ratio else 0.0
+
+    @property
+    def raises(self) -> bool:
+        """Whether the metric is greater with the treatment."""
+        return self.estimate is not None and self.estimate > self.neutral
+
+    @property
+    def decided(self) -> bool:
+        """Whether the verdict says in which direction the metric moved."""
+        return self.verdict in DECIDED

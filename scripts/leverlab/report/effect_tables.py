@@ -1,0 +1,103 @@
+"""Before and after: one table a treatment and context, and the models and GPUs side by side."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from leverlab.metrics import METRICS
+from leverlab.report.effect import Effect
+from leverlab.report.phrases import (
+    context_phrase,
+    levels_phrase,
+    load_heading,
+    load_order,
+    metric_heading,
+    value_phrase,
+)
+from leverlab.report.sentences import Telling, row_sentence
+from leverlab.report.view import Cell, Column, Group, Mark, Row, Table, verdict_mark
+
+MAIN: tuple[tuple[str, str | None], ...] = (
+    ("ttft_s", "p50"),
+    ("ttft_s", "p95"),
+    ("tpot_s", "p50"),
+    ("e2e_s", "p50"),
+    ("throughput", None),
+    ("goodput", None),
+    ("cache_hit_ratio", None),
+)
+"""The metrics that every before/after table shows; a study's primary ones are added, the others stand behind them."""
+
+
+def is_main(effect: Effect, primary: set[tuple[str, str | None]]) -> bool:
+    """Whether an effect stands in the first table of its treatment."""
+    return (effect.metric, effect.statistic) in {*MAIN, *primary}
+
+
+def before_after(identifier: str, effects: Sequence[Effect], telling: Telling, caption: str, note: str = "") -> Table:
+    """A row a metric and load point: baseline, treatment, change with its interval, verdict. `effects` share treatment and context."""
+    names = _level_names(effects[0], telling)
+    columns = (
+        Column("Metric"),
+        Column(names[0], "number"),
+        Column(names[1], "number"),
+        Column("Change (95 % interval)", "number"),
+        Column("Verdict", "short"),
+    )
+    ordered = sorted(effects, key=lambda effect: (load_order(effect.load), _metric_order(effect)))
+    groups = tuple(
+        Group(tuple(_row(effect, telling) for effect in own), load_heading(load))
+        for load, own in groupby(ordered, key=lambda effect: effect.load)
+    )
+    return Table(identifier, caption, columns, groups, note)
+
+
+def side_by_side(identifier: str, effects: Sequence[Effect], telling: Telling, caption: str) -> Table:
+    """One primary metric of one treatment over contexts: a row an engine, model and GPU."""
+    names = _level_names(effects[0], telling)
+    columns = (
+        Column("Where"),
+        Column(names[0], "number"),
+        Column(names[1], "number"),
+        Column("Change (95 % interval)", "number"),
+        Column("Verdict", "short"),
+    )
+    rows = tuple(Row((Cell(context_phrase(*effect.context)), *_row(effect, telling).cells[1:])) for effect in effects)
+    return Table(identifier, caption, columns, (Group(rows),))
+
+
+def treatment_title(effect: Effect, telling: Telling) -> str:
+    """The heading of a treatment's part: what it changes, and where, when there are several contexts."""
+    title = levels_phrase(effect.changed, telling.titles)
+    return f"{title}: {context_phrase(*effect.context)}" if telling.several_contexts else title
+
+
+def _row(effect: Effect, telling: Telling) -> Row:
+    mark = verdict_mark(effect.verdict, telling.simulated)
+    if not effect.primary:
+        mark = Mark(mark.symbol, f"{mark.word} (exploratory)", "quiet")
+    return Row(
+        (
+            Cell(metric_heading(effect.metric, effect.statistic)),
+            Cell(value_phrase(effect.metric, effect.baseline)),
+            Cell(value_phrase(effect.metric, effect.value)),
+            Cell(row_sentence(effect)),
+            Cell("primary" if effect.primary else "", mark),
+        ),
+        primary=effect.primary,
+    )
+
+
+def _level_names(effect: Effect, telling: Telling) -> tuple[str, str]:
+    """Headings of the two value columns: the levels that are compared."""
+    if len(effect.changed) != 1:
+        return "Baseline", "Treatment"
+    ((_, (level, base)),) = effect.changed.items()
+    return f"Baseline: {base}", f"Treatment: {level}"
+
+
+def _metric_order(effect: Effect) -> tuple[int, int]:
+    statistics = METRICS[effect.metric].statistics
+    return (
+        list(METRICS).index(effect.metric),
+        statistics.index(effect.statistic) if effect.statistic in statistics else 0,
+    )

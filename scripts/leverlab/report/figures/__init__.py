@@ -1,0 +1,1 @@
+"""The report's figures, each a function from tables to inline SVG."""

@@ -1,0 +1,155 @@
+"""Curves over the load: latency percentiles, offered against achieved rate, throughput against per-user speed."""
+
+from collections.abc import Sequence
+from math import nan
+
+import pandas as pd
+import seaborn
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from leverlab.load_point import parse_load_point
+from leverlab.report.figures.axes import LoadAxis, Series, dress_values, load_axis, load_tick, unit_of
+from leverlab.report.looks import MUTED, look
+from leverlab.report.phrases import load_phrase, metric_heading, value_phrase
+from leverlab.report.svg import PANEL, inline, new_figure
+
+
+def latency_panel(
+    cells: pd.DataFrame, series: Sequence[Series], metric: str, statistic: str | None, name: str
+) -> Markup | None:
+    """One metric over the load, a line a treatment; None with fewer than two load points that have values."""
+    column = f"{metric}_{statistic}" if statistic else metric
+    drawn = _drawn(cells, series, column)
+    if drawn["load"].nunique() < 2:
+        return None
+    axis = load_axis(list(drawn["load"]))
+    unit = unit_of(metric, drawn[column])
+    drawn = drawn.assign(x=drawn["load"].map(axis.positions), y=drawn[column] * unit.scale)
+    figure, axes = new_figure()
+    _lines(axes, drawn, axis, series)
+    axis.dress(axes)
+    dress_values(axes, drawn["y"])
+    heading = metric_heading(metric, statistic)
+    axes.set_ylabel("")
+    axes.set_title(f"{heading} ({unit.name})")
+    return inline(figure, name, f"{heading} over the load. {_spoken(drawn, series, metric, column)}")
+
+
+def offered_achieved(cells: pd.DataFrame, series: Sequence[Series], name: str) -> Markup | None:
+    """Achieved against offered rate; None with fewer than two finite rates."""
+    drawn = _drawn(cells, series, "achieved_rate")
+    points = drawn["load"].map(parse_load_point)
+    drawn = drawn.assign(
+        x=[point.value if point.kind == "rate" and point.value else nan for point in points], y=drawn["achieved_rate"]
+    )
+    drawn = drawn.dropna(subset=["x"])
+    if drawn["x"].nunique() < 2:
+        return None
+    figure, axes = new_figure()
+    highest = float(drawn["x"].max())
+    axes.plot([0, highest * 1.05], [0, highest * 1.05], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    axes.annotate(
+        "all that is offered",
+        (highest * 0.5, highest * 0.54),
+        color=MUTED,
+        fontsize=9,
+        rotation=28,
+        ha="center",
+        va="bottom",
+    )
+    _seaborn_lines(axes, drawn, series)
+    axes.set_xlim(0, highest * 1.1)
+    axes.set_ylim(0, highest * 1.1)
+    axes.set_xlabel("offered rate (requests/s)")
+    axes.set_ylabel("achieved rate (requests/s)")
+    return inline(
+        figure, name, f"Achieved over offered rate. {_spoken(drawn, series, 'achieved_rate', 'achieved_rate')}"
+    )
+
+
+def pareto(cells: pd.DataFrame, series: Sequence[Series], name: str) -> Markup | None:
+    """Throughput over per-user speed, a point a load point; None where fewer than two load points have both."""
+    drawn = _drawn(cells, series, "throughput").dropna(subset=["tpot_s_p50"])
+    drawn = drawn[drawn["tpot_s_p50"] > 0]
+    if drawn["load"].nunique() < 2:
+        return None
+    means = drawn.groupby(["treatment", "load"], observed=True)[["tpot_s_p50", "throughput"]].mean().reset_index()
+    means = means.assign(
+        x=1 / means["tpot_s_p50"],
+        y=means["throughput"],
+        position=means["load"].map(load_axis(list(drawn["load"])).positions),
+    )
+    figure, axes = new_figure((PANEL[0] * 1.15, PANEL[1] * 1.15))
+    for entry in series:
+        own = means[means["treatment"] == entry.treatment].sort_values("position")
+        style = look(entry.number)
+        line = (0, style.dashes) if style.dashes else "-"
+        for _, group in own.groupby(own["load"].map(lambda load: parse_load_point(load).kind), sort=False):
+            axes.plot(group["x"], group["y"], color=style.colour, marker=style.marker, linestyle=line)
+        for x, y, load in zip(own["x"], own["y"], own["load"], strict=True):
+            axes.annotate(load_tick(load), (x, y), (5, 5), textcoords="offset points", fontsize=9, color=MUTED)
+    dress_values(axes, means["x"], "x")
+    dress_values(axes, means["y"])
+    axes.set_xlabel("speed of one user (tokens/s, 1 / median TPOT)")
+    axes.set_ylabel("all users (tokens/s)")
+    return inline(
+        figure, name, f"Output throughput over per-user speed. {_spoken(drawn, series, 'throughput', 'throughput')}"
+    )
+
+
+def _drawn(cells: pd.DataFrame, series: Sequence[Series], column: str) -> pd.DataFrame:
+    return cells[cells["treatment"].isin([entry.treatment for entry in series])].dropna(subset=[column])
+
+
+def _lines(axes: Axes, drawn: pd.DataFrame, axis: LoadAxis, series: Sequence[Series]) -> None:
+    """Lines through the load points of a kind; the treatments side by side where the burst stands alone."""
+    for group in axis.groups:
+        own = drawn[drawn["load"].isin(group)]
+        if len(group) == 1 and len(series) > 1:
+            spread = {entry.treatment: (place - (len(series) - 1) / 2) * 0.16 for place, entry in enumerate(series)}
+            own = own.assign(x=own["x"] + own["treatment"].map(spread))
+        _seaborn_lines(axes, own, series)
+
+
+def _seaborn_lines(axes: Axes, drawn: pd.DataFrame, series: Sequence[Series]) -> None:
+    present = [entry for entry in series if entry.treatment in set(drawn["treatment"])]
+    looks = {entry.treatment: look(entry.number) for entry in present}
+    if drawn["replicate"].nunique() > 1:
+        for treatment, style in looks.items():
+            own = drawn[drawn["treatment"] == treatment]
+            axes.plot(
+                own["x"], own["y"], color=style.colour, marker=style.marker, linestyle="none", markersize=3, alpha=0.5
+            )
+    seaborn.lineplot(
+        data=drawn,
+        x="x",
+        y="y",
+        hue="treatment",
+        style="treatment",
+        hue_order=list(looks),
+        style_order=list(looks),
+        palette={key: value.colour for key, value in looks.items()},
+        markers={key: value.marker for key, value in looks.items()},
+        dashes={key: value.dashes or "" for key, value in looks.items()},
+        errorbar=None,
+        markeredgewidth=0,
+        legend=False,
+        ax=axes,
+    )
+
+
+def _spoken(drawn: pd.DataFrame, series: Sequence[Series], metric: str, column: str) -> str:
+    """Each treatment's first and last mean, for those who do not see the figure; the numbers are in the tables too."""
+    said = []
+    for entry in series:
+        own = drawn[drawn["treatment"] == entry.treatment]
+        if own.empty:
+            continue
+        means = own.groupby("load")[column].mean()
+        order = list(load_axis(list(own["load"])).positions)
+        ends = [order[0], order[-1]] if len(order) > 1 else order
+        said.append(
+            f"{entry.label}: {', '.join(f'{value_phrase(metric, float(means[load]))} {load_phrase(load)}' for load in ends)}"
+        )
+    return "; ".join(said) + "."

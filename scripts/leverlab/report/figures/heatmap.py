@@ -1,0 +1,57 @@
+"""Treatment × load point: how far each metric moved, and which way."""
+
+from collections.abc import Sequence
+from math import log2
+from typing import Final
+
+import numpy as np
+import seaborn
+from markupsafe import Markup
+from matplotlib.colors import BoundaryNorm, ListedColormap
+
+from leverlab.metrics import METRICS
+from leverlab.report.effect import Effect
+from leverlab.report.figures.axes import load_tick, load_title
+from leverlab.report.looks import HEAT, INK
+from leverlab.report.phrases import load_order, metric_heading
+from leverlab.report.sentences import better_word, ratio_text
+from leverlab.report.svg import inline, new_figure
+
+STEPS: Final = (-1.0, -0.32, -0.07, 0.07, 0.32, 1.0)
+"""Boundaries of the colours in log2 of the ratio, positive is better: factors of 1.05, 1.25 and 2."""
+
+
+def effect_heatmap(
+    effects: Sequence[Effect], metric: str, statistic: str | None, labels: dict[str, str], name: str
+) -> Markup | None:
+    """A row a treatment, a column a load point, the ratio in each; None where nothing of this metric was compared."""
+    own = [
+        e
+        for e in effects
+        if (e.metric, e.statistic) == (metric, statistic) and e.by_ratio and e.estimate and e.treatment in labels
+    ]
+    if not own:
+        return None
+    loads = sorted({effect.load for effect in own}, key=load_order)
+    rows = [treatment for treatment in labels if any(effect.treatment == treatment for effect in own)]
+    shade, text = np.full((len(rows), len(loads)), np.nan), np.full((len(rows), len(loads)), "", dtype=object)
+    better = 1 if METRICS[metric].better == "higher" else -1
+    for effect in own:
+        place = rows.index(effect.treatment), loads.index(effect.load)
+        shade[place] = better * log2(effect.estimate or 1)
+        text[place] = f"{ratio_text(effect)}\n{better_word(effect) if effect.decided else 'unclear'}"
+    height = 1.15 + 0.55 * len(rows)
+    figure, axes = new_figure((4.7, height))
+    seaborn.heatmap(
+        shade, ax=axes, annot=text, fmt="", cbar=False, linewidths=2, linecolor="none",
+        cmap=ListedColormap(HEAT), norm=BoundaryNorm([-99, *STEPS, 99], len(HEAT)),
+        annot_kws={"color": INK, "fontsize": 9.5},
+    )  # fmt: skip
+    axes.set_xticklabels([load_tick(load) for load in loads])
+    axes.set_yticklabels([labels[row].replace(" instead of ", "\ninstead of ") for row in rows], rotation=0)
+    axes.tick_params(length=0)
+    axes.set_xlabel(load_title(loads))
+    heading = metric_heading(metric, statistic)
+    axes.set_title(heading)
+    spoken = "; ".join(f"{labels[effect.treatment]}, {effect.load}: {ratio_text(effect)}" for effect in own)
+    return inline(figure, name, f"{heading}, ratio to the baseline. {spoken}.")

@@ -1,0 +1,98 @@
+"""The page's first part: a finding for each primary effect, and what the replicates cannot say."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from markupsafe import Markup, escape
+
+from leverlab.report.effect import Effect
+from leverlab.report.figures.forest import forest
+from leverlab.report.phrases import context_phrase, joined, levels_phrase, load_phrase, metric_heading, short_levels
+from leverlab.report.sentences import expectation_sentence, limit_sentence, verdict_sentence
+from leverlab.report.source import StudyData
+from leverlab.report.view import FigureBlock, Mark, verdict_mark
+
+_OUTCOMES: Final = {
+    "confirmed": Mark("✓", "expectation confirmed", "confirmed"),
+    "contradicted": Mark("✕", "expectation contradicted", "contradicted"),
+    "not resolved": Mark("?", "expectation not resolved", ""),
+    "simulated": Mark("–", "simulated", "caution"),
+    "not stated for this comparison": Mark("–", "no expectation", ""),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A primary effect as it is printed; its sentence stresses the treatment."""
+
+    mark: Mark
+    sentence: Markup
+    outcome: Mark
+    expectation: str
+
+
+def primary_effects(data: StudyData) -> list[Effect]:
+    """The primary effects in the order of the study's levers, treatments and contexts."""
+    levers, treatments = list(data.study.levers), list(data.treatments)
+    own = [effect for effect in data.effects if effect.primary]
+    return sorted(
+        own, key=lambda e: (levers.index(e.lever) if e.lever in levers else len(levers), treatments.index(e.treatment))
+    )
+
+
+def findings(data: StudyData) -> list[Finding]:
+    """A finding for each primary effect."""
+    found = []
+    for effect in primary_effects(data):
+        lever = data.configuration.levers[effect.lever] if effect.lever else None
+        outcome, expectation = expectation_sentence(effect, lever, data.telling)
+        found.append(
+            Finding(
+                verdict_mark(effect.verdict, data.simulated),
+                stressed(verdict_sentence(effect, data.telling), levels_phrase(effect.changed, data.titles)),
+                _OUTCOMES[outcome],
+                expectation,
+            )
+        )
+    return found
+
+
+def stressed(sentence: str, words: str) -> Markup:
+    """`sentence` with the first `words` in it in bold."""
+    return Markup(escape(sentence).replace(escape(words), Markup("<strong>{}</strong>").format(words), 1))
+
+
+def limits(data: StudyData) -> list[str]:
+    """What the study's replicates cannot say: of each primary effect, and in general."""
+    said = [limit_sentence(effect, data.telling) for effect in primary_effects(data)]
+    changes = joined(
+        list(dict.fromkeys(levels_phrase(effect.changed, data.titles) for effect in primary_effects(data)))
+    )
+    where = "; ".join(context_phrase(*context) for context in data.contexts)
+    said.append(
+        f"The intervals cover what differed between these replicates, on {where}. They cover no other machine, model or workload, "
+        f"where {changes or 'every lever'} may act differently, and no disturbance that lasted through all replicates."
+    )
+    return said
+
+
+def forest_block(data: StudyData) -> FigureBlock:
+    """All primary effects under one another."""
+    rows = []
+    for effect in primary_effects(data):
+        where = f", {context_phrase(*effect.context)}" if len(data.contexts) > 1 else ""
+        rows.append(
+            (
+                f"{short_levels(effect.changed)}{where}\n{metric_heading(effect.metric, effect.statistic)} {load_phrase(effect.load)}",
+                effect,
+            )
+        )
+    drawn = forest(rows, "forest")
+    return FigureBlock(
+        (drawn,) if drawn else (),
+        "how large each primary effect is beside the others, and how far its interval stays away from 1, where nothing changes. "
+        "A triangle that points up is an improvement, one that points down a worsening, a circle no difference found.",
+        "whether an effect matters to users: that depends on the values themselves, in the tables below.",
+        "No primary effect is a ratio that could be drawn; the sentences above hold what there is.",
+        arrangement="single",
+    )

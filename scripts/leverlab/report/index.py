@@ -1,0 +1,52 @@
+"""reports/index.html: every study that has a report, with what it found in a line."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from leverlab.config import ConfigError, Configuration
+from leverlab.layout import Layout
+from leverlab.report.findings import primary_effects
+from leverlab.report.page import environment, last_measured, style, title_of
+from leverlab.report.sentences import verdict_line
+from leverlab.report.source import StudyData, read_study
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One study in the index."""
+
+    href: str
+    title: str
+    question: str
+    simulated: bool
+    verdicts: str
+    cells: str
+    finished: str
+
+
+def render_index(configuration: Configuration, layout: Layout) -> str:
+    """The index as HTML: the studies of config/studies that have tables and a report, the last measured first."""
+    entries = []
+    for name in configuration.study_names():
+        if not layout.report(name).is_file() or not (layout.study(name) / "cells.parquet").is_file():
+            continue
+        try:
+            entries.append(_entry(read_study(name, configuration, layout)))
+        except ConfigError:
+            # A study that is being edited must not take the others' index away; its own report says what is wrong.
+            continue
+    entries.sort(key=lambda entry: (entry.finished, entry.title), reverse=True)
+    return environment().get_template("index.html.j2").render(style=style(), studies=entries)
+
+
+def _entry(data: StudyData) -> Entry:
+    counts = Counter(data.cells["status"])
+    return Entry(
+        f"{data.name}.html",
+        title_of(data),
+        data.study.question,
+        data.simulated,
+        verdict_line(primary_effects(data), data.telling),
+        f"{counts['measured']} of {len(data.cells)} cells measured",
+        last_measured(data),
+    )

@@ -1,0 +1,220 @@
+"""The cells with their outcomes, what the checks saw and expected, and why some cells have no numbers."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from leverlab.records import CheckResult
+from leverlab.report.phrases import context_phrase, load_heading, load_order, value_phrase
+from leverlab.report.source import CONTEXT, StudyData, in_context, rows_of
+from leverlab.report.view import Cell, Column, Group, Link, Mark, Row, Table, severity_mark, status_mark
+from leverlab.trial.cell_files import read_cell
+
+CELLS_LIMIT: Final = 400
+"""Rows of the cell table, troubled cells first: a page stays below 3 MB for a study of 10,000 cells."""
+
+_LEDGER_LIMIT: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A cell without numbers, why, and the lines of the server's log that show it."""
+
+    mark: Mark
+    what: str
+    reason: str
+    log: str
+
+
+def cell_table(data: StudyData) -> Table:
+    """A row a cell and replicate: status, checks, the numbers looked at first, and its files."""
+    shown = _worst_first(data.cells).head(CELLS_LIMIT)
+    columns = (
+        Column("Treatment"), Column("Load", "short"), Column("Replicate", "short"), Column("Status", "short"), Column("Checks"),
+        Column("TTFT, median", "number"), Column("TPOT, median", "number"), Column("Throughput", "number"), Column("Data"),
+    )  # fmt: skip
+    groups = []
+    several = len(data.contexts) > 1
+    for context in data.contexts:
+        own = in_context(_in_order(shown, data), context)
+        rows = tuple(_cell_row(data, row) for row in rows_of(own))
+        groups.append(Group(rows, context_phrase(*context) if several else ""))
+    return Table(
+        "cell-table",
+        "Every cell and replicate",
+        columns,
+        tuple(groups),
+        "Links lead to the files of the cell, relative to this page.",
+    )
+
+
+def cells_note(data: StudyData) -> str:
+    """How many cells there are of each status, and how many of them are shown."""
+    counts = Counter(data.cells["status"])
+    said = ", ".join(
+        f"{counts[status]} {status}" for status in ("measured", "failed", "infeasible", "missing") if counts[status]
+    )
+    invalid = int((data.cells["checks"] == "invalid").sum())
+    text = f"{len(data.cells)} cells, counting each replicate: {said}."
+    if invalid:
+        text += f" {invalid} of those measured are invalid by a check: their numbers stand here, and in no effect and no figure."
+    if len(data.cells) > CELLS_LIMIT:
+        text += f" The table shows {CELLS_LIMIT} of them, those with trouble first; cells.parquet holds all."
+    return text
+
+
+def command_table(data: StudyData) -> Table:
+    """The command that reproduces each cell."""
+    unique = _in_order(_worst_first(data.cells).drop_duplicates("cell").head(CELLS_LIMIT), data)
+    several = len(data.contexts) > 1
+    rows = tuple(
+        Row((
+            Cell(data.label(row["treatment"]), note=context_phrase(row["engine"], row["model"], row["gpu"], row["gpu_count"]) if several else ""),
+            Cell(load_heading(row["load"])),
+            Cell(code=f"snakemake -c1 results/reproductions/{row['cell']}/1/verdict.html"),
+        ))
+        for row in rows_of(unique)
+    )  # fmt: skip
+    columns = (Column("Treatment"), Column("Load", "short"), Column("Command"))
+    return Table("commands", "A command for each cell", columns, (Group(rows),), "A click selects a whole command.")
+
+
+def troubles(data: StudyData) -> list[Trouble]:
+    """Failed, infeasible and missing cells with their reasons; those of one server and reason together."""
+    found: dict[tuple[str, str, str, str, str], list[Mapping[str, Any]]] = {}
+    for row in rows_of(_in_order(data.cells[data.cells["status"] != "measured"], data)):
+        reason = _text(row["reason"]) or "no trial has reached it yet"
+        found.setdefault((row["server"], row["treatment"], row["status"], reason, _log_of(data, row)), []).append(row)
+    told = []
+    for (_, treatment, status, reason, log), rows in found.items():
+        loads = sorted({load_heading(row["load"]) for row in rows})
+        replicates = sorted({str(row["replicate"]) for row in rows})
+        told.append(
+            Trouble(
+                status_mark(status),
+                f"{data.label(treatment)}, {', '.join(loads)} ({', '.join(replicates)})",
+                reason,
+                log,
+            )
+        )
+    return told[:CELLS_LIMIT]
+
+
+def check_tables(data: StudyData) -> tuple[str, Table | None, Table | None]:
+    """A sentence, the checks with how often each passed, and the ledger of those that did not: what was seen and expected."""
+    measured = data.cells[data.cells["status"] == "measured"]
+    found = [(row, check) for row in rows_of(_in_order(measured, data)) for check in data.checks_of(row)]
+    counts = Counter(measured["checks"])
+    note = (
+        f"Every measured cell passes a series of checks. One that is invalid is left out of every effect; a caution marks numbers and lets them stand. "
+        f"Of {len(measured)} measured cells: {counts['ok']} passed all, {counts['caution']} with a caution, {counts['invalid']} invalid."
+    )
+    if not found:
+        return f"{note} The checks' own records are not on this machine; cells.parquet names the codes.", None, None
+    return note, _summary(found), _failures(data, found)
+
+
+def _summary(found: list[tuple[dict[str, Any], CheckResult]]) -> Table:
+    by_code: dict[str, list[CheckResult]] = {}
+    for _, check in found:
+        by_code.setdefault(check.code, []).append(check)
+    rows = []
+    for code, checks in by_code.items():
+        severities = Counter(check.severity for check in checks)
+        worst = max(checks, key=lambda check: ("ok", "caution", "invalid").index(check.severity))
+        rows.append(Row((
+            Cell(code.replace("_", " ")),
+            Cell(mark=severity_mark(worst.severity)),
+            Cell(f"{severities['ok']} of {len(checks)}"),
+            Cell(worst.saw),
+            Cell(worst.expected),
+        )))  # fmt: skip
+    columns = (
+        Column("Check"),
+        Column("Worst"),
+        Column("Passed", "number"),
+        Column("Seen in the worst cell", "prose"),
+        Column("Expected", "prose"),
+    )
+    return Table("check-summary", "What was checked", columns, (Group(tuple(rows)),))
+
+
+def _failures(data: StudyData, found: list[tuple[dict[str, Any], CheckResult]]) -> Table | None:
+    bad = [(row, check) for row, check in found if check.severity != "ok"]
+    if not bad:
+        return None
+    bad.sort(key=lambda item: item[1].severity != "invalid")
+    rows = tuple(
+        Row((
+            Cell(data.label(row["treatment"]), note=f"{load_heading(row['load'])}, {row['replicate']}"),
+            Cell(check.code.replace("_", " "), severity_mark(check.severity)),
+            Cell(check.saw),
+            Cell(check.expected),
+            Cell(check.remedy or "–"),
+        ))
+        for row, check in bad[:_LEDGER_LIMIT]
+    )  # fmt: skip
+    columns = (
+        Column("Cell"),
+        Column("Check"),
+        Column("Seen", "prose"),
+        Column("Expected", "prose"),
+        Column("What to do", "prose"),
+    )
+    more = "" if len(bad) <= _LEDGER_LIMIT else f"The first {_LEDGER_LIMIT} of {len(bad)}."
+    return Table("check-ledger", "Checks that did not pass, cell by cell", columns, (Group(rows),), more)
+
+
+def _cell_row(data: StudyData, row: Mapping[str, Any]) -> Row:
+    folder = data.cell_folder(row)
+    codes = _text(row["check_codes"]).replace(",", ", ").replace("_", " ")
+    checked = (
+        Cell(mark=severity_mark(row["checks"]), note=codes)
+        if row["status"] == "measured" and _text(row["checks"])
+        else Cell("–")
+    )
+    return Row((
+        Cell(data.label(row["treatment"])),
+        Cell(load_heading(row["load"])),
+        Cell(str(row["replicate"])),
+        Cell(mark=status_mark(row["status"])),
+        checked,
+        Cell(value_phrase("ttft_s", row.get("ttft_s_p50"))),
+        Cell(value_phrase("tpot_s", row.get("tpot_s_p50"))),
+        Cell(value_phrase("throughput", row.get("throughput"))),
+        Cell(links=_links(data, folder)) if row["status"] != "missing" else Cell("–"),
+    ))  # fmt: skip
+
+
+def _links(data: StudyData, folder: Path) -> tuple[Link, ...]:
+    base = f"../{folder.relative_to(data.layout.root).as_posix()}"
+    names = {"cell.json": "record", "requests.parquet": "requests", "chunks.parquet": "chunks", "checks.json": "checks"}
+    return tuple(Link(f"{base}/{name}", text) for name, text in names.items() if (folder / name).is_file())
+
+
+def _log_of(data: StudyData, row: Mapping[str, Any]) -> str:
+    record = read_cell(data.cell_folder(row))
+    return "\n".join(record.reason.log) if record is not None and record.reason is not None else ""
+
+
+def _worst_first(cells: pd.DataFrame) -> pd.DataFrame:
+    trouble = (cells["status"] != "measured").astype(int) * 2 + (cells["checks"] == "invalid").astype(int)
+    return cells.loc[trouble.sort_values(ascending=False, kind="stable").index]
+
+
+def _in_order(cells: pd.DataFrame, data: StudyData) -> pd.DataFrame:
+    order = {name: number for number, name in enumerate(data.treatments)}
+    keys = cells.assign(_treatment=cells["treatment"].map(order), _load=cells["load"].map(load_order))
+    return keys.sort_values([*CONTEXT, "_treatment", "_load", "replicate"], kind="stable").drop(
+        columns=["_treatment", "_load"]
+    )
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - a table's value, which may be missing
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    return value if isinstance(value, str) else ", ".join(map(str, value))

@@ -1,0 +1,150 @@
+"""A study's page: every section from the study's data, and the template that prints them."""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from leverlab.report.blocks import curves, heatmaps, side_by_side_parts, timeline_block
+from leverlab.report.effect import Effect
+from leverlab.report.effect_tables import before_after, is_main, treatment_title
+from leverlab.report.findings import findings, forest_block, limits, primary_effects
+from leverlab.report.ledger import cell_table, cells_note, check_tables, command_table, troubles
+from leverlab.report.provenance import provenance
+from leverlab.report.sentences import headline
+from leverlab.report.source import StudyData
+from leverlab.report.study_card import lever_table, study_facts
+from leverlab.report.svg import drawing
+from leverlab.report.view import Table
+from leverlab.report.workload_card import workload_cards
+
+_UNIT: Final = re.compile(r"(?<=\d) (?=(?:%|s|ms|µs|min|h|kB|MB|GB)\b|%)")
+_PAIRS_SHOWN: Final = 24
+"""Treatment × context combinations whose tables are printed; effects.parquet holds all."""
+
+
+@cache
+def environment() -> Environment:
+    """The templates; a name that the page forgot to give is an error, not an empty place."""
+    return Environment(
+        loader=PackageLoader("leverlab.report"), autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_typeset,
+    )  # fmt: skip
+
+
+def _typeset(value: Any) -> Any:  # noqa: ANN401 - whatever a template prints
+    """Text with a number and its short unit kept on one line."""
+    return _UNIT.sub("\N{NO-BREAK SPACE}", value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def style() -> Markup:
+    """The stylesheet that stands in every page."""
+    return Markup((Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8"))
+
+
+def render_study(data: StudyData) -> str:
+    """The study's page as HTML."""
+    with drawing():
+        sections = _sections(data)
+    return environment().get_template("report.html.j2").render(style=style(), **sections)
+
+
+def title_of(data: StudyData) -> str:
+    """The study's title, or its name."""
+    return data.study.title or data.name
+
+
+def last_measured(data: StudyData) -> str:
+    """The day of the last measured cell; empty where there is none."""
+    started = data.cells.loc[data.cells["status"] == "measured", "started_at"].dropna().astype(str)
+    return started.max()[:10] if len(started) else ""
+
+
+def _sections(data: StudyData) -> dict[str, Any]:
+    checks_note, checks, ledger = check_tables(data)
+    effects_note, effects = _effect_parts(data)
+    replicates = "1 replicate" if data.study.replicates == 1 else f"{data.study.replicates} replicates"
+    return {
+        "title": title_of(data),
+        "study": data.name,
+        "question": data.study.question,
+        "simulated": data.simulated,
+        "finished": last_measured(data),
+        "headline": headline(data.effects, data.telling),
+        "findings": findings(data),
+        "incomplete": _incomplete(data),
+        "forest": forest_block(data),
+        "replicates": replicates,
+        "limits": limits(data),
+        "card": study_facts(data),
+        "levers": lever_table(data),
+        "provenance": provenance(data),
+        "effects_note": effects_note,
+        "effects": effects,
+        "curves": curves(data),
+        "heatmaps": heatmaps(data),
+        "side_by_side": side_by_side_parts(data),
+        "timeline": timeline_block(data),
+        "workloads": workload_cards(data),
+        "checks_note": checks_note,
+        "checks": checks,
+        "ledger": ledger,
+        "cells": cell_table(data),
+        "cells_note": cells_note(data),
+        "troubles": troubles(data),
+        "commands": command_table(data),
+        "reproduce_note": (
+            "Each command starts a fresh server for one cell, measures it and says whether the new value lies where the recorded ones let expect it. "
+            "Add --profile slurm on a cluster; raise the number before verdict.html to do it again."
+        ),
+    }
+
+
+def _incomplete(data: StudyData) -> str:
+    missing = int((data.cells["status"] != "measured").sum())
+    if not missing:
+        return ""
+    return f"{missing} of {len(data.cells)} cells have no numbers; what is said above rests on the others. The cell table says why."
+
+
+def _effect_parts(data: StudyData) -> tuple[str, list[dict[str, Any]]]:
+    primary = primary_effects(data)
+    metrics = {(effect.metric, effect.statistic) for effect in primary}
+    order = list(data.treatments)
+    ranked = sorted(
+        data.effects, key=lambda effect: (order.index(effect.treatment), data.contexts.index(effect.context))
+    )
+    parts = []
+    for number, (_, found) in enumerate(groupby(ranked, key=lambda effect: (effect.treatment, effect.context))):
+        own = list(found)
+        main, others = [e for e in own if is_main(e, metrics)], [e for e in own if not is_main(e, metrics)]
+        title = treatment_title(own[0], data.telling)
+        parts.append({
+            "title": title,
+            "tables": _tables(main, data, f"effects-{number}", f"{title}: main metrics", "The primary metric is shaded; every other verdict is exploratory."),
+            "more": _tables(others, data, f"more-{number}", f"{title}: further metrics", "All exploratory."),
+            "more_title": f"Further metrics, all exploratory ({len(others)} comparisons)",
+        })  # fmt: skip
+    exploratory = sum(not effect.primary for effect in data.effects)
+    corrected = f"Primary verdicts are corrected for their number, {len(primary)} (Holm). " if len(primary) > 1 else ""
+    note = (
+        f"{_simulated(data)}Change is treatment ÷ baseline (×) or treatment − baseline (+, −), within each replicate, with its 95 % interval over the replicates. "
+        f"{corrected}The other {exploratory} comparisons are exploratory: their intervals are not corrected, about one in twenty excludes no change by chance alone, "
+        "and they are reasons to look, not findings."
+    )
+    if len(parts) > _PAIRS_SHOWN:
+        note += f" The first {_PAIRS_SHOWN} of {len(parts)} tables are shown; effects.parquet holds all."
+    return note, parts[:_PAIRS_SHOWN]
+
+
+def _simulated(data: StudyData) -> str:
+    return "Simulated. " if data.simulated else ""
+
+
+def _tables(effects: Sequence[Effect], data: StudyData, identifier: str, caption: str, note: str) -> list[Table]:
+    return [before_after(identifier, effects, data.telling, caption, note)] if effects else []

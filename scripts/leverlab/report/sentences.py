@@ -1,0 +1,306 @@
+"""The report's findings in words: pure functions from effects to sentences.
+
+A sentence names the treatment, what it is compared with, the direction and the values, so that with baseline and
+treatment swapped every one of them reads differently. All of them are plain text; the page escapes and marks them up.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, inf, log
+from typing import Final, Literal
+
+from leverlab.config.lever import Lever
+from leverlab.metrics import METRICS
+from leverlab.report.effect import Effect
+from leverlab.report.phrases import (
+    bare_change,
+    change_phrase,
+    context_phrase,
+    joined,
+    levels_phrase,
+    load_phrase,
+    metric_phrase,
+    value_phrase,
+)
+from leverlab.units import format_number
+
+Outcome = Literal["confirmed", "contradicted", "not resolved", "simulated", "not stated for this comparison"]
+
+_PERCENT_UNTIL: Final = 1.5
+"""Ratios nearer to 1 than this are told in percent, others as a factor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What every sentence of a report depends on besides its effect."""
+
+    titles: Mapping[str, str]
+    """Lever → title."""
+    several_contexts: bool
+    """Whether a sentence has to say on which model, GPU and engine."""
+    simulated: bool
+    comparisons: int = 1
+    """Primary comparisons, for whose number the verdicts are corrected."""
+
+
+def verdict_sentence(effect: Effect, telling: Telling) -> str:
+    """What the treatment did to the metric, with its interval, the values it rests on and the number of replicates."""
+    subject = _subject(effect, telling)
+    what = f"{metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}{_where(effect, telling)}"
+    prefix = "Simulated: " if telling.simulated else ""
+    if effect.verdict == "invalid":
+        return f"{prefix}{subject}: the effect on {what} is invalid. {_capital(effect.reason) or 'A check failed'}."
+    if effect.estimate is None:
+        return f"{prefix}{subject}: the effect on {what} is not judgeable. {_capital(effect.reason) or 'There is no pair of measured cells'}."
+    values = f"from {value_phrase(effect.metric, effect.baseline)} to {value_phrase(effect.metric, effect.value)}"
+    if effect.decided:
+        good = "better" if effect.verdict == "improves" else "worse"
+        verb = "raises" if effect.raises else "lowers"
+        return f"{prefix}{subject} {verb} {what} by {_size(effect)}: {values}, in {_replicates(effect.pairs)}. That is {good}."
+    if effect.verdict == "no difference found":
+        return f"{prefix}{subject}: no difference found in {what}: {values}, {_estimate(effect)}, in {_replicates(effect.pairs)}. {_detectable(effect)}{_correction(effect, telling)}"
+    why = _capital(effect.reason) or (
+        "One replicate gives no interval" if effect.pairs == 1 else "There is no interval"
+    )
+    return f"{prefix}{subject}: the effect on {what} is not judgeable: {values}, in {_replicates(effect.pairs)}. {why}."
+
+
+def headline(effects: Sequence[Effect], telling: Telling) -> str:
+    """Which lever moved its primary metric most, over all contexts; what was not found where none did."""
+    prefix = "Simulated: " if telling.simulated else ""
+    moved = [effect for effect in effects if effect.primary and effect.decided and effect.by_ratio and _usable(effect)]
+    if moved:
+        most = max(moved, key=lambda effect: abs(log(effect.estimate or 1)))
+        verb = "raises" if most.raises else "lowers"
+        return (
+            f"{prefix}{joined([telling.titles.get(name, name) for name in most.changed])} moved its primary metric most: "
+            f"{joined([f'{new} instead of {old}' for new, old in most.changed.values()])} {verb} "
+            f"{metric_phrase(most.metric, most.statistic)} {load_phrase(most.load)} {_factor(most)}{_where(most, telling)}."
+        )
+    primary = [effect for effect in effects if effect.primary]
+    differing = [effect for effect in primary if effect.decided]
+    if differing:
+        return f"{prefix}{joined([f'{_subject(e, telling)} moved {metric_phrase(e.metric, e.statistic)}' for e in differing])}."
+    subjects = list(dict.fromkeys(_subject(effect, telling) for effect in primary))
+    if not subjects:
+        return f"{prefix}Nothing was compared: the study has no primary metric that could be judged."
+    if all(effect.verdict == "no difference found" for effect in primary):
+        return f"{prefix}No difference was found between {joined(subjects)}, in any primary metric."
+    return f"{prefix}What can be said of {joined(subjects)} is not enough for a verdict on any primary metric."
+
+
+def expectation_sentence(effect: Effect, lever: Lever | None, telling: Telling) -> tuple[Outcome, str]:
+    """What the lever's entry expected of this comparison, and whether it came so."""
+    expectation = lever.expectation if lever else None
+    changed = effect.changed.get(effect.lever or "")
+    indicator = " ".join(part for part in (effect.metric, effect.statistic) if part)
+    title = _subject(effect, telling)
+    if (
+        lever is None
+        or expectation is None
+        or changed is None
+        or len(effect.changed) > 1
+        or indicator != lever.indicator.metric
+    ):
+        return (
+            "not stated for this comparison",
+            f"{title}: config/levers.yaml states no expectation for {metric_phrase(effect.metric, effect.statistic)}.",
+        )
+    level, against = changed
+    if (level, against) == (expectation.of, expectation.against):
+        sign, factor = 1, expectation.factor
+    elif (against, level) == (expectation.of, expectation.against):
+        sign, factor = -1, 1 / expectation.factor if expectation.factor else None
+    else:
+        return (
+            "not stated for this comparison",
+            f"{title}: the expectation of config/levers.yaml is stated for {expectation.of} instead of {expectation.against}, which is not this comparison.",
+        )
+    direction = sign * {"increases": 1, "decreases": -1, "unchanged": 0}[expectation.direction]
+    verb = {1: "to raise", -1: "to lower", 0: "not to move"}[direction]
+    size = f" to {_times(factor)} of its value" if factor else ""
+    reason = (
+        expectation.because
+        if sign > 0
+        else f"The reason is stated for {expectation.of} instead of {expectation.against}: {expectation.because}"
+    )
+    expected = (
+        f"{title} was expected {verb} {metric_phrase(effect.metric, effect.statistic)}{size}. {reason.rstrip('.')}."
+    )
+    outcome = _outcome(effect, direction, telling)
+    verdict = {
+        "contradicted": " Look for the cause before believing either.",
+        "simulated": " The engine is simulated, so that nothing here speaks for or against that.",
+    }.get(outcome, "")
+    inside = ""
+    if factor and outcome == "confirmed" and effect.low is not None and effect.high is not None:
+        inside = (
+            f" The expected size lies {'inside' if effect.low <= factor <= effect.high else 'outside'} the interval."
+        )
+    return outcome, f"{expected}{verdict}{inside}"
+
+
+def limit_sentence(effect: Effect, telling: Telling) -> str:
+    """What so many replicates cannot say about this effect."""
+    what = f"{metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}{_where(effect, telling)}"
+    subject = _subject(effect, telling)
+    if effect.pairs < 2:
+        return f"{subject}: with {_replicates(effect.pairs)} nothing tells the effect on {what} from the difference between any two runs."
+    smallest = _smallest(effect)
+    if smallest is None:
+        return f"{subject}: how small a change in {what} could have been seen is not known."
+    return f"{subject}: with {_replicates(effect.pairs)} on this machine, a change in {what} of less than {smallest} could not have been told from none."
+
+
+def row_sentence(effect: Effect) -> str:
+    """An effect's estimate and interval for a table: `×5.12 (4.30 to 6.10)`, `+75 points (+71 to +79)`."""
+    interval = ""
+    if effect.by_ratio and _has_interval(effect):
+        interval = f" ({_times(effect.low)} to {_times(effect.high)})"
+    elif _has_interval(effect):
+        interval = f" ({_signed_bare(effect, effect.low)} to {_signed_bare(effect, effect.high)})"
+    return "–" if effect.estimate is None else ratio_text(effect) + interval
+
+
+def verdict_line(effects: Sequence[Effect], telling: Telling) -> str:
+    """All primary verdicts in a line, for the index: `Prefix caching off instead of on worsens TTFT, median (×5.1)`."""
+    parts = [
+        f"{_subject(effect, telling)}: {effect.verdict}, {metric_phrase(effect.metric, effect.statistic).removeprefix('the ')} {row_sentence(effect)}"
+        for effect in effects
+        if effect.primary
+    ]
+    return "; ".join(parts) or "no primary effect yet"
+
+
+def _outcome(
+    effect: Effect, direction: int, telling: Telling
+) -> Literal["confirmed", "contradicted", "not resolved", "simulated"]:
+    if telling.simulated:
+        return "simulated"
+    if not effect.decided:
+        return "not resolved"
+    return "confirmed" if direction == (1 if effect.raises else -1) else "contradicted"
+
+
+def _subject(effect: Effect, telling: Telling) -> str:
+    return levels_phrase(effect.changed, telling.titles)
+
+
+def _where(effect: Effect, telling: Telling) -> str:
+    return f" ({context_phrase(*effect.context)})" if telling.several_contexts else ""
+
+
+def _replicates(pairs: int) -> str:
+    return "1 replicate" if pairs == 1 else f"{pairs} replicates"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".")
+
+
+def _usable(effect: Effect) -> bool:
+    return effect.estimate is not None and 0 < effect.estimate < inf
+
+
+def _has_interval(effect: Effect) -> bool:
+    return effect.low is not None and effect.high is not None
+
+
+def _size(effect: Effect) -> str:
+    """`a factor of 5.1 (95 % interval 4.3 to 6.0)`, `12 % (…)`, `0.75 (…)`: always positive, read with the verb."""
+    interval = ""
+    if effect.by_ratio:
+        assert effect.estimate is not None
+        upside = effect.estimate >= 1
+        far = exp(abs(log(effect.estimate))) >= _PERCENT_UNTIL
+        if _has_interval(effect):
+            low, high = sorted((effect.low or 0, effect.high or 0), reverse=not upside)
+            interval = f" (95 % interval {_ratio_size(low, upside, far)} to {_ratio_size(high, upside, far)})"
+        return f"{'a factor of ' if far else ''}{_ratio_size(effect.estimate, upside, far)}{interval}"
+    if _has_interval(effect):
+        interval = f" (95 % interval of the change {_signed(effect, effect.low)} to {_signed(effect, effect.high)})"
+    return change_phrase(effect.metric, effect.estimate or 0) + interval
+
+
+def _ratio_size(ratio: float, upside: bool, far: bool) -> str:
+    if far:
+        return _times(ratio if upside else 1 / ratio if ratio else inf)
+    percent = 100 * (ratio - 1 if upside else 1 - ratio)
+    return f"{format_number(percent, 2)} %"
+
+
+def _factor(effect: Effect) -> str:
+    estimate = effect.estimate or 1
+    far = max(estimate, 1 / estimate) >= _PERCENT_UNTIL
+    return f"{_times(max(estimate, 1 / estimate))}-fold" if far else f"by {_ratio_size(estimate, estimate >= 1, far)}"
+
+
+def _estimate(effect: Effect) -> str:
+    if effect.by_ratio:
+        interval = f" (95 % interval {_times(effect.low)} to {_times(effect.high)})" if _has_interval(effect) else ""
+        return f"a ratio of {_times(effect.estimate)}{interval}"
+    interval = (
+        f" (95 % interval {_signed(effect, effect.low)} to {_signed(effect, effect.high)})"
+        if _has_interval(effect)
+        else ""
+    )
+    return f"a change of {_signed(effect, effect.estimate)}{interval}"
+
+
+def _detectable(effect: Effect) -> str:
+    smallest = _smallest(effect)
+    return (
+        f"A change of {smallest} or more would have been seen."
+        if smallest
+        else "How small a change would have been seen is not known."
+    )
+
+
+def _correction(effect: Effect, telling: Telling) -> str:
+    if not effect.primary or not _has_interval(effect) or (effect.low or 0) <= effect.neutral <= (effect.high or 0):
+        return ""
+    return (
+        f" (Alone it would count as a difference; corrected for {telling.comparisons} primary comparisons it does not.)"
+    )
+
+
+def _smallest(effect: Effect) -> str | None:
+    smallest = effect.minimum_detectable
+    if smallest is None or smallest == inf:
+        return None
+    if not effect.by_ratio:
+        return change_phrase(effect.metric, smallest)
+    return f"{format_number(100 * (smallest - 1), 2)} %" if smallest < 2 else f"a factor of {_times(smallest)}"
+
+
+def _times(ratio: float | None) -> str:
+    if ratio is None:
+        return "–"
+    return f"{ratio:.2f}" if 0.1 <= ratio < 10 else format_number(ratio)
+
+
+def _signed(effect: Effect, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{_sign(value)}{change_phrase(effect.metric, value)}"
+
+
+def _signed_bare(effect: Effect, value: float | None) -> str:
+    return "–" if value is None else f"{_sign(value)}{bare_change(effect.metric, value)}"
+
+
+def _sign(value: float) -> str:
+    return "−" if value < 0 else "+" if value > 0 else "±"
+
+
+def better_word(effect: Effect) -> str:
+    """`better`, `worse` or nothing, of the estimate alone: for figures, next to the number."""
+    better = METRICS[effect.metric].better
+    if effect.estimate is None or effect.estimate == effect.neutral or better == "neither":
+        return ""
+    return "better" if effect.raises == (better == "higher") else "worse"
+
+
+def ratio_text(effect: Effect) -> str:
+    """The estimate alone: `×5.12`."""
+    return f"×{_times(effect.estimate)}" if effect.by_ratio else _signed(effect, effect.estimate)

@@ -1,0 +1,170 @@
+"""What a report is made from: a study's tables, its configuration, and the records below results/ where they are there."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from leverlab.checks import read_checks
+from leverlab.config import Configuration
+from leverlab.config.study import Study
+from leverlab.layout import Layout
+from leverlab.matrix.treatments import Treatment, treatments
+from leverlab.records import CheckResult, read_json
+from leverlab.report.effect import Effect
+from leverlab.report.looks import SERIES_LIMIT
+from leverlab.report.phrases import levels_phrase
+from leverlab.report.sentences import Telling
+
+CONTEXT = ["engine", "model", "gpu", "gpu_count"]
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """A study as the report reads it. `cells` has a row a cell and replicate, whatever its status."""
+
+    name: str
+    study: Study
+    configuration: Configuration
+    layout: Layout
+    cells: pd.DataFrame
+    effects: tuple[Effect, ...]
+
+    @cached_property
+    def treatments(self) -> dict[str, Treatment]:
+        """The study's treatments by name, baseline first."""
+        return {treatment.name: treatment for treatment in treatments(self.study)}
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Lever → its title."""
+        return {name: self.configuration.levers[name].title for name in self.study.levers}
+
+    @cached_property
+    def valid(self) -> pd.DataFrame:
+        """Cells whose numbers may be drawn: measured, and no check says invalid."""
+        return self.cells[(self.cells["status"] == "measured") & (self.cells["checks"] != "invalid")]
+
+    @property
+    def simulated(self) -> bool:
+        """Whether an engine of the study is a stand-in: nothing may then be read as a finding about engines."""
+        return any(self.configuration.engines[engine].kind == "truth" for engine in self.study.engines)
+
+    @cached_property
+    def contexts(self) -> list[tuple[str, str, str, int]]:
+        """Engine, model, GPU and count, in the table's order."""
+        rows = self.cells[CONTEXT].drop_duplicates().itertuples(index=False, name=None)
+        return [(str(engine), str(model), str(gpu), int(count)) for engine, model, gpu, count in rows]
+
+    @cached_property
+    def telling(self) -> Telling:
+        """What all sentences depend on."""
+        primary = sum(effect.primary for effect in self.effects)
+        return Telling(self.titles, len(self.contexts) > 1, self.simulated, max(primary, 1))
+
+    def label(self, treatment: str) -> str:
+        """A treatment for a legend or a row: `Baseline: Prefix caching on, …`, or what it changes."""
+        found = self.treatments[treatment]
+        if found.is_baseline:
+            return "Baseline"
+        return levels_phrase(changed_levels(found, self.study), self.titles)
+
+    def of_context(self, context: tuple[str, str, str, int]) -> pd.DataFrame:
+        """The valid cells of one engine, model and GPU."""
+        return in_context(self.valid, context)
+
+    def cell_folder(self, row: Mapping[str, Any]) -> Path:
+        """Where a cell's files are, whether or not it was measured."""
+        return self.layout.cell(str(row["server"]), str(row["replicate"]), str(row["phase"]))
+
+    def checks_of(self, row: Mapping[str, Any]) -> list[CheckResult]:
+        """The cell's checks; empty where its record is not on this machine."""
+        path = self.cell_folder(row) / "checks.json"
+        return list(read_checks(path).checks) if path.is_file() else []
+
+    def workload_cards(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """(workload, replicate, card) of every card that is there."""
+        specifications = [json.loads(text) for text in self.cells["specification"].dropna().drop_duplicates()]
+        found = {specification["phase"]["workload"]["id"] for specification in specifications}
+        for workload in sorted(found):
+            for replicate in sorted(self.cells["replicate"].unique()):
+                path = self.layout.workload(workload, replicate) / "card.json"
+                if path.is_file():
+                    yield workload, replicate, read_json(path)
+
+    def series_sets(self, present: set[str]) -> list[list[str]]:
+        """Treatments that are drawn together, baseline first: all of them, or a lever at a time where they are too many."""
+        names = [name for name in self.treatments if name in present]
+        baseline, others = names[:1], names[1:]
+        if not names or len(names) <= SERIES_LIMIT:
+            return [names] if names else []
+        sets: list[list[str]] = []
+        for lever in self.study.levers:
+            own = [name for name in others if [key for key, _ in self.treatments[name].changed] == [lever]]
+            sets += [
+                [*baseline, *own[start : start + SERIES_LIMIT - 1]] for start in range(0, len(own), SERIES_LIMIT - 1)
+            ]
+        return sets
+
+
+def changed_levels(treatment: Treatment, study: Study) -> dict[str, tuple[str, str]]:
+    """Lever → (level, baseline's level)."""
+    return {lever: (level, study.baseline[lever]) for lever, level in treatment.changed}
+
+
+def in_context(cells: pd.DataFrame, context: tuple[str, str, str, int]) -> pd.DataFrame:
+    """The rows of one engine, model, GPU and number of GPUs."""
+    return cells[(cells[CONTEXT] == context).all(axis="columns")]
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table's rows as mappings by column."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def read_study(name: str, configuration: Configuration, layout: Layout) -> StudyData:
+    """The study `name` from its parquet files. Raises FileNotFoundError naming what makes them."""
+    study = configuration.study(name)
+    folder = layout.study(name)
+    for table in ("cells", "effects"):
+        if not (folder / f"{table}.parquet").is_file():
+            raise FileNotFoundError(
+                f"{folder / table}.parquet is missing: run `snakemake -c1 partial --config study={name}`"
+            )
+    cells = pq.read_table(folder / "cells.parquet").to_pandas()
+    known = {treatment.name: treatment for treatment in treatments(study)}
+    rows = pq.read_table(folder / "effects.parquet").to_pylist()
+    effects = tuple(_effect(row, known[row["treatment"]], study) for row in rows if row["treatment"] in known)
+    return StudyData(name, study, configuration, layout, cells[cells["treatment"].isin(list(known))], effects)
+
+
+def _effect(row: Mapping[str, Any], treatment: Treatment, study: Study) -> Effect:
+    changed = changed_levels(treatment, study)
+    return Effect(
+        engine=row["engine"],
+        model=row["model"],
+        gpu=row["gpu"],
+        gpu_count=row["gpu_count"],
+        treatment=row["treatment"],
+        changed=changed,
+        lever=row["lever"] or (next(iter(changed)) if len(changed) == 1 else None),
+        load=row["load"],
+        metric=row["metric"],
+        statistic=row["statistic"],
+        baseline=row["baseline_value"],
+        value=row["treatment_value"],
+        estimate=row["estimate"],
+        low=row["interval_low"],
+        high=row["interval_high"],
+        pairs=row["pairs"],
+        primary=row["primary"],
+        verdict=row["verdict"],
+        reason=row["reason"] or "",
+        minimum_detectable=row["minimum_detectable"],
+        adjusted_p=row["adjusted_p"],
+    )

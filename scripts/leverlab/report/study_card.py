@@ -1,0 +1,78 @@
+"""What was measured: the study's factors and levers."""
+
+from typing import Final
+
+from leverlab.config.lever import Lever
+from leverlab.metrics import parse_metric_reference
+from leverlab.report.phrases import joined, load_phrase, metric_heading, metric_phrase
+from leverlab.report.source import StudyData
+from leverlab.report.view import Cell, Column, Group, Row, Table
+from leverlab.units import format_number, format_seconds
+
+Facts = list[tuple[str, str]]
+
+_DESIGNS: Final = {
+    "one-at-a-time": "one lever at a time, the others at the baseline",
+    "factorial": "every combination of the levers' levels",
+}
+
+
+def study_facts(data: StudyData) -> Facts:
+    """Engines, models, GPUs, load, baseline, design, replicates, as the study's file declares them."""
+    study, configuration = data.study, data.configuration
+    gpus = [
+        configuration.gpus[gpu.name].title + (f", {gpu.count} a server" if gpu.count > 1 else "") for gpu in study.gpus
+    ]
+    models = [f"{name} ({title})" if (title := configuration.models[name].title) else name for name in study.models]
+    baseline = [f"{data.titles[lever]} {level}" for lever, level in study.baseline.items()]
+    design = study.design if isinstance(study.design, str) else None
+    facts = [
+        ("Engines", joined(study.engines)),
+        ("Models", joined(models)),
+        ("GPUs", joined(gpus)),
+        ("Load", joined([load_phrase(str(point)) for point in study.load.points()])),
+        ("Baseline", joined(baseline)),
+        ("Design", _DESIGNS.get(design or "", "the treatments that the study names")),
+        ("Replicates", f"{study.replicates}, each with new servers and new seeds, compared in pairs"),
+        ("Cache", f"{study.cache} at the beginning of each phase"),
+    ]
+    if study.objectives:
+        said = [f"{_objective(name)} at most {format_seconds(value)}" for name, value in study.objectives.items()]
+        facts.append(("Objectives", joined(said)))
+    return facts
+
+
+def lever_table(data: StudyData) -> Table:
+    """A row a lever: its levels, what it does, what is expected."""
+    rows = []
+    for name, levels in data.study.levers.items():
+        lever = data.configuration.levers[name]
+        expected = lever.expectation
+        shown = ", ".join(f"{level} (baseline)" if level == data.study.baseline[name] else level for level in levels)
+        rows.append(
+            Row(
+                (
+                    Cell(lever.title, note=name),
+                    Cell(shown),
+                    Cell(lever.mechanism),
+                    Cell(_expected(lever), note=expected.because if expected else ""),
+                )
+            )
+        )
+    columns = (Column("Lever"), Column("Levels"), Column("What it does", "prose"), Column("What is expected", "prose"))
+    return Table("levers", "The levers", columns, (Group(tuple(rows)),))
+
+
+def _expected(lever: Lever) -> str:
+    expected = lever.expectation
+    if expected is None:
+        return "–"
+    reference = parse_metric_reference(lever.indicator.metric)
+    verb = {"increases": "raises", "decreases": "lowers", "unchanged": "does not move"}[expected.direction]
+    size = f", to {format_number(expected.factor)} times its value" if expected.factor else ""
+    return f"{expected.of} instead of {expected.against} {verb} {metric_phrase(reference.metric, reference.statistic)}{size}"
+
+
+def _objective(name: str) -> str:
+    metric, statistic = name.split("_")
+    return metric_heading(f"{metric}_s", statistic)

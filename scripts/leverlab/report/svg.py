@@ -1,0 +1,135 @@
+"""matplotlib figures as SVG that stands inside a page: no links, no clashing ids, and the page's own colours and font."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import seaborn
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from leverlab.report.looks import INK, MUTED, RULE, VARIABLES
+
+_SVG: Final = "http://www.w3.org/2000/svg"
+_XLINK: Final = "http://www.w3.org/1999/xlink"
+_COLOUR: Final = re.compile(r"#[0-9a-fA-F]{6}\b")
+_REFERENCE: Final = re.compile(r"url\(#([^)]+)\)")
+_DECIMALS: Final = re.compile(r"(-?\d+\.\d{2})\d+")
+_INHERITED: Final = re.compile(r"(?:font-family|stroke-linejoin): [^;]*;? ?")
+_GEOMETRY: Final = ("d", "transform", "points", "x", "y", "width", "height", "cx", "cy", "r")
+
+PANEL: Final = (4.7, 3.1)
+"""Inches. At one point a CSS pixel a panel fills a phone's width, and three of them a desktop's."""
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Settings under which every figure of a report is drawn; the same input gives the same bytes."""
+    settings: dict[str, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "leverlab",
+        "font.size": 10,
+        "font.family": "DejaVu Sans",
+        "axes.titlesize": 10.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.labelsize": 10,
+        "axes.labelcolor": MUTED,
+        "axes.edgecolor": MUTED,
+        "axes.linewidth": 0.8,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": RULE,
+        "grid.linewidth": 0.7,
+        "text.color": INK,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelsize": 9.5,
+        "ytick.labelsize": 9.5,
+        "xtick.major.size": 3,
+        "ytick.major.size": 3,
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "savefig.facecolor": "none",
+        "lines.linewidth": 1.8,
+        "lines.markersize": 6,
+        "path.simplify": True,
+    }
+    style: dict[Any, Any] = {**seaborn.axes_style("ticks"), **settings}
+    with mpl.rc_context(style):
+        yield
+
+
+def new_figure(size: tuple[float, float] = PANEL, **grid: Any) -> tuple[Figure, Any]:  # noqa: ANN401 - matplotlib's
+    """A figure of `size` inches outside pyplot's registry, and its axes (an array where `grid` asks for several)."""
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(**grid)
+
+
+def inline(figure: Figure, name: str, alt: str) -> Markup:
+    """`figure` as an `<svg>` element whose ids begin with `name`, which must be unique on the page; `alt` is its text."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return Markup(_cleaned(buffer.getvalue().decode(), name, alt))
+
+
+def _cleaned(text: str, name: str, alt: str) -> str:
+    root = ElementTree.fromstring(text)
+    referenced = {*_REFERENCE.findall(text), *re.findall(r'href="#([^"]+)"', text)}
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
+        if element.get("id") not in referenced:
+            element.attrib.pop("id", None)
+        _restyle(element, name)
+    _compact(root)
+    for attribute in ("width", "height", "version"):
+        root.attrib.pop(attribute, None)
+    root.set("role", "img")
+    root.set("aria-label", alt)
+    root.set("xmlns", _SVG)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _compact(element: ElementTree.Element) -> None:
+    """Drop what shows nothing (matplotlib draws its empty backgrounds too) and groups that group nothing."""
+    element.tail = None
+    if element.tag != "text":
+        element.text = None
+    kept: list[ElementTree.Element] = []
+    for child in element:
+        _compact(child)
+        if child.tag in ("metadata", "style") or _shows_nothing(child):
+            continue
+        kept += list(child) if child.tag == "g" and not child.attrib else [child]
+    element[:] = kept
+
+
+def _shows_nothing(element: ElementTree.Element) -> bool:
+    if element.tag in ("g", "defs"):
+        return len(element) == 0
+    return element.tag == "path" and "id" not in element.attrib and element.get("style") == "fill: none"
+
+
+def _restyle(element: ElementTree.Element, name: str) -> None:
+    link = element.attrib.pop(f"{{{_XLINK}}}href", None)
+    if link is not None:
+        element.set("href", f"#{name}-{link.removeprefix('#')}")
+    if element.get("transform", "").startswith("rotate(-0 "):
+        del element.attrib["transform"]
+    for key, value in list(element.attrib.items()):
+        if key == "id":
+            element.set(key, f"{name}-{value}")
+        elif key in _GEOMETRY:
+            element.set(key, " ".join(_DECIMALS.sub(r"\1", value).split()))
+        elif key == "style":
+            # Only a style can hold a CSS variable; the font and the joins of lines are style.css's.
+            changed = _COLOUR.sub(lambda match: VARIABLES.get(match[0].lower(), match[0]), _INHERITED.sub("", value))
+            element.set(key, changed.strip().rstrip(";"))
+        elif key not in ("viewBox", "href"):
+            element.set(key, _REFERENCE.sub(rf"url(#{name}-\1)", value))
