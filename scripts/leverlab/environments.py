@@ -118,7 +118,7 @@ def _ask(prefix: Sequence[str]) -> dict[str, Any]:
             f"`{shown}` does not run Python: exit code {done.returncode}: {_tail(done.stderr)}"
         )
     answer = json.loads(answers[-1].removeprefix("leverlab:"))
-    packages = {str(canonicalize_name(name)): version for name, version in answer["packages"].items()}
+    packages = {str(canonicalize_name(name)): version for name, version in sorted(answer["packages"].items())}
     return {"python": answer["python"], "packages": packages}
 
 

@@ -6,6 +6,7 @@ A prompt of n such words, joined by single spaces, has n tokens plus those that 
 import random
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +36,9 @@ def word_tokens(tokenizer_path: Path) -> list[str]:
     order = random.Random(0)
     for _ in range(_SHUFFLES):
         shuffled = order.sample(words, len(words))
-        words = sorted(_that_stay_whole(tokenizer, shuffled))
+        # The first stands at the end once more: every word is seen before another one.
+        whole = _that_stay_whole(tokenizer, shuffled + shuffled[:1])
+        words = sorted(word for word, times in Counter(whole).items() if times == 1 + (word == shuffled[0]))
     if not words:
         raise ValueError(f"{tokenizer_path}: no word of lower-case letters is one token in this tokenizer")
     return words
