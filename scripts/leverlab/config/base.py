@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -180,21 +181,27 @@ def checked_name(name: object, file: Path | str) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How a value is written, for the tables of config/README.md; stands in the value's type."""
+
+    text: str
+    unit: str = ""
+    scale: float = 1.0
+    """One `unit` in the base unit of the value."""
+
+
 def _quantity(dimension: str) -> BeforeValidator:
     return BeforeValidator(lambda value: parse_quantity(value, dimension), json_schema_input_type=str | float)
 
 
-Seconds = Annotated[
-    float, _quantity("time"), Field(gt=0, allow_inf_nan=False, description="a duration, such as 500 ms")
-]
-Bytes = Annotated[float, _quantity("bytes"), Field(gt=0, allow_inf_nan=False, description="a size, such as 80 GiB")]
-Watts = Annotated[float, _quantity("power"), Field(gt=0, allow_inf_nan=False, description="a power, such as 700 W")]
-FlopRate = Annotated[
-    float, _quantity("flops"), Field(gt=0, allow_inf_nan=False, description="a rate of arithmetic, such as 989 TFLOP/s")
-]
-ByteRate = Annotated[
-    float, _quantity("bandwidth"), Field(gt=0, allow_inf_nan=False, description="a bandwidth, such as 3.35 TB/s")
-]
+_POSITIVE: Final = Field(gt=0, allow_inf_nan=False)
+
+Seconds = Annotated[float, _quantity("time"), _POSITIVE, Written("a duration: `500 ms`, `10 min`", "s")]
+Bytes = Annotated[float, _quantity("bytes"), _POSITIVE, Written("a size: `80 GiB`", "GiB", 2.0**30)]
+Watts = Annotated[float, _quantity("power"), _POSITIVE, Written("a power: `700 W`", "W")]
+FlopRate = Annotated[float, _quantity("flops"), _POSITIVE, Written("a rate: `989 TFLOP/s`", "TFLOP/s", 1e12)]
+ByteRate = Annotated[float, _quantity("bandwidth"), _POSITIVE, Written("a bandwidth: `3.35 TB/s`", "TB/s", 1e12)]
 
 _FLAG: Final = re.compile(r"[a-z][a-z0-9-]*(\.[A-Za-z0-9_.-]+)?")
 
@@ -216,15 +223,19 @@ def _no_negation(flags: dict[str, Any]) -> dict[str, Any]:
 FlagValue = bool | int | float | str | list[str | int | float] | dict[str, Any]
 """The value of a server's flag: true and false for a switch, a mapping for a flag that takes JSON."""
 
-Flags = Annotated[dict[Annotated[str, AfterValidator(_flag_name)], FlagValue], AfterValidator(_no_negation)]
+Flags = Annotated[
+    dict[Annotated[str, AfterValidator(_flag_name)], FlagValue],
+    AfterValidator(_no_negation),
+    Written("flag → true, false, number, text, list, or a mapping for JSON"),
+]
 """Flags of a server by their one spelling, so that one server has one identity."""
 
-Environment = dict[
-    Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")],
-    Annotated[
-        str,
-        BeforeValidator(lambda value: str(value) if type(value) is int else value, json_schema_input_type=str | int),
-    ],
+_Variable = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value, json_schema_input_type=str | int),
+]
+Environment = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], _Variable], Written("variable → text")
 ]
 """Environment variables of a server."""
 
@@ -243,4 +254,4 @@ def level_name(value: Any) -> Any:  # noqa: ANN401 - whatever YAML made of it
     return _SWITCH.get(text.lower(), text)
 
 
-LevelName = Annotated[str, BeforeValidator(level_name, json_schema_input_type=str | float | bool)]
+LevelName = Annotated[str, BeforeValidator(level_name, json_schema_input_type=str | float | bool), Written("level")]

@@ -32,8 +32,8 @@ class Container(StrictModel):
     """A container image that has the engine installed."""
 
     kind: Literal["container"] = "container"
-    runtime: Literal["apptainer", "docker", "podman"] = "apptainer"
-    image: str
+    runtime: Literal["apptainer", "docker", "podman"] = Field(default="apptainer", description="what runs the image")
+    image: str = Field(description="the image: a file `….sif`, or a name in a registry")
     digest: str = Field(description="the image's digest, `sha256:…`: it is part of the result's identity")
     python: str = Field(default="python3", description="the interpreter inside the image")
 
@@ -62,7 +62,7 @@ class Engine(StrictModel):
     device: Literal["cpu", "cuda"] = Field(
         description="what it computes on: GPUs of the same device may be combined with it"
     )
-    launch: Launch
+    launch: Launch = Field(description="where its Python is: one of the kinds below")
     identity_packages: list[str] = Field(
         default=[], description="packages of the lock whose versions affect a measurement"
     )

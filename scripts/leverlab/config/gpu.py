@@ -13,8 +13,8 @@ class SlurmRequest(StrictModel):
     gpu_model: str | None = Field(
         default=None, description="the cluster's name of the GPU type, as in `--gpus=NAME:count`"
     )
-    partition: str | None = None
-    account: str | None = None
+    partition: str | None = Field(default=None, description="where its jobs run; default: as the profile says")
+    account: str | None = Field(default=None, description="who pays; default: as the profile says")
     cpus: int = Field(default=8, ge=1, description="cores per GPU")
     memory: Bytes = Field(default=64 * 2.0**30, description="host memory per GPU")
     extra: str | None = Field(
@@ -25,10 +25,10 @@ class SlurmRequest(StrictModel):
 class Gpu(StrictModel):
     """A GPU type. `device: cpu` stands for a machine without one."""
 
-    title: str
-    device: Literal["cpu", "cuda"] = "cuda"
-    slurm: SlurmRequest = SlurmRequest()
-    memory: Bytes | None = None
+    title: str = Field(description="the GPU's name for a reader")
+    device: Literal["cpu", "cuda"] = Field(default="cuda", description="engines of the same device run on it")
+    slurm: SlurmRequest = Field(default=SlurmRequest(), description="what its jobs ask Slurm for")
+    memory: Bytes | None = Field(default=None, description="memory of one GPU")
     bandwidth: ByteRate | None = Field(default=None, description="peak memory bandwidth")
     peak: dict[str, FlopRate] = Field(default={}, description="dtype → dense peak rate of arithmetic")
     link: ByteRate | None = Field(default=None, description="peak bandwidth between GPUs, one direction")

@@ -20,7 +20,7 @@ class Effect(StrictModel):
 class OpenLevels(StrictModel):
     """Levels that are numbers: any number in range is a level, and stands in the flags as `{value}`."""
 
-    type: Literal["integer", "number"] = "integer"
+    type: Literal["integer", "number"] = Field(default="integer", description="which numbers are levels")
     minimum: float = Field(default=0, description="the smallest level")
     maximum: float | None = Field(default=None, description="the largest level, where there is one")
     engines: dict[EngineKind, Effect] = Field(

@@ -3,14 +3,25 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
-from leverlab.config.base import LevelName, Seconds, StrictModel, nearest
+from leverlab.config.base import LevelName, Seconds, StrictModel, Written, nearest
 from leverlab.config.workload import Workload
 from leverlab.load_point import LoadPoint
 from leverlab.metrics import MetricReference, parse_metric_reference
 
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[
+    float, Field(gt=0), WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": "inf"}]})
+]
 _OBJECTIVE = re.compile(r"^(ttft|tpot|e2e)_(p50|p95|p99|mean)$")
 
 
@@ -80,12 +91,13 @@ class Study(StrictModel):
     title: str | None = Field(default=None, description="the report's title; default: the file's name")
     engines: list[str] = Field(min_length=1, description="names of config/engines.yaml")
     models: list[str] = Field(min_length=1, description="names of config/models.yaml")
-    gpus: list[Annotated[GpuChoice, BeforeValidator(_gpu_choice)]] = Field(
-        min_length=1, description="`h100`, or `h100:2` for two a server"
-    )
+    gpus: list[
+        Annotated[GpuChoice, BeforeValidator(_gpu_choice, json_schema_input_type=str | GpuChoice), Written("GPU")]
+    ] = Field(min_length=1, description="`h100`, or `h100:2` for two a server")
     workload: Annotated[
         Annotated[str, Tag("name")] | Annotated[Workload, Tag("workload")],
         Discriminator(lambda value: "name" if isinstance(value, str) else "workload"),
+        Written("text, or a mapping as in workloads.yaml"),
     ] = Field(description="a name of config/workloads.yaml, or a workload itself")
     load: Load = Field(description="the load points")
     levers: dict[str, list[LevelName]] = Field(min_length=1, description="lever → its levels in this study")
@@ -98,6 +110,7 @@ class Study(StrictModel):
         | Annotated[Factorial, Tag("factorial")]
         | Annotated[Explicit, Tag("list")],
         Discriminator(_design_form),
+        Written("text or a mapping"),
     ] = Field(
         default="one-at-a-time",
         description="`one-at-a-time` against the baseline; `factorial`, all combinations; `{factorial: [lever, …]}`; "
