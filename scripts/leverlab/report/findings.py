@@ -42,18 +42,16 @@ def primary_effects(data: StudyData) -> list[Effect]:
 
 def findings(data: StudyData) -> list[Finding]:
     """A finding for each primary effect."""
-    found = []
+    found: list[Finding] = []
+    said = ""
     for effect in primary_effects(data):
         lever = data.configuration.levers[effect.lever] if effect.lever else None
         outcome, expectation = expectation_sentence(effect, lever, data.telling)
-        found.append(
-            Finding(
-                verdict_mark(effect.verdict, data.simulated),
-                stressed(verdict_sentence(effect, data.telling), levels_phrase(effect.changed, data.titles)),
-                _OUTCOMES[outcome],
-                expectation,
-            )
-        )
+        sentence = stressed(verdict_sentence(effect, data.telling), levels_phrase(effect.changed, data.titles))
+        # Over models and GPUs the same expectation would stand under each of them.
+        shown = "" if expectation == said else expectation
+        found.append(Finding(verdict_mark(effect.verdict, data.simulated), sentence, _OUTCOMES[outcome], shown))
+        said = expectation
     return found
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import log2
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -94,7 +94,7 @@ def unit_of(metric: str, values: "pd.Series[float]") -> Unit:
     return Unit(100.0, "%") if metric.endswith("_ratio") else Unit(1.0, "" if unit == "1" else unit)
 
 
-def dress_values(axes: Axes, values: Any, axis: str = "y") -> None:  # noqa: ANN401
+def dress_values(axes: Axes, values: Any, axis: Literal["x", "y"] = "y") -> None:  # noqa: ANN401
     """A logarithmic axis where `values` (in the axis' unit) span much, one from zero otherwise; plain numbers at the ticks."""
     array = np.asarray(values, float)
     positive = array[array > 0]

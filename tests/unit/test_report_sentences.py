@@ -1,0 +1,177 @@
+"""A report's sentences: each says the direction, the size with its interval, and changes when the sides are swapped."""
+
+from dataclasses import replace
+
+import pytest
+
+from leverlab.config.lever import Effect as LevelEffect
+from leverlab.config.lever import Expectation, Indicator, Lever
+from leverlab.report.effect import Effect
+from leverlab.report.sentences import (
+    Telling,
+    expectation_sentence,
+    headline,
+    limit_sentence,
+    row_sentence,
+    verdict_line,
+    verdict_sentence,
+)
+
+TELLING = Telling({"prefix_caching": "Prefix caching", "max_num_seqs": "Batch limit"}, several_contexts=False, simulated=False, comparisons=2)
+SIMULATED = replace(TELLING, simulated=True)
+
+OFF = Effect(
+    engine="vllm", model="tiny", gpu="cpu", gpu_count=1, treatment="prefix_caching=off", changed={"prefix_caching": ("off", "on")},
+    lever="prefix_caching", load="rate 1", metric="ttft_s", statistic="p50", baseline=0.062, value=0.31, estimate=5.0, low=4.0, high=6.25,
+    pairs=3, primary=True, verdict="worsens", reason="", minimum_detectable=1.25, adjusted_p=0.002,
+)  # fmt: skip
+LIMIT = replace(
+    OFF, treatment="max_num_seqs=4", changed={"max_num_seqs": ("4", "64")}, lever="max_num_seqs", load="burst", metric="throughput", statistic=None,
+    baseline=250.0, value=220.0, estimate=0.88, low=0.85, high=0.91, verdict="worsens", minimum_detectable=1.03,
+)  # fmt: skip
+
+CACHING = Lever(
+    title="Prefix caching",
+    mechanism="keeps blocks",
+    indicator=Indicator(metric="ttft_s p50", load="lowest rate"),
+    expectation=Expectation(direction="decreases", of="on", against="off", because="The shared part is not computed again."),
+    levels={"on": {"vllm": LevelEffect()}, "off": {"vllm": LevelEffect()}},
+)
+
+
+def swapped(effect: Effect) -> Effect:
+    """The same pairs of cells, with baseline and treatment exchanged."""
+    assert effect.estimate and effect.low and effect.high
+    return replace(
+        effect,
+        changed={lever: (base, level) for lever, (level, base) in effect.changed.items()},
+        baseline=effect.value,
+        value=effect.baseline,
+        estimate=1 / effect.estimate,
+        low=1 / effect.high,
+        high=1 / effect.low,
+        verdict={"worsens": "improves", "improves": "worsens"}.get(effect.verdict, effect.verdict),
+    )
+
+
+def told(effect: Effect, telling: Telling = TELLING) -> list[str]:
+    """Every sentence that a report makes of one effect."""
+    return [
+        verdict_sentence(effect, telling),
+        headline([effect], telling),
+        expectation_sentence(effect, CACHING, telling)[1],
+        limit_sentence(effect, telling),
+        row_sentence(effect),
+        verdict_line([effect], telling),
+    ]
+
+
+def test_a_large_effect_is_told_as_a_factor_with_values_and_replicates() -> None:
+    assert verdict_sentence(OFF, TELLING) == (
+        "Prefix caching off instead of on raises the median time to first token at 1 request/s by a factor of 5.00 "
+        "(95 % interval 4.00 to 6.25): from 62 ms to 310 ms, in 3 replicates. That is worse."
+    )
+
+
+def test_seen_from_the_other_side_the_same_factor_is_a_reduction() -> None:
+    assert verdict_sentence(swapped(OFF), TELLING) == (
+        "Prefix caching on instead of off lowers the median time to first token at 1 request/s by a factor of 5.00 "
+        "(95 % interval 4.00 to 6.25): from 310 ms to 62 ms, in 3 replicates. That is better."
+    )
+
+
+def test_a_small_effect_is_told_in_percent() -> None:
+    sentence = verdict_sentence(LIMIT, TELLING)
+    assert "lowers the output tokens per second in a burst by 12 % (95 % interval 9 % to 15 %)" in sentence
+    assert sentence.endswith("That is worse.")
+
+
+@pytest.mark.parametrize("verdict", ["worsens", "no difference found", "not judgeable"])
+@pytest.mark.parametrize("effect", [OFF, LIMIT], ids=["caching", "limit"])
+def test_swapping_baseline_and_treatment_changes_every_sentence(effect: Effect, verdict: str) -> None:
+    effect = replace(effect, verdict=verdict)
+    pairs = list(zip(told(effect), told(swapped(effect)), strict=True))
+    assert all(before != after for before, after in pairs), pairs
+
+
+def test_no_difference_says_what_would_have_been_seen() -> None:
+    effect = replace(OFF, estimate=1.02, low=0.95, high=1.1, value=0.063, verdict="no difference found", minimum_detectable=1.09)
+    sentence = verdict_sentence(effect, TELLING)
+    assert "no difference found" in sentence
+    assert "a ratio of 1.02 (95 % interval 0.95 to 1.10)" in sentence
+    assert "A change of 9 % or more would have been seen." in sentence
+
+
+def test_a_difference_that_the_correction_takes_away_is_told() -> None:
+    effect = replace(OFF, estimate=1.2, low=1.01, high=1.4, verdict="no difference found")
+    assert "corrected for 2 primary comparisons it does not" in verdict_sentence(effect, TELLING)
+
+
+def test_one_replicate_is_not_judgeable() -> None:
+    effect = replace(OFF, low=None, high=None, pairs=1, verdict="not judgeable", minimum_detectable=None)
+    assert "not judgeable" in verdict_sentence(effect, TELLING)
+    assert "in 1 replicate." in verdict_sentence(effect, TELLING)
+    assert "any two runs" in limit_sentence(effect, TELLING)
+    assert row_sentence(effect) == "×5.00"
+
+
+def test_without_a_pair_there_is_no_number() -> None:
+    effect = replace(OFF, baseline=None, value=None, estimate=None, low=None, high=None, pairs=0, verdict="not judgeable", reason="the server died")
+    assert verdict_sentence(effect, TELLING).endswith("is not judgeable. The server died.")
+    assert row_sentence(effect) == "–"
+
+
+def test_a_ratio_that_can_be_zero_is_told_as_a_difference_in_points() -> None:
+    effect = replace(OFF, metric="cache_hit_ratio", statistic=None, baseline=0.87, value=0.0, estimate=-0.87, low=-0.9, high=-0.84)
+    assert "lowers the prefix-cache hit ratio at 1 request/s by 87 points" in verdict_sentence(effect, TELLING)
+    assert row_sentence(effect) == "−87 points (−90 to −84)"
+
+
+def test_the_headline_names_the_lever_that_moved_most() -> None:
+    sentence = headline([LIMIT, OFF], TELLING)
+    assert sentence == "Prefix caching moved its primary metric most: off instead of on raises the median time to first token at 1 request/s 5.00-fold."
+
+
+def test_the_headline_does_not_name_a_lever_that_moved_nothing() -> None:
+    undecided = [replace(effect, verdict="no difference found") for effect in (OFF, LIMIT)]
+    assert "No difference was found" in headline(undecided, TELLING)
+    assert "most" not in headline(undecided, TELLING)
+
+
+def test_an_exploratory_effect_is_no_headline() -> None:
+    assert "Nothing was compared" in headline([replace(OFF, primary=False)], TELLING)
+
+
+@pytest.mark.parametrize(
+    ("effect", "outcome"),
+    [
+        (swapped(OFF), "confirmed"),
+        (OFF, "confirmed"),
+        (replace(OFF, estimate=0.5, low=0.4, high=0.6, verdict="improves"), "contradicted"),
+        (replace(OFF, verdict="no difference found"), "not resolved"),
+        (replace(OFF, verdict="not judgeable"), "not resolved"),
+        (replace(OFF, changed={"prefix_caching": ("half", "on")}), "not stated for this comparison"),
+        (replace(OFF, metric="tpot_s"), "not stated for this comparison"),
+    ],
+)
+def test_the_expectation_is_compared_from_either_side(effect: Effect, outcome: str) -> None:
+    assert expectation_sentence(effect, CACHING, TELLING)[0] == outcome
+
+
+def test_an_expected_size_is_compared_with_the_interval() -> None:
+    assert CACHING.expectation
+    sized = CACHING.model_copy(update={"expectation": CACHING.expectation.model_copy(update={"factor": 0.2})})
+    assert "inside the interval" in expectation_sentence(OFF, sized, TELLING)[1]
+    assert "outside the interval" in expectation_sentence(replace(OFF, low=4.9, high=4.99), sized, TELLING)[1]
+
+
+def test_a_simulated_engine_is_named_and_confirms_nothing() -> None:
+    assert verdict_sentence(OFF, SIMULATED).startswith("Simulated: ")
+    assert headline([OFF], SIMULATED).startswith("Simulated: ")
+    outcome, sentence = expectation_sentence(OFF, CACHING, SIMULATED)
+    assert outcome == "simulated"
+    assert "onfirmed" not in sentence
+
+
+def test_with_several_contexts_a_sentence_says_where() -> None:
+    assert "(tiny on cpu with vllm)" in verdict_sentence(OFF, replace(TELLING, several_contexts=True))
