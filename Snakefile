@@ -30,13 +30,19 @@ rule all:
         "reports/index.html",
 
 
+localrules:
+    plan,
+
+
 rule plan:
     """Print the matrix, what of it is measured, and what the rest would take."""
+    log:
+        "results/logs/plan.log",
     params:
         settings=SETTINGS,
         studies=STUDIES,
     shell:
-        "{PYTHON} scripts/plan.py --settings {params.settings:q} --study {params.studies}"
+        "python scripts/plan.py --settings {params.settings:q} --study {params.studies} | tee {log}"
 
 
 onstart:

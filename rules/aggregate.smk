@@ -24,19 +24,21 @@ rule aggregate:
     params:
         settings=SETTINGS,
     shell:
-        "{PYTHON} scripts/aggregate.py --study {wildcards.study} --settings {params.settings:q} 2>&1 | tee {log}"
+        "python scripts/aggregate.py --study {wildcards.study} --settings {params.settings:q} 2>&1 | tee {log}"
 
 
 rule partial:
     """The same tables and reports of an unfinished matrix, from what there is; measures nothing."""
+    log:
+        "results/logs/partial.log",
     params:
         settings=SETTINGS,
         studies=STUDIES,
     shell:
         """
-        for study in {params.studies}; do
-            {PYTHON} scripts/aggregate.py --study $study --settings {params.settings:q}
-            {PYTHON} scripts/report.py --study $study --settings {params.settings:q}
+        (for study in {params.studies}; do
+            python scripts/aggregate.py --study $study --settings {params.settings:q}
+            python scripts/report.py --study $study --settings {params.settings:q}
         done
-        {PYTHON} scripts/report.py --index
+        python scripts/report.py --index) 2>&1 | tee {log}
         """

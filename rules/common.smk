@@ -14,14 +14,16 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from leverlab.config import ConfigError, load
-from leverlab.layout import Layout
+from leverlab.layout import REQUESTS_FILE, Layout
 from leverlab.matrix.expand import expand as expand_matrix
 from leverlab.matrix.jobs import incomplete_jobs, walltime_s, write_specifications
 from leverlab.reproduce import recorded_server
 from leverlab.scheduler import wait_for_previous_jobs
 
-# The interpreter that runs Snakemake has leverlab installed, on every node that shares this folder.
-PYTHON = shlex.quote(sys.executable)
+# The interpreter that runs Snakemake has leverlab installed, whether or not its environment is activated, and on every
+# node that shares this folder.
+shell.prefix(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+
 LAYOUT = Layout(Path())
 
 try:
@@ -38,16 +40,13 @@ JOBS = {job.hash: job for job in MATRIX.jobs}
 
 # What is measured is no job any more: its record is a plain file that no rule makes, and nothing can trigger it again.
 # (Inside a job the question does not arise: that job is asked for by name.)
-if workflow.is_main_process:
-    INCOMPLETE = {job.hash for job in incomplete_jobs(MATRIX, LAYOUT)}
-else:
-    INCOMPLETE = set(JOBS)
+INCOMPLETE = {job.hash for job in incomplete_jobs(MATRIX, LAYOUT)} if workflow.is_main_process else set()
 
 
 wildcard_constraints:
     server=r"[a-z0-9._-]+",
     replicate=r"[rx][0-9]+(c[0-9]+)?",
-    job="|".join(sorted(INCOMPLETE)) or "(?!)",
+    job=("|".join(sorted(INCOMPLETE)) or "(?!)") if workflow.is_main_process else "[0-9a-f]+",
     engine="|".join(map(re.escape, CONFIGURATION.engines)),
     model="|".join(map(re.escape, CONFIGURATION.models)),
     workload=r"[a-z0-9._-]+",
@@ -56,9 +55,32 @@ wildcard_constraints:
     number=r"[0-9]+",
 
 
+def of_job(lookup, otherwise):
+    """An input or a resource of a measuring job.
+
+    `otherwise` stands inside a job whose study was edited since it was submitted: its specification has all it needs.
+    """
+
+    def value(wildcards):
+        job = JOBS.get(wildcards.job)
+        return otherwise if job is None else lookup(job)
+
+    return value
+
+
 def record_of(job):
     """The record that `measure` makes for a job."""
     return str(LAYOUT.job_record(job.server.id, str(job.replicate), job.hash))
+
+
+def requests_of(workload, replicate):
+    """The file of a drawn workload that every server of a replicate replays."""
+    return str(LAYOUT.workload(workload.id, str(replicate)) / REQUESTS_FILE)
+
+
+def minutes_of(job):
+    """The wall time that a job is given at first."""
+    return -(-walltime_s(job, CONFIGURATION) // 60)
 
 
 def environment_of(engine):
@@ -93,13 +115,17 @@ def gpus_of(server):
     return 0 if CONFIGURATION.gpus[server.gpu].device == "cpu" else server.gpu_count
 
 
-def placement(server_of):
+def placement(gpu_of):
     """Partition, account, constraint where config/gpus.yaml names them; otherwise the profile's defaults stand."""
     defaults = getattr(workflow.resource_settings.default_resources, "args", [])
     profile = dict(item.split("=", 1) for item in defaults if "=" in item)
 
     def asked(key, resource):
-        return lambda wildcards: getattr(slurm_of(server_of(wildcards).gpu), key) or profile.get(resource, "").strip("\"'")
+        def value(wildcards):
+            gpu = gpu_of(wildcards)
+            return (gpu and getattr(slurm_of(gpu), key)) or profile.get(resource, "").strip("\"'")
+
+        return value
 
     keys = {"partition": "slurm_partition", "account": "slurm_account", "extra": "slurm_extra"}
     return {
@@ -122,7 +148,8 @@ def prepare_jobs():
     """Before the first job of a run: write what each is to measure, and let jobs of an earlier run finish."""
     planned = [job for job in MATRIX.jobs if job.hash in INCOMPLETE]
     write_specifications(planned, CONFIGURATION, LAYOUT)
-    wait_for_previous_jobs({(job.server.id, str(job.replicate)) for job in planned}, LAYOUT)
+    if not workflow.local_exec:
+        wait_for_previous_jobs({(job.server.id, str(job.replicate)) for job in planned}, LAYOUT)
 
 
 def report_what_there_is():

@@ -10,26 +10,23 @@ results/servers/{server}/{replicate}/cells/ as they are done, and are declared n
 rule measure:
     """Serve one treatment and measure what is missing of its cells, one after another."""
     input:
-        setup=lambda wildcards: ancient(setup_of(JOBS[wildcards.job].server.engine, JOBS[wildcards.job].server.model)),
-        flags=lambda wildcards: ancient(f"results/flags/{JOBS[wildcards.job].server.engine}.json"),
-        workloads=lambda wildcards: ancient(
-            expand("results/workloads/{workload}/{replicate}/requests.jsonl",
-                   workload=[w.id for w in JOBS[wildcards.job].workloads], replicate=wildcards.replicate)
-        ),
+        setup=of_job(lambda job: ancient(setup_of(job.server.engine, job.server.model)), []),
+        flags=of_job(lambda job: ancient(f"results/flags/{job.server.engine}.json"), []),
+        workloads=of_job(lambda job: ancient([requests_of(workload, job.replicate) for workload in job.workloads]), []),
     output:
         "results/servers/{server}/{replicate}/jobs/{job}.json",
     log:
         "results/servers/{server}/{replicate}/logs/{job}.log",
-    threads: lambda wildcards: cores_of(JOBS[wildcards.job].server)
+    threads: of_job(lambda job: cores_of(job.server), 1)
     resources:
         # A job that ran out of time has left its finished cells behind; the next attempt gets more all the same.
-        runtime=lambda wildcards, attempt: attempt * -(-walltime_s(JOBS[wildcards.job], CONFIGURATION) // 60),
-        mem_mb=lambda wildcards: memory_mb(JOBS[wildcards.job].server),
-        gpu=lambda wildcards: gpus_of(JOBS[wildcards.job].server),
-        gpu_model=lambda wildcards: slurm_of(JOBS[wildcards.job].server.gpu).gpu_model or "",
-        **placement(lambda wildcards: JOBS[wildcards.job].server),
+        runtime=lambda wildcards, attempt: attempt * of_job(minutes_of, 1)(wildcards),
+        mem_mb=of_job(lambda job: memory_mb(job.server), 1000),
+        gpu=of_job(lambda job: gpus_of(job.server), 0),
+        gpu_model=of_job(lambda job: slurm_of(job.server.gpu).gpu_model or "", ""),
+        **placement(of_job(lambda job: job.server.gpu, None)),
     shell:
         # exec: Slurm's SIGTERM goes to every process of a job, and a shell in between would end at once and take the step,
         # and with it the measurement, along before its server is stopped.
-        "exec {PYTHON} scripts/measure.py --spec results/servers/{wildcards.server}/{wildcards.replicate}/jobs/{wildcards.job}.spec.json "
+        "exec python scripts/measure.py --spec results/servers/{wildcards.server}/{wildcards.replicate}/jobs/{wildcards.job}.spec.json "
         "--output {output} --log {log}"

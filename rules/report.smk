@@ -25,7 +25,7 @@ rule report:
     params:
         settings=SETTINGS,
     shell:
-        "{PYTHON} scripts/report.py --study {wildcards.study} --settings {params.settings:q} 2>&1 | tee {log}"
+        "python scripts/report.py --study {wildcards.study} --settings {params.settings:q} 2>&1 | tee {log}"
 
 
 rule index:
@@ -37,4 +37,4 @@ rule index:
     log:
         "results/logs/report/index.log",
     shell:
-        "{PYTHON} scripts/report.py --index 2>&1 | tee {log}"
+        "python scripts/report.py --index 2>&1 | tee {log}"

@@ -21,8 +21,8 @@ rule reproduce:
         mem_mb=lambda wildcards: memory_mb(recorded(wildcards.cell)),
         gpu=lambda wildcards: gpus_of(recorded(wildcards.cell)),
         gpu_model=lambda wildcards: slurm_of(recorded(wildcards.cell).gpu).gpu_model or "",
-        **placement(lambda wildcards: recorded(wildcards.cell)),
+        **placement(lambda wildcards: recorded(wildcards.cell).gpu),
     shell:
         # exec: for the reason given in measure.smk.
-        "exec {PYTHON} scripts/reproduce.py --cell {wildcards.cell} --number {wildcards.number} "
+        "exec python scripts/reproduce.py --cell {wildcards.cell} --number {wildcards.number} "
         "--settings {params.settings:q} --output {output} --log {log}"

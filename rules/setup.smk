@@ -23,7 +23,7 @@ rule environment:
     params:
         settings=SETTINGS,
     shell:
-        "{PYTHON} scripts/prepare_environment.py --engine {wildcards.engine} --settings {params.settings:q} "
+        "python scripts/prepare_environment.py --engine {wildcards.engine} --settings {params.settings:q} "
         "--output {output} 2>&1 | tee {log}"
 
 
@@ -36,7 +36,7 @@ rule model:
     params:
         settings=SETTINGS,
     shell:
-        "{PYTHON} scripts/prepare_model.py --model {wildcards.model} --settings {params.settings:q} "
+        "python scripts/prepare_model.py --model {wildcards.model} --settings {params.settings:q} "
         "--output {output} 2>&1 | tee {log}"
 
 
@@ -52,7 +52,7 @@ rule workload:
     params:
         settings=SETTINGS,
     shell:
-        "{PYTHON} scripts/draw_workload.py --workload {wildcards.workload} --replicate {wildcards.replicate} "
+        "python scripts/draw_workload.py --workload {wildcards.workload} --replicate {wildcards.replicate} "
         "--settings {params.settings:q} 2>&1 | tee {log}"
 
 
@@ -68,4 +68,4 @@ rule flags:
         # A new treatment is a new question.
         servers=lambda wildcards: sorted(s.id for s in MATRIX.servers.values() if s.engine == wildcards.engine),
     shell:
-        "{PYTHON} scripts/check_flags.py --engine {wildcards.engine} --output {output} 2>&1 | tee {log}"
+        "python scripts/check_flags.py --engine {wildcards.engine} --output {output} 2>&1 | tee {log}"
