@@ -1,0 +1,44 @@
+"""The verdict on a change, from the interval it rests on."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from leverlab.metrics import Better
+from leverlab.stats.intervals import Interval
+from leverlab.stats.paired import NO_CHANGE, PairedChange
+
+Verdict = Literal["improves", "worsens", "no difference found", "not judgeable", "invalid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict and, where it is not plain from the interval, why."""
+
+    verdict: Verdict
+    reason: str = ""
+
+
+def judge(change: PairedChange, interval: Interval | None, better: Better) -> Judgement:
+    """The verdict on `change`, resting on `interval` (at whatever level the family asks for).
+
+    An interval that leaves out "no change" improves or worsens by the metric's direction, one that holds it finds no
+    difference. Without an interval there is nothing to judge from: fewer than two pairs, or pairs that all changed by
+    exactly the same, where "no spread" is not "no error". The exception is a metric that every pair left exactly as it
+    was: there no difference was found. A metric of which neither direction is better is never called improved.
+    """
+    pairs, none = len(change.changes), NO_CHANGE[change.comparison]
+    if pairs < 2:
+        count = "one pair of replicates" if pairs else "no pair of replicates"
+        return Judgement("not judgeable", f"{count}: an interval needs two, and three to be of use")
+    if interval is None:
+        if not any(change.changes):
+            return Judgement("no difference found", f"the same in each of {pairs} pairs, to the last digit")
+        return Judgement(
+            "not judgeable", f"all {pairs} pairs changed by exactly the same: no spread to build an interval on"
+        )
+    if none in interval:
+        return Judgement("no difference found")
+    if better == "neither":
+        return Judgement("not judgeable", "it changed, and neither direction of this metric is better")
+    rises = interval.low > none
+    return Judgement("improves" if rises == (better == "higher") else "worsens")
