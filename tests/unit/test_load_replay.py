@@ -290,3 +290,9 @@ def test_a_client_that_was_stopped_states_a_bound_that_holds(tmp_path):
     assert parsed.instrument.coalesced_share > 0.01
     assert parsed.instrument.send_lag_max_s > 0.1
     assert parsed.instrument.read_delay_p99_s > 0.05
+
+
+def test_more_requests_in_flight_than_a_select_could_watch(engine):
+    parsed, _ = run(engine.target(), plan(1500, tokens=1), BURST)
+    assert set(parsed.requests["status"].to_pylist()) == {"ok"}
+    assert parsed.requests.num_rows == 1500

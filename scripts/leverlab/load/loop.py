@@ -35,7 +35,7 @@ from leverlab.load.timer import Timer
 Progress = Callable[[int, int], None]
 
 MAXIMUM_PRECONNECTED: Final = 1024
-_READ_BYTES: Final = 16384
+_READ_BYTES: Final = 4096
 _ANCILLARY_BYTES: Final = 64
 _TICK_S: Final = 0.25
 _LEAD_NS: Final = 50_000_000
@@ -145,7 +145,9 @@ class ReplayLoop:
             except OSError:
                 return
             while not connection.established and time.monotonic() < deadline:
-                select.select([], [connection.fd], [], 0.05)
+                waiting = select.poll()
+                waiting.register(connection.fd, select.POLLOUT)
+                waiting.poll(50)
                 if connection.connect_problem():
                     break
                 connection.established = connection.is_connected()

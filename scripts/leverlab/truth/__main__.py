@@ -1,6 +1,7 @@
 """`python -m leverlab.truth`: start the truth engine."""
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -18,6 +19,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"ValueError: {settings.refuse}")
     signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a descriptor a client
     time.sleep(settings.startup_s)
     try:
         server = TruthServer(settings, os.environ.get(KEY_VARIABLE))
