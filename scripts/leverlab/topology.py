@@ -89,7 +89,7 @@ TOPOLOGIES: Final[Mapping[str, Topology]] = {"single": Topology("single", _singl
 class _Kept:
     """A process under its keeper."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, holding: Sequence[int]) -> None:
         self._events: list[dict[str, Any]] = []
         self._news = threading.Condition()
         self.log = Path(order.log)
@@ -98,6 +98,7 @@ class _Kept:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=holding,
         )
         assert self._keeper.stdin and self._keeper.stdout
         self._reader = threading.Thread(target=self._listen, args=(self._keeper.stdout,), daemon=True)
@@ -213,10 +214,11 @@ class RunningServer:
         self.stop()
 
 
-def start(engine: Engine, launch: Launch) -> RunningServer:
+def start(engine: Engine, launch: Launch, holding: Sequence[int] = ()) -> RunningServer:
     """Start the server's processes, each in a session of its own, with stdout and stderr in the trial's folder.
 
-    Returns at once; see `wait_ready`. Raises ValueError for a topology that is not known.
+    `holding`: locks that must last until the server has ended, even where this process dies before it. Returns at once;
+    see `wait_ready`. Raises ValueError for a topology that is not known.
     """
     name = launch.identity["topology"]
     if name not in TOPOLOGIES:
@@ -234,7 +236,7 @@ def start(engine: Engine, launch: Launch) -> RunningServer:
                 interrupt_grace_s=INTERRUPT_GRACE_S,
                 terminate_grace_s=TERMINATE_GRACE_S,
             )
-            started.append(_Kept(order))
+            started.append(_Kept(order, holding))
     except BaseException:
         for process in reversed(started):
             process.stop()

@@ -130,3 +130,18 @@ def probe(ask: Callable[[], Any]) -> Any:  # noqa: ANN401
     except pynvml.NVMLError:
         return None
     return answer.decode() if isinstance(answer, bytes) else answer
+
+
+def visible_gpus() -> list[str]:
+    """UUIDs of the GPUs that this process may use. Where there is no NVML, the names in CUDA_VISIBLE_DEVICES.
+
+    Raises GpuUnavailableError where neither tells.
+    """
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    try:
+        uuids = [pynvml.nvmlDeviceGetUUID(handle) for handle in handles(())]
+        return [uuid.decode() if isinstance(uuid, bytes) else str(uuid) for uuid in uuids]
+    except GpuUnavailableError:
+        if named:
+            return named
+        raise
