@@ -28,8 +28,8 @@ class CellInputs:
     workload_requests: int
     """Requests in the phase's workload file."""
     workload_card: Mapping[str, Any] = field(default_factory=dict)
-    """card.json of the workload; `expected_prefix_hit_ratio` is the share of prompt tokens that earlier prompts of the
-    phase begin with, in the order of sending and with a cache without end."""
+    """card.json of the workload: its `expected_prefix_hit_ratio` gives, by size of block, the hits of an ideal cache that
+    is empty when the phase begins."""
     server_delta: Mapping[str, float] = field(default_factory=dict)
     """Canonical counters and histograms, after the cell - before it; negative where a counter fell."""
     instrument: Mapping[str, Any] = field(default_factory=dict)

@@ -15,10 +15,16 @@ WARMUP_SHARE: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """`inside`: the requests that count, one flag a row; `length_s`: what their tokens are divided by."""
+    """`inside`: the requests that count, one flag a row; from `start_s` to `end_s`, in seconds of the phase."""
 
     inside: NDArray[np.bool_]
-    length_s: float
+    start_s: float
+    end_s: float
+
+    @property
+    def length_s(self) -> float:
+        """What rates divide by."""
+        return self.end_s - self.start_s
 
 
 def steady_window(scheduled_s: Floats, sent_s: Floats, last_token_s: Floats, load: LoadPoint) -> Window | None:
@@ -35,14 +41,14 @@ def steady_window(scheduled_s: Floats, sent_s: Floats, last_token_s: Floats, loa
             return None
         order = np.argsort(scheduled_s, kind="stable")
         first = int(count * WARMUP_SHARE)
-        length_s = float(scheduled_s[order[-1]] - scheduled_s[order[first]])
         inside = np.zeros(count, bool)
         inside[order[first:-1]] = True
-        return Window(inside, length_s) if length_s > 0 else None
+        window = Window(inside, float(scheduled_s[order[first]]), float(scheduled_s[order[-1]]))
+        return window if window.length_s > 0 else None
     if np.isnan(sent_s).all() or np.isnan(last_token_s).all():
         return None
-    length_s = float(np.nanmax(last_token_s) - np.nanmin(sent_s))
-    return Window(np.ones(count, bool), length_s) if length_s > 0 else None
+    window = Window(np.ones(count, bool), float(np.nanmin(sent_s)), float(np.nanmax(last_token_s)))
+    return window if window.length_s > 0 else None
 
 
 def offered_rate(window: Window, load: LoadPoint) -> float | None:
