@@ -36,9 +36,11 @@ rule partial:
         studies=STUDIES,
     shell:
         """
-        (for study in {params.studies}; do
-            python scripts/aggregate.py --study $study --settings {params.settings:q}
-            python scripts/report.py --study $study --settings {params.settings:q}
-        done
-        python scripts/report.py --index) 2>&1 | tee {log}
+        (
+            for study in {params.studies}; do
+                python scripts/aggregate.py --study $study --settings {params.settings:q}
+                python scripts/report.py --study $study --settings {params.settings:q}
+            done
+            python scripts/report.py --index
+        ) 2>&1 | tee {log}
         """

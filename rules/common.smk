@@ -34,7 +34,9 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 # What scripts need of the command line's settings; which studies were asked for must not decide what is made again.
-SETTINGS = json.dumps({key: value for key, value in config.items() if key not in ("study", "retry_failed")}, sort_keys=True)
+SETTINGS = json.dumps(
+    {key: value for key, value in config.items() if key not in ("study", "retry_failed")}, sort_keys=True
+)
 
 JOBS = {job.hash: job for job in MATRIX.jobs}
 
@@ -100,8 +102,8 @@ def slurm_of(gpu):
 
 def cores_of(server):
     """All of this machine for an engine that computes on the CPU; the request of the GPU type otherwise."""
-    if CONFIGURATION.gpus[server.gpu].device == "cpu" and workflow.cores:
-        return workflow.cores
+    if CONFIGURATION.gpus[server.gpu].device == "cpu" and workflow.resource_settings.cores:
+        return workflow.resource_settings.cores
     return slurm_of(server.gpu).cpus * server.gpu_count
 
 

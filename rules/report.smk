@@ -3,7 +3,9 @@
 Requires: results/studies/{study}/*.parquet. Makes: reports/{study}.html, reports/index.html.
 """
 
-REPORT_SOURCES = sorted(str(path) for path in Path("scripts/leverlab/report").rglob("*") if path.suffix in (".py", ".j2", ".css"))
+REPORT_SOURCES = sorted(
+    str(path) for path in Path("scripts/leverlab/report").rglob("*") if path.suffix in (".py", ".j2", ".css")
+)
 
 
 localrules:

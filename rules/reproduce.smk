@@ -14,14 +14,14 @@ rule reproduce:
     log:
         "results/reproductions/{cell}/{number}/reproduce.log",
     threads: lambda wildcards: cores_of(recorded(wildcards.cell))
-    params:
-        settings=SETTINGS,
     resources:
+        **placement(lambda wildcards: recorded(wildcards.cell).gpu),
         runtime=lambda wildcards, attempt: attempt * 60,
         mem_mb=lambda wildcards: memory_mb(recorded(wildcards.cell)),
         gpu=lambda wildcards: gpus_of(recorded(wildcards.cell)),
         gpu_model=lambda wildcards: slurm_of(recorded(wildcards.cell).gpu).gpu_model or "",
-        **placement(lambda wildcards: recorded(wildcards.cell).gpu),
+    params:
+        settings=SETTINGS,
     shell:
         # exec: for the reason given in measure.smk.
         "exec python scripts/reproduce.py --cell {wildcards.cell} --number {wildcards.number} "

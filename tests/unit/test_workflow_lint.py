@@ -1,6 +1,6 @@
 """Snakemake's own linter finds nothing in the workflow but what is meant."""
 
-import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +14,7 @@ MEANT = {
 
 
 def test_linter_finds_nothing_but_what_is_meant() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--lint", "json"], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    found = json.loads(done.stdout)
-    lints = {(rule["for"]["rule"], lint["title"]) for rule in found["rules"] for lint in rule["lints"]}
-    lints |= {("Snakefile", lint["title"]) for file in found["snakefiles"] for lint in file["lints"]}
-    assert {(rule, title) for rule, title in lints if title not in MEANT} == set()
+    done = subprocess.run([sys.executable, "-m", "snakemake", "--lint"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert "Lints for rule" in done.stderr, f"the linter did not get to the rules:\n{done.stderr[-2000:]}"
+    lints = set(re.findall(r"^    \* (.*?):$", done.stderr, flags=re.MULTILINE))
+    assert lints - MEANT == set(), done.stderr[-3000:]
