@@ -103,7 +103,8 @@ METRICS: Final[dict[str, Metric]] = _registry(
     Metric(
         "achieved_rate",
         "requests/s",
-        "requests that ended well per second, over the same window as throughput",
+        "at a rate: of the requests of the window, those between the 10 % and the 90 % point of their ends / the time "
+        "between these two ends; in a burst or closed loop: requests that ended well / the window of throughput",
         "higher",
         label="completed requests per second",
     ),
@@ -164,7 +165,8 @@ METRICS: Final[dict[str, Metric]] = _registry(
     Metric(
         "energy_per_token_j",
         "J/token",
-        "NVML energy (trapezoid of power where the counter is missing) over the window / completion tokens",
+        "NVML energy of all GPUs (trapezoid of power where the counter is missing) over the window of throughput / "
+        "tokens that arrived within it",
         "lower",
         label="energy per output token",
     ),

@@ -1,5 +1,6 @@
 """Intervals: for a mean over replicates, for one further replicate, and for a percentile inside a cell."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ def percentile_interval(values: Sequence[float], share: float, level: float = LE
     return Interval(float(ordered[lower - 1]), float(ordered[upper - 1]), level)
 
 
+@functools.cache
 def _quantile(level: float, count: int) -> float:
     return float(stats.t.ppf(1 - (1 - level) / 2, count - 1))
 

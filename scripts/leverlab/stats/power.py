@@ -1,5 +1,6 @@
 """How small a change could have been seen."""
 
+import functools
 import math
 from typing import Final
 
@@ -28,7 +29,15 @@ def minimum_detectable(
     """
     if spread is None or pairs < 2:
         return None
-    freedom = pairs - 1
+    change = _noncentrality(pairs - 1, alpha, power) * spread / math.sqrt(pairs)
+    if comparison == "difference":
+        return change
+    return math.exp(change) if change < 10 else None
+
+
+@functools.cache
+def _noncentrality(freedom: int, alpha: float, power: float) -> float:
+    """Of a t statistic that passes its two-sided critical value at `alpha` with chance `power`."""
     critical = float(stats.t.ppf(1 - alpha / 2, freedom))
 
     # The noncentral t distribution as a normal one averaged over the chi-square of the spread: SciPy's own has gaps (NaN)
@@ -39,8 +48,4 @@ def minimum_detectable(
         found = stats.norm.sf(scales - noncentrality) + stats.norm.cdf(-scales - noncentrality)
         return float(np.dot(_WEIGHTS, found)) - power
 
-    noncentrality = optimize.brentq(missing_power, 0.0, 4 * critical + 10)
-    change = float(noncentrality) * spread / math.sqrt(pairs)
-    if comparison == "difference":
-        return change
-    return math.exp(change) if change < 10 else None
+    return float(optimize.brentq(missing_power, 0.0, 4 * critical + 10))

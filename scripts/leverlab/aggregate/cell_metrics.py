@@ -1,0 +1,142 @@
+"""The metrics of one cell, as leverlab.metrics defines them."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from leverlab.aggregate.energy import energy_j
+from leverlab.checks.base import Floats, numeric
+from leverlab.checks.window import Window, achieved_rate, offered_rate, steady_window
+from leverlab.load_point import LoadPoint
+from leverlab.metrics import METRICS
+from leverlab.stats.intervals import Interval, percentile_interval
+
+Key = tuple[str, str | None]
+"""A metric's name and its statistic; None for a metric that has one value a cell."""
+
+PERCENTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+INTERVAL_METRICS: Final = ("ttft_s", "ttft_service_s", "tpot_s", "e2e_s")
+"""Metrics of a request, whose percentiles get an interval inside the cell."""
+
+_SERVER_MEANS: Final = ("queue_time_s", "prefill_time_s", "decode_time_s")
+
+
+class MeasuredCell:
+    """The tables of one cell, ready to be computed with. `server_delta` as in cell.json, `gpu` as in gpu.parquet."""
+
+    def __init__(
+        self,
+        requests: pa.Table,
+        chunks: pa.Table,
+        load: LoadPoint,
+        server_delta: Mapping[str, float],
+        gpu: pa.Table | None,
+    ) -> None:
+        self._table = requests
+        self._well = np.array([status == "ok" for status in requests.column("status").to_pylist()], bool)
+        self._load = load
+        self._delta = server_delta
+        self._gpu = gpu
+        self._chunk_index, self._arrival_s = numeric(chunks, "index"), numeric(chunks, "arrival_s")
+        self._chunk_tokens = numeric(chunks, "tokens")
+        self.window: Window | None = steady_window(
+            self._column("scheduled_s"), self._column("sent_s"), self._column("last_token_s"), load
+        )
+
+    @property
+    def offered_rate(self) -> float | None:
+        """Requests per second that arrived in the window, as they were drawn; None in a burst or closed loop."""
+        return offered_rate(self.window, self._load) if self.window else None
+
+    def metrics(self, objectives: Mapping[str, float]) -> dict[Key, float | None]:
+        """Every metric of the registry with each of its statistics; None where the cell does not tell it.
+
+        Statistics are taken over the requests that ended well; percentiles by linear interpolation between order statistics
+        (Hyndman and Fan's type 7). `objectives` are the study's: `{ttft_p95: seconds}`.
+        """
+        found: dict[Key, float | None] = {}
+        for name, metric in METRICS.items():
+            if metric.statistics:
+                values = self._values(name)
+                found |= {(name, statistic): _statistic(values, statistic) for statistic in metric.statistics}
+        found |= self._rates(objectives)
+        found["error_ratio", None] = float(1 - self._well.mean()) if len(self._well) else None
+        for name in _SERVER_MEANS:
+            found[name, None] = self._quotient(f"{name}_sum", f"{name}_count")
+        found["cache_hit_ratio", None] = self._quotient("prefix_hit_tokens", "prefix_queried_tokens")
+        found["preemptions", None] = self._delta.get("preemptions")
+        found["energy_per_token_j", None] = self._energy_per_token_j()
+        return found
+
+    def intervals(self) -> dict[tuple[str, str], Interval | None]:
+        """For the percentiles of a request's latencies, the order-statistic interval inside this cell."""
+        return {
+            (name, statistic): percentile_interval(list(self._values(name)), share)
+            for name in INTERVAL_METRICS
+            for statistic, share in PERCENTILES.items()
+        }
+
+    def _column(self, name: str) -> Floats:
+        return numeric(self._table, name)
+
+    def _values(self, name: str) -> Floats:
+        """The values of a metric that has one a request, or a chunk, of the requests that ended well."""
+        if name == "chunk_gap_s":
+            return self._chunk_gaps_s()
+        values = self._column(name)[self._well]
+        return values[~np.isnan(values)]
+
+    def _chunk_gaps_s(self) -> Floats:
+        wanted = np.isin(self._chunk_index, self._column("index")[self._well])
+        index, arrival_s = self._chunk_index[wanted], self._arrival_s[wanted]
+        order = np.lexsort((arrival_s, index))
+        gaps_s: Floats = np.diff(arrival_s[order])
+        return gaps_s[np.diff(index[order]) == 0]
+
+    def _rates(self, objectives: Mapping[str, float]) -> dict[Key, float | None]:
+        names = ("throughput", "total_throughput", "achieved_rate", "goodput")
+        window = self.window
+        if window is None:
+            return {(name, None): None for name in names}
+        output = np.nan_to_num(self._column("completion_tokens"))
+        # The prompt of a request without any token may never have been processed.
+        prompts = np.where(np.isnan(self._column("first_token_s")), 0.0, np.nan_to_num(self._column("prompt_tokens")))
+        generated, processed = float(output[window.inside].sum()), float(prompts[window.inside].sum())
+        return {
+            ("throughput", None): generated / window.length_s,
+            ("total_throughput", None): (generated + processed) / window.length_s,
+            ("achieved_rate", None): achieved_rate(window, self._well, self._column("last_token_s"), self._load),
+            ("goodput", None): self._goodput(window, objectives),
+        }
+
+    def _goodput(self, window: Window, objectives: Mapping[str, float]) -> float | None:
+        if not objectives:
+            return None
+        good = window.inside & self._well
+        for objective, limit_s in objectives.items():
+            # A request of one chunk has no time per output token, and so none that is too long.
+            good &= ~(self._column(f"{objective.split('_')[0]}_s") > limit_s)
+        return float(good.sum()) / window.length_s
+
+    def _quotient(self, above: str, below: str) -> float | None:
+        over, under = self._delta.get(above), self._delta.get(below)
+        return over / under if over is not None and under else None
+
+    def _energy_per_token_j(self) -> float | None:
+        if self._gpu is None or not self._gpu.num_rows or self.window is None:
+            return None
+        inside = (self._arrival_s >= self.window.start_s) & (self._arrival_s < self.window.end_s)
+        if self._load.kind != "rate":
+            inside |= self._arrival_s == self.window.end_s
+        tokens = float(self._chunk_tokens[inside].sum())
+        used_j = energy_j(self._gpu, self.window.start_s, self.window.end_s)
+        return used_j / tokens if used_j is not None and tokens else None
+
+
+def _statistic(values: Floats, statistic: str) -> float | None:
+    if not len(values):
+        return None
+    return float(np.mean(values)) if statistic == "mean" else float(np.quantile(values, PERCENTILES[statistic]))
