@@ -16,7 +16,7 @@ from snakemake.exceptions import WorkflowError
 from leverlab.config import ConfigError, load
 from leverlab.layout import REQUESTS_FILE, Layout
 from leverlab.matrix.expand import expand as expand_matrix
-from leverlab.matrix.jobs import incomplete_jobs, walltime_s, write_specifications
+from leverlab.matrix.jobs import incomplete_jobs, pattern_of, walltime_s, write_specifications
 from leverlab.reproduce import recorded_server
 from leverlab.scheduler import wait_for_previous_jobs
 
@@ -48,7 +48,7 @@ INCOMPLETE = {job.hash for job in incomplete_jobs(MATRIX, LAYOUT)} if workflow.i
 wildcard_constraints:
     server=r"[a-z0-9._-]+",
     replicate=r"[rx][0-9]+(c[0-9]+)?",
-    job=("|".join(sorted(INCOMPLETE)) or "(?!)") if workflow.is_main_process else "[0-9a-f]+",
+    job=pattern_of(INCOMPLETE, set(JOBS) - INCOMPLETE) if workflow.is_main_process else "[0-9a-f]+",
     engine="|".join(map(re.escape, CONFIGURATION.engines)),
     model="|".join(map(re.escape, CONFIGURATION.models)),
     workload=r"[a-z0-9._-]+",

@@ -1,13 +1,15 @@
 """Jobs: which are still to be done, what they are told, how long they may take."""
 
+import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from leverlab.layout import REQUESTS_FILE
-from leverlab.matrix.jobs import incomplete_jobs, job_specification, walltime_s, write_specifications
+from leverlab.matrix.jobs import incomplete_jobs, job_specification, pattern_of, walltime_s, write_specifications
 from leverlab.matrix.progress import measured, overheads_s
 from leverlab.records import JobRecord, JobSpecification, read_json, write_json
 from tests.unit.repository import STUDY, Repository
@@ -185,3 +187,19 @@ def test_what_trials_took_besides_their_cells(repository: Repository) -> None:
     (folder / "4").mkdir()
     (folder / "4" / "trial.json").write_text("{")
     assert overheads_s(repository.layout, job, measured(repository.layout, job)) == [45.0]
+
+
+@pytest.mark.parametrize("share", [0, 1, 50, 99, 100])
+def test_a_pattern_tells_hashes_apart_and_stays_short(share: int) -> None:
+    hashes = [hashlib.sha256(str(number).encode()).hexdigest()[:10] for number in range(2000)]
+    wanted = {each for number, each in enumerate(hashes) if number % 100 < share}
+    pattern = pattern_of(wanted, set(hashes) - wanted)
+    assert {each for each in hashes if re.fullmatch(pattern, each)} == wanted
+    assert len(pattern) < 3 * len(hashes), "ten digits and a bar each would be 22,000 characters"
+
+
+def test_a_pattern_of_hashes_that_begin_alike() -> None:
+    pattern = pattern_of(["aaaa", "aaab", "bbbb"], ["aaac", "cccc"])
+    assert [bool(re.fullmatch(pattern, each)) for each in ("aaaa", "aaab", "bbbb", "aaac", "cccc")] == [True] * 3 + [
+        False
+    ] * 2

@@ -1,5 +1,6 @@
 """Jobs as they are handed over: which are still to be done, what each is told, and how long it may take."""
 
+import itertools
 import json
 import math
 import os
@@ -52,6 +53,29 @@ def incomplete_jobs(matrix: Matrix, layout: Layout) -> list[Job]:
             time_ns = recorded_at_ns(layout, job, found)
             os.utime(path, ns=(time_ns, time_ns))
     return incomplete
+
+
+def pattern_of(wanted: Iterable[str], others: Iterable[str]) -> str:
+    """A short regular expression that matches all of `wanted` and none of `others`: hashes of one length, no two equal.
+
+    Snakemake reads a wildcard's constraint again for every job, so listing thousands of hashes would take longer than
+    all the rest of a dry run. Hashes are told apart by their first digits instead; unknown ones may match.
+    """
+    chosen, left_out = sorted(wanted), sorted(others)
+    if not chosen:
+        return "(?!)"
+    return f"{_branches(chosen, left_out, 0)}[0-9a-f]*"
+
+
+def _branches(chosen: list[str], left_out: list[str], position: int) -> str:
+    if not left_out:
+        return ""
+    digits_by_rest: dict[str, str] = {}
+    for digit, group in itertools.groupby(chosen, key=lambda each: each[position]):
+        rest = _branches(list(group), [each for each in left_out if each[position] == digit], position + 1)
+        digits_by_rest[rest] = digits_by_rest.get(rest, "") + digit
+    parts = [f"[{digits}]{rest}" if len(digits) > 1 else digits + rest for rest, digits in digits_by_rest.items()]
+    return parts[0] if len(parts) == 1 else f"(?:{'|'.join(parts)})"
 
 
 def write_specifications(jobs: Iterable[Job], configuration: Configuration, layout: Layout) -> None:
