@@ -67,5 +67,8 @@ rule flags:
     params:
         # A new treatment is a new question.
         servers=lambda wildcards: sorted(s.id for s in MATRIX.servers.values() if s.engine == wildcards.engine),
+        studies=STUDIES,
+        settings=SETTINGS,
     shell:
-        "python scripts/check_flags.py --engine {wildcards.engine} --output {output} 2>&1 | tee {log}"
+        "python scripts/check_flags.py --engine {wildcards.engine} --study {params.studies} --settings {params.settings:q} "
+        "--output {output} 2>&1 | tee {log}"
