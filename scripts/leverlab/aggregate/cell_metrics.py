@@ -86,15 +86,16 @@ class MeasuredCell:
         """The values of a metric that has one a request, or a chunk, of the requests that ended well."""
         if name == "chunk_gap_s":
             return self._chunk_gaps_s()
-        values = self._column(name)[self._well]
-        return values[~np.isnan(values)]
+        values: Floats = self._column(name)[self._well]
+        known: Floats = values[~np.isnan(values)]
+        return known
 
     def _chunk_gaps_s(self) -> Floats:
         wanted = np.isin(self._chunk_index, self._column("index")[self._well])
         index, arrival_s = self._chunk_index[wanted], self._arrival_s[wanted]
         order = np.lexsort((arrival_s, index))
-        gaps_s: Floats = np.diff(arrival_s[order])
-        return gaps_s[np.diff(index[order]) == 0]
+        gaps_s: Floats = np.diff(arrival_s[order])[np.diff(index[order]) == 0]
+        return gaps_s
 
     def _rates(self, objectives: Mapping[str, float]) -> dict[Key, float | None]:
         names = ("throughput", "total_throughput", "achieved_rate", "goodput")

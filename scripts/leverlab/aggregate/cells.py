@@ -1,0 +1,119 @@
+"""Rows of cells.parquet and requests.parquet, from the cells of a study."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from leverlab.aggregate.cell_metrics import MeasuredCell
+from leverlab.aggregate.measured import StoredCell, stored_cell
+from leverlab.aggregate.schema import lever_column, metric_column
+from leverlab.checks import worst
+from leverlab.layout import Layout
+from leverlab.load.schema import REQUESTS
+from leverlab.matrix.cells import ReplicateKey
+from leverlab.matrix.expand import StudyCell, StudyMatrix
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRow:
+    """A row of cells.parquet, and the cell's requests where it was measured."""
+
+    row: Row
+    requests: pa.Table | None
+
+
+def study_rows(matrix: StudyMatrix, layout: Layout) -> Iterator[StudyRow]:
+    """Every cell of the study in every replicate, in the matrix' order; one cell in memory at a time."""
+    for entry in matrix.cells:
+        for replicate in matrix.replicates:
+            folder = layout.cell(entry.cell.server.id, str(replicate), entry.cell.phase.id)
+            stored = stored_cell(folder)
+            row = _factors(entry, replicate) | _outcome(entry, stored)
+            if stored.requests is not None:
+                row |= _numbers(entry, stored, matrix.study.objectives)
+            yield StudyRow(row, stored.requests)
+
+
+def with_factors(found: StudyRow, schema: pa.Schema) -> pa.Table:
+    """The cell's requests with the cell's factors beside them, in the columns of `schema`."""
+    assert found.requests is not None
+    count = found.requests.num_rows
+    columns = []
+    for field in schema:
+        if field.name not in REQUESTS.names:
+            columns.append(pa.repeat(pa.scalar(found.row[field.name], field.type), count))
+        elif field.name in found.requests.column_names:
+            columns.append(found.requests.column(field.name).cast(field.type))
+        else:
+            columns.append(pa.nulls(count, field.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _factors(entry: StudyCell, replicate: ReplicateKey) -> Row:
+    server, phase = entry.cell.server, entry.cell.phase
+    levers = {lever_column(lever): level for lever, level in entry.treatment.levels}
+    return {
+        "cell": entry.cell.id,
+        "server": server.id,
+        "phase": phase.id,
+        "replicate": str(replicate),
+        "engine": server.engine,
+        "model": server.model,
+        "gpu": server.gpu,
+        "gpu_count": server.gpu_count,
+        "treatment": entry.treatment.name,
+        **levers,
+        "load": str(phase.load),
+        "load_kind": phase.load.kind,
+        "load_value": phase.load.value,
+    }
+
+
+def _outcome(entry: StudyCell, stored: StoredCell) -> Row:
+    record, reason = stored.record, stored.reason
+    server, phase = entry.cell.server, entry.cell.phase
+    found = [check for check in stored.checks if check.severity != "ok"]
+    found.sort(key=lambda check: check.severity != "invalid")
+    specification: Mapping[str, Any] = {"server": server.identity, "phase": phase.identity}
+    if record is not None:
+        specification = record.specification
+    return {
+        "cache": phase.cache,
+        "workload": phase.workload.id,
+        "status": stored.status,
+        "reason_code": reason.code if reason else None,
+        "reason": reason.message if reason else None,
+        "checks": worst(stored.checks) if stored.status == "measured" else None,
+        "check_codes": ",".join(check.code for check in found),
+        "trial": record.trial if record else None,
+        "position": record.position if record else None,
+        "started_at": record.started_at if record else None,
+        "duration_s": record.duration_s if record else None,
+        "provenance": _json(record.provenance) if record else None,
+        "specification": _json(specification),
+    }
+
+
+def _numbers(entry: StudyCell, stored: StoredCell, objectives: Mapping[str, float]) -> Row:
+    assert stored.record is not None
+    cell = MeasuredCell(stored.requests, stored.chunks, entry.load, stored.record.server_delta, stored.gpu)
+    numbers: Row = {
+        "requests": stored.requests.num_rows if stored.requests is not None else None,
+        "window_s": cell.window.length_s if cell.window else None,
+        "offered_rate": cell.offered_rate,
+    }
+    for (metric, statistic), value in cell.metrics(objectives).items():
+        numbers[metric_column(metric, statistic)] = value
+    for (metric, statistic), interval in cell.intervals().items():
+        numbers[f"{metric}_{statistic}_low"] = interval.low if interval else None
+        numbers[f"{metric}_{statistic}_high"] = interval.high if interval else None
+    return numbers
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
