@@ -156,6 +156,7 @@ def common_words(one: str, other: str) -> int:
 def test_prompts_share_nothing(kind: str, model_folder: Path, tmp_path: Path) -> None:
     draw(identity_of(kind), 5, model_folder, tmp_path, None)
     requests, card = drawn(tmp_path)
+    assert card["groups"] == {}
     assert len({request["prompt"].split()[0] for request in requests}) == len(requests)
     assert set(card["expected_prefix_hit_ratio"].values()) == {0}
 

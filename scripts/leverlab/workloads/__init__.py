@@ -89,7 +89,8 @@ def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Pat
         for index, (request, time_ns) in enumerate(zip(requests, times_ns, strict=True))
     ]
     outputs = [request.output_tokens for request in requests]
-    card = make_card(identity, seed, prompts, outputs, [request.group for request in requests], times_ns)
+    sharing = [request.group for request in requests] if isinstance(workload, SharedPrefix) else []
+    card = make_card(identity, seed, prompts, outputs, sharing, times_ns)
     write_json(folder / CARD_FILE, card)
     write_bytes(folder / REQUESTS_FILE, "".join(f"{line}\n" for line in lines).encode())
 

@@ -68,17 +68,19 @@ def make_card(
     seed: int,
     prompts: Sequence[Sequence[int]],
     output_tokens: Sequence[int],
-    groups: Sequence[str | None],
+    sharing: Sequence[str | None],
     times_ns: Sequence[int],
 ) -> dict[str, Any]:
     """The card of a drawn workload; `prompts` are token ids, all sequences are in order of arrival.
+
+    `sharing` names the group with which each request shares a prefix; empty where prompts are not made to share one.
 
     `expected_prefix_hit_ratio` gives, for each block size, hit tokens / prompt tokens of an ideal prefix cache that is
     empty at the start (see `ideal_hits`). A shared prefix counts only as far as it fills whole blocks.
     """
     lengths = [len(prompt) for prompt in prompts]
     total = sum(lengths)
-    sizes = {group: groups.count(group) for group in sorted({group for group in groups if group is not None})}
+    sizes = {group: sharing.count(group) for group in sorted({group for group in sharing if group is not None})}
     return {
         "workload": dict(identity["workload"]),
         "tokenizer": identity["tokenizer"]["name"],
