@@ -1,0 +1,236 @@
+"""Each check: silent on a clean cell, and marking the fault it is for with its own code."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leverlab.checks import CHECKS, CellInputs, check_cell, read_checks, worst, write_checks
+from leverlab.checks.window import achieved_rate, offered_rate, steady_window
+from leverlab.load_point import LoadPoint
+from leverlab.records import CheckResult
+from tests.unit.measured_cells import chunks_table, request_row, requests_table, server_delta
+
+Rows = list[dict[str, Any]]
+
+REQUESTS = 120
+SPECIFICATION = {
+    "server": {"engine": {"kind": "truth", "versions": {"torch": "2.13.0+cpu"}}},
+    "phase": {"load": {"kind": "rate", "value": 8}, "cache": "cold"},
+}
+CLIENT = {"ttft_error_s": 0.0002, "clock_jumped": False, "clock_jump_s": 0.0, "run_queue_wait_share": 0.001}
+
+
+def rows(count: int = REQUESTS) -> Rows:
+    return [request_row(index, index * 0.125) for index in range(count)]
+
+
+def clean(made: Rows | None = None, **changes: Any) -> CellInputs:
+    """A cell in which nothing is wrong, but for what `made` and `changes` say."""
+    made = rows() if made is None else made
+    values: dict[str, Any] = {
+        "specification": SPECIFICATION,
+        "requests": requests_table(made),
+        "chunks": chunks_table(made),
+        "workload_requests": REQUESTS,
+        "workload_card": {"expected_prefix_hit_ratio": {"1": 0.5, "16": 0.45}},
+        "server_delta": server_delta(made),
+        "instrument": CLIENT,
+        "cache": {"asked": "cold", "verified": True},
+        "installed_versions": {"torch": "2.13.0+cpu"},
+        "client_cores": [1],
+        "engine_cores": [0],
+        "warmup_steady": True,
+    }
+    return CellInputs(**values | changes)
+
+
+def found(inputs: CellInputs) -> dict[str, str]:
+    """Code → severity, of the checks that did not pass."""
+    return {result.code: result.severity for result in check_cell(inputs) if result.severity != "ok"}
+
+
+def changed(place: int, **changes: Any) -> Rows:
+    made = rows()
+    made[place] |= changes
+    return made
+
+
+def failed(status: str, count: int = 1, **changes: Any) -> Rows:
+    """The first `count` requests end with `status` instead of an answer."""
+    made = rows()
+    nothing = dict.fromkeys(
+        ("first_token_s", "last_token_s", "ttft_s", "ttft_service_s", "tpot_s", "e2e_s", "first_chunk_tokens")
+    )
+    for row in made[:count]:
+        row |= nothing | {"status": status, "completion_tokens": 0, "chunks": 0, "error": "why"} | changes
+    return made
+
+
+def slow_server(capacity: float) -> Rows:
+    """Requests arrive at 8/s and are finished, one after another, at `capacity` a second."""
+    made = []
+    for index in range(REQUESTS):
+        waits_s = max(0.0, index / capacity - index * 0.125)
+        made.append(request_row(index, index * 0.125, 0.1 + waits_s))
+    return made
+
+
+def test_nothing_is_marked_in_a_clean_cell() -> None:
+    results = check_cell(clean())
+    assert found(clean()) == {}
+    assert worst(results) == "ok"
+    assert {result.code for result in results} == {check.code for check in CHECKS} - {"few_cache_hits"}
+    assert all(result.saw and result.expected for result in results)
+
+
+FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
+    ("requests_missing", "invalid", lambda: clean(rows()[1:])),
+    ("requests_missing", "invalid", lambda: clean(changed(1, index=0))),
+    ("no_request_ended_well", "invalid", lambda: clean(failed("http_error", REQUESTS, http_status=500))),
+    ("connection_errors", "caution", lambda: clean(failed("connection_error"))),
+    ("connection_errors", "invalid", lambda: clean(failed("connection_error", 2))),
+    ("http_errors", "invalid", lambda: clean(failed("http_error", 5, http_status=503))),
+    ("streams_cut", "invalid", lambda: clean(failed("cut", 3))),
+    ("requests_timed_out", "invalid", lambda: clean(failed("timeout", 3))),
+    ("malformed_answers", "invalid", lambda: clean(failed("malformed", 3))),
+    ("few_samples", "caution", lambda: clean(rows(99), workload_requests=99)),
+    ("tokens_not_as_asked", "invalid", lambda: clean(changed(3, requested_output_tokens=6))),
+    ("tokens_assumed", "caution", lambda: clean(changed(3, token_source="chunks"))),
+    ("chunks_disagree", "invalid", lambda: clean(changed(3, chunks=4))),
+    ("generated_tokens_disagree", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"generation_tokens": 1.0})),
+    ("prompt_tokens_disagree", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"prompt_tokens": 12001.0})),
+    ("foreign_requests", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"requests_finished": 121.0})),
+    ("counters_reset", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"preemptions": -1.0})),
+    ("client_error", "caution", lambda: clean(instrument=CLIENT | {"ttft_error_s": 0.006})),
+    ("client_error", "invalid", lambda: clean(instrument=CLIENT | {"ttft_error_s": 0.026})),
+    ("client_error", "caution", lambda: clean(instrument={})),
+    ("send_late", "caution", lambda: clean([row | {"send_lag_s": 0.006} for row in rows()])),
+    ("clock_jumped", "caution", lambda: clean(instrument=CLIENT | {"clock_jumped": True, "clock_jump_s": 1.0})),
+    ("shared_core", "caution", lambda: clean(engine_cores=[0, 1])),
+    ("shared_core", "caution", lambda: clean(instrument=CLIENT | {"run_queue_wait_share": 0.06})),
+    ("timestamps_out_of_order", "invalid", lambda: clean(changed(3, sent_s=1.0))),
+    ("latency_arithmetic", "invalid", lambda: clean(changed(3, e2e_s=0.2))),
+    ("server_ttft_disagrees", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"ttft_s_sum": 12.6})),
+    ("server_ttft_disagrees", "caution", lambda: clean(server_delta=server_delta(rows()) | {"ttft_s_sum": 9.0})),
+    ("saturated", "caution", lambda: clean(slow_server(capacity=6))),
+    ("cache_state_wrong", "invalid", lambda: clean(cache={"asked": "cold", "verified": False})),
+    ("cache_state_wrong", "caution", lambda: clean(cache={"asked": "cold", "verified": None})),
+    ("foreign_cache_hits", "invalid", lambda: clean([row | {"cached_tokens": 16} for row in rows()])),
+    ("foreign_cache_hits", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"prefix_hit_tokens": 6360.0})),
+    ("few_cache_hits", "caution", lambda: clean(server_delta=server_delta(rows()) | {"prefix_hit_tokens": 2000.0})),
+    ("setting_not_taken", "invalid", lambda: clean(differences=[{"key": "a", "intended": 1, "effective": 2, "expected": False}])),
+    ("versions_differ", "invalid", lambda: clean(installed_versions={"torch": "2.12.0"})),
+    ("versions_differ", "caution", lambda: clean(installed_versions={})),
+    ("not_warmed_up", "caution", lambda: clean(warmup_steady=False)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "severity", "make"), FAULTS)
+def test_a_fault_is_marked_with_its_code(code: str, severity: str, make: Callable[[], CellInputs]) -> None:
+    inputs = make()
+    assert found(inputs).get(code) == severity, found(inputs)
+    (result,) = [result for result in check_cell(inputs) if result.code == code]
+    assert result.remedy, "whoever meets it must learn what to do"
+
+
+def test_every_check_has_a_fault() -> None:
+    assert {code for code, _, _ in FAULTS} == {check.code for check in CHECKS}
+    assert len({check.code for check in CHECKS}) == len(CHECKS)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: clean(instrument=CLIENT | {"ttft_error_s": 0.0049}),
+        lambda: clean(slow_server(capacity=7.6)),
+        lambda: clean(server_delta=server_delta(rows()) | {"prefix_hit_tokens": 6200.0}),
+        lambda: clean(server_delta=server_delta(rows()) | {"ttft_s_sum": 11.0}),
+        lambda: clean(differences=[{"key": "a", "intended": 1, "effective": 2, "expected": True}]),
+        lambda: clean(cache={"asked": "cold", "verified": True}, engine_cores=[], client_cores=[]),
+    ],
+)
+def test_just_below_its_threshold_a_fault_is_not_marked(make: Callable[[], CellInputs]) -> None:
+    assert found(make()) == {}
+
+
+def test_failed_requests_do_not_let_the_counts_disagree() -> None:
+    """Of a stream that broke off the server may have counted any part."""
+    made = failed("cut")
+    codes = found(
+        clean(made, server_delta=server_delta(made) | {"generation_tokens": 599.0, "requests_finished": 120.0})
+    )
+    assert set(codes) == {"streams_cut"}
+
+
+def test_saturation_never_makes_a_cell_invalid() -> None:
+    assert worst(check_cell(clean(slow_server(capacity=1)))) == "caution"
+
+
+def test_a_burst_cannot_be_saturated() -> None:
+    burst = {**SPECIFICATION, "phase": {"load": {"kind": "burst"}, "cache": "cold"}}
+    made = [request_row(index, 0.0, 0.1 * (index + 1)) for index in range(REQUESTS)]
+    results = check_cell(replace(clean(made), specification=burst))
+    assert "saturated" not in {result.code for result in results}
+
+
+def test_a_server_without_counters_is_a_caution_not_a_pass() -> None:
+    assert set(found(clean(server_delta={}))) == {
+        "counters_reset",
+        "generated_tokens_disagree",
+        "prompt_tokens_disagree",
+    }
+
+
+def test_multi_token_chunks_add_up() -> None:
+    made = [request_row(0, 0.0, completion_tokens=9, requested_output_tokens=9, first_chunk_tokens=5, tpot_s=0.02)]
+    assert "latency_arithmetic" not in found(clean(made))
+
+
+def test_checks_file_round_trip(tmp_path: Path) -> None:
+    results = check_cell(clean(rows(99), workload_requests=99))
+    write_checks(tmp_path / "checks.json", "a-cell", results)
+    record = read_checks(tmp_path / "checks.json")
+    assert (record.cell, record.worst, record.checks) == ("a-cell", "caution", results)
+
+
+def test_worst_is_by_severity() -> None:
+    def result(severity: Any) -> CheckResult:
+        return CheckResult(code="x", severity=severity, saw="", expected="")
+
+    assert worst([]) == "ok"
+    assert worst([result("ok"), result("invalid"), result("caution")]) == "invalid"
+    assert worst([result("caution"), result("ok")]) == "caution"
+
+
+def test_window_of_twenty_arrivals() -> None:
+    """Arrivals at 0, 1, … 19 s: the window opens with request 2 and ends at the last arrival, which it leaves out."""
+    arrivals = np.arange(20.0)
+    window = steady_window(arrivals, arrivals, arrivals + 0.5, LoadPoint("rate", 1))
+    assert window is not None
+    assert list(np.flatnonzero(window.inside)) == list(range(2, 19))
+    assert (window.start_s, window.end_s, window.length_s) == (2.0, 19.0, 17.0)
+    assert offered_rate(window, LoadPoint("rate", 1)) == 1.0
+    everything = np.ones(20, bool)
+    # 17 ends at 2.5 … 18.5: the 10 % and 90 % points are the second and the last but one, 14 ends in 14 s.
+    assert achieved_rate(window, everything, arrivals + 0.5, LoadPoint("rate", 1)) == 1.0
+    assert achieved_rate(window, everything, 2 * arrivals, LoadPoint("rate", 1)) == 0.5
+
+
+def test_window_of_a_burst_is_from_the_first_send_to_the_last_token() -> None:
+    sent, last = np.array([0.1, 0.2, 0.3]), np.array([1.0, 4.1, 2.0])
+    window = steady_window(np.zeros(3), sent, last, LoadPoint("burst"))
+    assert window is not None
+    assert window.inside.all() and window.length_s == pytest.approx(4.0)
+    assert offered_rate(window, LoadPoint("burst")) is None
+    assert achieved_rate(window, np.array([True, False, True]), last, LoadPoint("burst")) == pytest.approx(0.5)
+
+
+def test_no_window_without_length() -> None:
+    nothing = np.full(3, np.nan)
+    assert steady_window(np.zeros(1), np.zeros(1), np.ones(1), LoadPoint("rate", 1)) is None
+    assert steady_window(np.zeros(3), np.zeros(3), np.ones(3), LoadPoint("rate", 1)) is None
+    assert steady_window(np.zeros(3), np.zeros(3), nothing, LoadPoint("burst")) is None
