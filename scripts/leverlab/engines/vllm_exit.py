@@ -33,6 +33,7 @@ _OUT_OF_MEMORY: Final = (
     "larger than the maximum number of tokens that can be stored in kv cache",
     "larger than the available kv cache",
     "less than desired gpu memory utilization",
+    "is less than requested memory",
     "not enough memory",
     "cannot allocate memory",
     "can't allocate memory",
@@ -97,7 +98,8 @@ def _message(lines: Sequence[str], number: int) -> str:
     if "validation error" not in lines[number]:
         return lines[number]
     below = [line.strip() for line in lines[number + 1 : number + 4] if line.strip() and "For further" not in line]
-    return " ".join([lines[number], *below])
+    # What was passed in follows in brackets, cut in the middle, and says nothing.
+    return " ".join([lines[number], *below]).partition(" [type=")[0]
 
 
 def _around(lines: Sequence[str], number: int) -> list[str]:

@@ -1,0 +1,128 @@
+"""Which of a matrix's treatments their engine accepts: asked once for each environment and treatment, and remembered."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from leverlab.config import Configuration
+from leverlab.engines import engine_for
+from leverlab.engines.base import Settings
+from leverlab.environments import ENVIRONMENTS, command_prefix
+from leverlab.identity import content_hash
+from leverlab.layout import Layout
+from leverlab.matrix.expand import Matrix
+from leverlab.matrix.servers import Server
+from leverlab.matrix.treatments import Treatment
+from leverlab.records import Reason, read_json, write_json
+
+READY_FILE: Final = "ready.json"
+
+_NAMED: Final = re.compile(r"--(?:no-)?([\w.-]+)|(?<![\w-])([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A server that its engine refuses: `where` says which file and key asked for what is refused."""
+
+    server: str
+    study: str
+    treatment: str
+    where: str
+    reason: Reason
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason.message} ({self.study}: {self.treatment})"
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What an engine says of its servers. `reachable` is False where its environment is not on this machine."""
+
+    engine: str
+    reachable: bool
+    servers: int
+    asked: int
+    refusals: tuple[Refusal, ...]
+
+
+def check_engine(name: str, matrix: Matrix, layout: Layout) -> Acceptance:
+    """Put the flags of every server of the engine `name` to its own argument parser.
+
+    Answers are kept beside the output, under the environment's content and the flags, so that a treatment is asked about
+    once. Raises EngineUnreachableError where an environment that should be there does not run.
+    """
+    configuration = matrix.configuration
+    engine = configuration.engines[name]
+    places = _places(name, matrix)
+    ready = _ready(name, layout)
+    if ready.get("reachable") is False:
+        return Acceptance(name, False, len(places), 0, ())
+    remembered = _remembered(name, layout)
+    keys = {server.id: _key(engine.kind, ready, server) for server, _, _ in places}
+    missing = [server for server, _, _ in places if keys[server.id] not in remembered]
+    if missing:
+        settings = [Settings(server.identity["flags"], server.identity["environment"]) for server in missing]
+        answers = engine_for(engine.kind).check_flags(command_prefix(name, engine), settings)
+        for server, answer in zip(missing, answers, strict=True):
+            remembered[keys[server.id]] = None if answer is None else answer.model_dump(mode="json")
+        write_json(_memory(name, layout), {"answers": remembered})
+    refusals = []
+    for server, study, treatment in places:
+        answer = remembered[keys[server.id]]
+        if answer is not None:
+            reason = Reason(**answer)
+            where = _where(configuration, server, treatment, reason)
+            refusals.append(Refusal(server.id, study, treatment.name, where, reason))
+    return Acceptance(name, True, len(places), len(missing), tuple(refusals))
+
+
+def _places(name: str, matrix: Matrix) -> Sequence[tuple[Server, str, Treatment]]:
+    """Each server of the engine once, with the study and treatment that first asks for it."""
+    places: dict[str, tuple[Server, str, Treatment]] = {}
+    for study in matrix.studies:
+        for entry in study.cells:
+            server = entry.cell.server
+            if server.engine == name:
+                places.setdefault(server.id, (server, study.name, entry.treatment))
+    return list(places.values())
+
+
+def _ready(name: str, layout: Layout) -> dict[str, Any]:
+    path = layout.root / ENVIRONMENTS / name / READY_FILE
+    return read_json(path) if path.is_file() else {}
+
+
+def _key(kind: str, ready: dict[str, Any], server: Server) -> str:
+    identity = server.identity
+    return content_hash([kind, ready, identity["flags"], identity["environment"]], 16)
+
+
+def _memory(name: str, layout: Layout) -> Path:
+    return layout.results / "flags" / f"{name}.answers.json"
+
+
+def _remembered(name: str, layout: Layout) -> dict[str, Any]:
+    try:
+        return dict(read_json(_memory(name, layout))["answers"])
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def _where(configuration: Configuration, server: Server, treatment: Treatment, reason: Reason) -> str:
+    """The file and key of the flag or variable that the reason names first: a lever's, the model's, or the engine's."""
+    kind = configuration.engines[server.engine].kind
+    for dashed, variable in _NAMED.findall(reason.message):
+        wanted = dashed or variable
+        for lever, level in treatment.levels:
+            effect = configuration.levers[lever].effect(level, kind)
+            if effect is not None and wanted in {**effect.flags, **effect.environment}:
+                return f"config/levers.yaml: {lever}={level}: {wanted}"
+        if wanted in configuration.models[server.model].flags.get(kind, {}):
+            return f"config/models.yaml: {server.model}.flags.{kind}.{wanted}"
+        engine = configuration.engines[server.engine]
+        for part, settings in (("flags", engine.flags), ("environment", engine.environment)):
+            if wanted in settings:
+                return f"config/engines.yaml: {server.engine}.{part}.{wanted}"
+    return f"config/engines.yaml: {server.engine}"
