@@ -58,6 +58,7 @@ def test_a_result_becomes_the_same_tables():
     assert (refused["status"], refused["error"], refused["ttft_s"]) == ("http_error", "Too Many Requests", None)
     assert (cut["status"], cut["error"]) == ("cut", "aiohttp.ClientPayloadError: not completed")
     assert replayed.chunks["arrival_s"].to_pylist()[:4] == pytest.approx([0.051, 0.061, 0.081, 0.111])
+    assert replayed.origin_ns == 100_000_000_000
     assert replayed.summary == {"completed": 2, "duration": 3.0, "mean_ttft_ms": 51.0}
 
 

@@ -32,10 +32,14 @@ _UNREACHABLE: Final = ("ClientConnectorError", "Cannot connect to host", "Connec
 
 @dataclass(frozen=True, slots=True)
 class BenchReplay:
-    """The tables of a run, and what the client said of itself: its saved result without the lists of one entry a request."""
+    """The tables of a run, and what the client said of itself: its saved result without the lists of one entry a request.
+
+    `origin_ns` is the phase's t = 0 on CLOCK_MONOTONIC, which is what Python's `perf_counter` reads on Linux.
+    """
 
     requests: pa.Table
     chunks: pa.Table
+    origin_ns: int
     summary: Mapping[str, Any]
 
 
@@ -165,6 +169,7 @@ def from_result(
     return BenchReplay(
         requests=pa.Table.from_pylist(rows, schema=REQUESTS),
         chunks=pa.Table.from_pylist(chunks, schema=CHUNKS),
+        origin_ns=round(origin_s * 1e9),
         summary={key: value for key, value in result.items() if key not in lists},
     )
 

@@ -43,8 +43,8 @@ class Client:
         "headers",
         "method",
         "outgoing",
-        "received_ns",
         "path",
+        "received_ns",
         "send",
         "socket",
     )
