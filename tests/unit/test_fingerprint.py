@@ -1,0 +1,71 @@
+"""The fingerprint: what is there is said, what cannot be seen is unknown, and nothing that fails fails the trial."""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leverlab.records import JobSpecification
+from leverlab.trial import fingerprint as module
+from leverlab.trial.fingerprint import UNKNOWN, fingerprint
+
+
+def job(**changed: object) -> JobSpecification:
+    values = {
+        "server": "s", "identity": {}, "replicate": "r1", "job": "j", "cells": [], "engine": "truth", "engine_kind": "truth",
+        "device": "cpu", "gpu_count": 0, "command_prefix": [sys.executable], "identity_packages": ["pydantic"],
+        "model_folder": "m", "start_timeout_s": 1, "order_seed": 1,
+    }  # fmt: skip
+    return JobSpecification(**{**values, **changed})
+
+
+def test_it_says_where_and_with_what() -> None:
+    found = fingerprint(job())
+    assert found["node"]["hostname"] == socket.gethostname()
+    assert found["cpu"]["allowed"] == sorted(os.sched_getaffinity(0))
+    assert found["versions"].keys() == {"python", "pydantic"}
+    assert found["versions"]["python"] == platform.python_version()
+    assert found["gpu"] == {}
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_commit_and_whether_it_is_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=n", "-c", "user.email=e@x", *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "--quiet")
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "--quiet", "--message", "one")
+    monkeypatch.chdir(tmp_path)
+    assert fingerprint(job())["git"] == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    (tmp_path / "file").write_text("two")
+    assert fingerprint(job())["git"]["dirty"] is True
+
+
+def test_what_cannot_be_seen_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: 1 / 0)
+    found = fingerprint(job(device="cuda", command_prefix=["/nowhere/python"]), ["GPU-that-is-not-here"])
+    assert (found["git"], found["memory"], found["versions"]) == (UNKNOWN, UNKNOWN, UNKNOWN)
+    assert found["gpu"] == UNKNOWN
+
+
+def test_an_image_is_known_by_its_digest() -> None:
+    prefix = ["env", "IMAGE=registry/vllm@sha256:abc", sys.executable]
+    assert fingerprint(job(command_prefix=prefix))["versions"]["image"] == "sha256:abc"
+
+
+def test_slurms_names_are_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert fingerprint(job())["slurm"] == {}
+    for name, value in (("SLURM_JOB_ID", "17"), ("SLURM_JOB_GPUS", "2,3"), ("CUDA_VISIBLE_DEVICES", "0,1")):
+        monkeypatch.setenv(name, value)
+    slurm = fingerprint(job())["slurm"]
+    assert (slurm["id"], slurm["gpus"], slurm["visible_devices"]) == ("17", [2, 3], "0,1")
