@@ -14,9 +14,11 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from leverlab.config import ConfigError, load
+from leverlab.identity import content_hash
 from leverlab.layout import REQUESTS_FILE, Layout
 from leverlab.matrix.expand import expand as expand_matrix
 from leverlab.matrix.jobs import incomplete_jobs, pattern_of, walltime_s, write_specifications
+from leverlab.matrix.servers import model_identity
 from leverlab.reproduce import recorded_server
 from leverlab.scheduler import wait_for_previous_jobs
 

@@ -34,6 +34,8 @@ rule model:
     log:
         "results/logs/model/{model}.log",
     params:
+        # Another source is another model, and old files must not serve under its name.
+        source=lambda wildcards: content_hash(model_identity(wildcards.model, CONFIGURATION.models[wildcards.model])),
         settings=SETTINGS,
     shell:
         "python scripts/prepare_model.py --model {wildcards.model} --settings {params.settings:q} "
