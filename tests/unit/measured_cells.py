@@ -37,7 +37,7 @@ def requests_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
 def chunks_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     """The chunks of `rows`, one token each."""
     chunks = [
-        {"index": row["index"], "arrival_s": row["first_token_s"] + number * row["tpot_s"], "tokens": 1}
+        {"index": row["index"], "arrival_s": row["first_token_s"] + number * (row["tpot_s"] or 0.0), "tokens": 1}
         for row in rows
         if row["status"] == "ok"
         for number in range(row["chunks"])
