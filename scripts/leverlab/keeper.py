@@ -237,13 +237,10 @@ def main() -> None:
     os.set_blocking(asked, False)
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write)
-    # Noted by the pipe alone, as the death of a child is.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    # A terminal's Ctrl-C and hang-up are the runner's affair: it closes the pipe in its own time.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # Noted by the pipe alone. A terminal's Ctrl-C and hang-up are the runner's affair: it closes its pipe in its own time.
+    # They are handled and not ignored, because a server would inherit that they are ignored.
+    for noted in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(noted, lambda *_: None)
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     order = Order(**json.loads(sys.stdin.buffer.readline()))
     try:
