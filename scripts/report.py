@@ -25,7 +25,7 @@ def main() -> int:
     layout = Layout(arguments.root)
     try:
         # Any study stands for the setting that every run must have: the report is of the one that is named.
-        configuration = load(arguments.root, {"study": arguments.study or "all", **arguments.settings})
+        configuration = load(arguments.root, {**arguments.settings, "study": arguments.study or "all"})
         if arguments.index:
             target, page = layout.reports / "index.html", render_index(configuration, layout)
         else:

@@ -99,7 +99,7 @@ def test_no_difference_says_what_would_have_been_seen() -> None:
     sentence = verdict_sentence(effect, TELLING)
     assert "no difference found" in sentence
     assert "a ratio of 1.02 (95 % interval 0.95 to 1.10)" in sentence
-    assert "A change of 9 % or more would have been seen." in sentence
+    assert "A change of 9 % or more would have been seen in four of five such studies." in sentence
 
 
 def test_a_difference_that_the_correction_takes_away_is_told() -> None:

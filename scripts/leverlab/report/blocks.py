@@ -1,6 +1,6 @@
 """Figures with their legends and captions: curves, heatmaps, side by side, timeline."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,8 +35,9 @@ MAPPED: Final = (("ttft_s", "p50"), ("ttft_s", "p95"), ("tpot_s", "p50"), ("e2e_
 _ONE_LOAD: Final = (
     "There are fewer than two load points with values, so that no curve can be drawn; the tables hold the numbers."
 )
-CONTEXTS_LIMIT: Final = 8
-"""Engine × model × GPU combinations that get curves of their own; the tables hold all."""
+CURVES_LIMIT: Final = 900_000
+HEATMAPS_LIMIT: Final = 250_000
+"""Characters of drawings after which no further engine × model × GPU is drawn: a page stays below 3 MB, and the tables hold all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,62 +49,80 @@ class Part:
     table: Table | None = None
 
 
-def curves(data: StudyData) -> list[Part]:
-    """Latency, saturation and throughput against per-user speed, a set of figures a context."""
-    parts = []
-    for place, context in enumerate(data.contexts[:CONTEXTS_LIMIT]):
-        cells = data.of_context(context)
-        for number, names in enumerate(data.series_sets(set(cells["treatment"]))):
-            series = [Series(name, data.label(name), position) for position, name in enumerate(names)]
-            where = f": {context_phrase(*context)}" if len(data.contexts) > 1 else ""
-            key = f"c{place}-{number}"
-            legend = _legend(series)
-            panels = [
-                latency_panel(cells, series, metric, statistic, f"{key}-{metric}-{statistic}")
-                for metric, statistic in LATENCIES
-            ]
-            parts.append(Part(f"Latency over the load{where}", FigureBlock(
-                _there(panels),
-                "where waiting begins to grow as the load does, and for whom: the median user, one in twenty, one in a hundred. "
-                "Lines join the means of the replicates, small marks are the replicates; the burst stands apart, since it is no rate.",
-                "what happens between the load points, and how sure a percentile is: with fewer than 100 requests the 99th is the slowest one.",
-                _ONE_LOAD, legend,
-            )))  # fmt: skip
-            parts.append(Part(f"Saturation{where}", FigureBlock(
-                _there([offered_achieved(cells, series, f"{key}-rate")]),
-                "at which rate the server no longer keeps up. Below the dotted line requests pile up for as long as the load lasts.",
-                "how long the server could have gone on: a short phase ends before the queue shows its full length.",
-                _rates_sentence(cells, series), legend, "single",
-            )))  # fmt: skip
-            parts.append(Part(f"Throughput against per-user speed{where}", FigureBlock(
-                _there([pareto(cells, series, f"{key}-pareto")]),
-                "what each user pays for serving more of them. A curve further up and to the right is better at every trade; numbers are rates in requests/s.",
-                "how long a user waits for the first token, which is in neither axis.",
-                _ONE_LOAD, legend, "single",
-            )))  # fmt: skip
-    return parts
+def curves(data: StudyData) -> tuple[list[Part], str]:
+    """Latency, saturation and throughput against per-user speed, a set of figures a context; and what is left out."""
+    return _within(CURVES_LIMIT, data, (_curves_of(data, place) for place in range(len(data.contexts))))
 
 
-def heatmaps(data: StudyData) -> list[Part]:
-    """Treatment × load point for the main metrics, a set a context."""
-    labels = {name: data.label(name) for name, treatment in data.treatments.items() if not treatment.is_baseline}
+def heatmaps(data: StudyData) -> tuple[list[Part], str]:
+    """Treatment × load point for the main metrics, a set a context; and what is left out."""
+    return _within(HEATMAPS_LIMIT, data, (_heatmap_of(data, place) for place in range(len(data.contexts))))
+
+
+def _within(limit: int, data: StudyData, sets: Iterator[list[Part]]) -> tuple[list[Part], str]:
+    """The parts of as many contexts as `limit` characters hold, at least one; a sentence where that is not all."""
+    parts: list[Part] = []
+    for shown, own in enumerate(sets, start=1):
+        parts += own
+        if sum(len(panel) for part in parts for panel in part.figure.panels) > limit and shown < len(data.contexts):
+            return (
+                parts,
+                f"Drawn for the first {shown} of {len(data.contexts)} combinations of engine, model and GPU; the study's tables hold all.",
+            )
+    return parts, ""
+
+
+def _curves_of(data: StudyData, place: int) -> list[Part]:
+    context = data.contexts[place]
+    cells = data.of_context(context)
+    where = f": {context_phrase(*context)}" if len(data.contexts) > 1 else ""
     parts = []
-    for place, context in enumerate(data.contexts[:CONTEXTS_LIMIT]):
-        own = [effect for effect in data.effects if effect.context == context]
+    for number, (about, names) in enumerate(data.series_sets(set(cells["treatment"]))):
+        series = [Series(name, data.label(name), position) for position, name in enumerate(names)]
+        title, key, legend = f"{where}{about}", f"c{place}-{number}", _legend(series)
         panels = [
-            effect_heatmap(own, metric, statistic, labels, f"h{place}-{metric}-{statistic}")
-            for metric, statistic in MAPPED
+            latency_panel(cells, series, metric, statistic, f"{key}-{metric}-{statistic}")
+            for metric, statistic in LATENCIES
         ]
-        block = FigureBlock(
+        parts.append(Part(f"Latency over the load{title}", FigureBlock(
             _there(panels),
-            "where in the load a lever acts, and what it costs elsewhere. Each field holds the ratio of treatment to baseline; its shade, from orange "
-            "(worse) to blue (better), grows with the logarithm of the ratio. A field says unclear where its verdict is neither better nor worse.",
-            "how sure a single field is: apart from the primary metrics these are exploratory, and among many fields some stand out by chance.",
-            "No ratio could be computed: no treatment and baseline were measured in the same replicate.",
-        )
-        if own:
-            parts.append(Part(context_phrase(*context) if len(data.contexts) > 1 else "", block))
+            "where waiting begins to grow as the load does, and for whom: the median user, one in twenty, one in a hundred. "
+            "Lines join the means of the replicates, small marks are the replicates; the burst stands apart, since it is no rate.",
+            "what happens between the load points, and how sure a percentile is: with fewer than 100 requests the 99th is the slowest one.",
+            _ONE_LOAD, legend,
+        )))  # fmt: skip
+        parts.append(Part(f"Saturation{title}", FigureBlock(
+            _there([offered_achieved(cells, series, f"{key}-rate")]),
+            "at which rate the server no longer keeps up. Below the dotted line requests pile up for as long as the load lasts.",
+            "how long the server could have gone on: a short phase ends before the queue shows its full length.",
+            _rates_sentence(cells, series), legend, "single",
+        )))  # fmt: skip
+        parts.append(Part(f"Throughput against per-user speed{title}", FigureBlock(
+            _there([pareto(cells, series, f"{key}-pareto")]),
+            "what each user pays for serving more of them. A curve further up and to the right is better at every trade; numbers are rates in requests/s.",
+            "how long a user waits for the first token, which is in neither axis.",
+            _ONE_LOAD, legend, "single",
+        )))  # fmt: skip
     return parts
+
+
+def _heatmap_of(data: StudyData, place: int) -> list[Part]:
+    context = data.contexts[place]
+    labels = {name: data.label(name) for name, treatment in data.treatments.items() if not treatment.is_baseline}
+    own = [effect for effect in data.effects if effect.context == context]
+    if not own:
+        return []
+    panels = [
+        effect_heatmap(own, metric, statistic, labels, f"h{place}-{metric}-{statistic}") for metric, statistic in MAPPED
+    ]
+    block = FigureBlock(
+        _there(panels),
+        "where in the load a lever acts, and what it costs elsewhere. Each field holds the ratio of treatment to baseline; its shade, from orange "
+        "(worse) to blue (better), grows with the logarithm of the ratio. A field says unclear where its verdict is neither better nor worse.",
+        "how sure a single field is: apart from the primary metrics these are exploratory, and among many fields some stand out by chance.",
+        "No ratio could be computed: no treatment and baseline were measured in the same replicate.",
+    )
+    return [Part(context_phrase(*context) if len(data.contexts) > 1 else "", block)]
 
 
 def side_by_side_parts(data: StudyData) -> list[Part]:

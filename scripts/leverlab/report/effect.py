@@ -40,7 +40,7 @@ class Effect:
     verdict: str
     reason: str
     minimum_detectable: float | None
-    """The smallest change that the interval would have told from none: a factor above 1 for a ratio, else a difference."""
+    """As `leverlab.stats.power.minimum_detectable` gives it: a factor above 1 for a ratio, else a difference."""
     adjusted_p: float | None
 
     @property

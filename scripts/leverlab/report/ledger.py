@@ -14,7 +14,7 @@ from leverlab.report.source import CONTEXT, StudyData, in_context, rows_of
 from leverlab.report.view import Cell, Column, Group, Link, Mark, Row, Table, severity_mark, status_mark
 from leverlab.trial.cell_files import read_cell
 
-CELLS_LIMIT: Final = 400
+CELLS_LIMIT: Final = 300
 """Rows of the cell table, troubled cells first: a page stays below 3 MB for a study of 10,000 cells."""
 
 _LEDGER_LIMIT: Final = 200

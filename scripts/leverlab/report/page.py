@@ -24,8 +24,8 @@ from leverlab.report.view import Table
 from leverlab.report.workload_card import workload_cards
 
 _UNIT: Final = re.compile(r"(?<=\d) (?=(?:%|s|ms|µs|min|h|kB|MB|GB)\b|%)")
-_PAIRS_SHOWN: Final = 24
-"""Treatment × context combinations whose tables are printed; effects.parquet holds all."""
+_ROWS_LIMIT: Final = 1500
+"""Comparisons that a page can hold; of more, only main metrics are printed, and no more than this."""
 
 
 @cache
@@ -68,6 +68,8 @@ def last_measured(data: StudyData) -> str:
 def _sections(data: StudyData) -> dict[str, Any]:
     checks_note, checks, ledger = check_tables(data)
     effects_note, effects = _effect_parts(data)
+    drawn, curves_note = curves(data)
+    maps, maps_note = heatmaps(data)
     replicates = "1 replicate" if data.study.replicates == 1 else f"{data.study.replicates} replicates"
     return {
         "title": title_of(data),
@@ -86,8 +88,10 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "provenance": provenance(data),
         "effects_note": effects_note,
         "effects": effects,
-        "curves": curves(data),
-        "heatmaps": heatmaps(data),
+        "curves": drawn,
+        "curves_note": curves_note,
+        "heatmaps": maps,
+        "heatmaps_note": maps_note,
         "side_by_side": side_by_side_parts(data),
         "timeline": timeline_block(data),
         "workloads": workload_cards(data),
@@ -119,15 +123,21 @@ def _effect_parts(data: StudyData) -> tuple[str, list[dict[str, Any]]]:
     ranked = sorted(
         data.effects, key=lambda effect: (order.index(effect.treatment), data.contexts.index(effect.context))
     )
-    parts = []
-    for number, (_, found) in enumerate(groupby(ranked, key=lambda effect: (effect.treatment, effect.context))):
+    brief = len(data.effects) > _ROWS_LIMIT
+    parts: list[dict[str, Any]] = []
+    rows = 0
+    pairs = groupby(ranked, key=lambda effect: (effect.treatment, effect.context))
+    for number, (_, found) in enumerate(pairs):
         own = list(found)
         main, others = [e for e in own if is_main(e, metrics)], [e for e in own if not is_main(e, metrics)]
+        rows += len(main)
+        if rows > _ROWS_LIMIT:
+            break
         title = treatment_title(own[0], data.telling)
         parts.append({
             "title": title,
             "tables": _tables(main, data, f"effects-{number}", f"{title}: main metrics", "The primary metric is shaded; every other verdict is exploratory."),
-            "more": _tables(others, data, f"more-{number}", f"{title}: further metrics", "All exploratory."),
+            "more": [] if brief else _tables(others, data, f"more-{number}", f"{title}: further metrics", "All exploratory."),
             "more_title": f"Further metrics, all exploratory ({len(others)} comparisons)",
         })  # fmt: skip
     exploratory = sum(not effect.primary for effect in data.effects)
@@ -137,9 +147,9 @@ def _effect_parts(data: StudyData) -> tuple[str, list[dict[str, Any]]]:
         f"{corrected}The other {exploratory} comparisons are exploratory: their intervals are not corrected, about one in twenty excludes no change by chance alone, "
         "and they are reasons to look, not findings."
     )
-    if len(parts) > _PAIRS_SHOWN:
-        note += f" The first {_PAIRS_SHOWN} of {len(parts)} tables are shown; effects.parquet holds all."
-    return note, parts[:_PAIRS_SHOWN]
+    if brief:
+        note += f" The study compares too much for a page: the main metrics of {len(parts)} treatments are shown; effects.parquet holds all."
+    return note, parts
 
 
 def _simulated(data: StudyData) -> str:

@@ -39,7 +39,7 @@ class Telling:
     several_contexts: bool
     """Whether a sentence has to say on which model, GPU and engine."""
     simulated: bool
-    comparisons: int = 1
+    comparisons: int
     """Primary comparisons, for whose number the verdicts are corrected."""
 
 
@@ -56,9 +56,9 @@ def verdict_sentence(effect: Effect, telling: Telling) -> str:
     if effect.decided:
         good = "better" if effect.verdict == "improves" else "worse"
         verb = "raises" if effect.raises else "lowers"
-        return f"{prefix}{subject} {verb} {what} by {_size(effect)}: {values}, in {_replicates(effect.pairs)}. That is {good}."
+        return f"{prefix}{subject} {verb} {what} by {_size(effect)}: {values}, in {_replicates(effect.pairs)}. That is {good}.{_remark(effect)}"
     if effect.verdict == "no difference found":
-        return f"{prefix}{subject}: no difference found in {what}: {values}, {_estimate(effect)}, in {_replicates(effect.pairs)}. {_detectable(effect)}{_correction(effect, telling)}"
+        return f"{prefix}{subject}: no difference found in {what}: {values}, {_estimate(effect)}, in {_replicates(effect.pairs)}. {_detectable(effect)}{_correction(effect, telling)}{_remark(effect)}"
     why = _capital(effect.reason) or (
         "One replicate gives no interval" if effect.pairs == 1 else "There is no interval"
     )
@@ -149,7 +149,7 @@ def limit_sentence(effect: Effect, telling: Telling) -> str:
     smallest = _smallest(effect)
     if smallest is None:
         return f"{subject}: how small a change in {what} could have been seen is not known."
-    return f"{subject}: with {_replicates(effect.pairs)} on this machine, a change in {what} of less than {smallest} could not have been told from none."
+    return f"{subject}: with {_replicates(effect.pairs)} on this machine, a change of less than {smallest} in {what} could easily have gone unseen."
 
 
 def row_sentence(effect: Effect) -> str:
@@ -249,11 +249,13 @@ def _estimate(effect: Effect) -> str:
 
 def _detectable(effect: Effect) -> str:
     smallest = _smallest(effect)
-    return (
-        f"A change of {smallest} or more would have been seen."
-        if smallest
-        else "How small a change would have been seen is not known."
-    )
+    if smallest:
+        return f"A change of {smallest} or more would have been seen in four of five such studies."
+    return "How small a change would have been seen is not known."
+
+
+def _remark(effect: Effect) -> str:
+    return f" {_capital(effect.reason)}." if effect.reason else ""
 
 
 def _correction(effect: Effect, telling: Telling) -> str:

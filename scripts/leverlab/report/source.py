@@ -64,8 +64,8 @@ class StudyData:
     @cached_property
     def telling(self) -> Telling:
         """What all sentences depend on."""
-        primary = sum(effect.primary for effect in self.effects)
-        return Telling(self.titles, len(self.contexts) > 1, self.simulated, max(primary, 1))
+        family = sum(effect.primary for effect in self.effects)
+        return Telling(self.titles, len(self.contexts) > 1, self.simulated, family)
 
     def label(self, treatment: str) -> str:
         """A treatment for a legend or a row: `Baseline: Prefix caching on, …`, or what it changes."""
@@ -89,26 +89,29 @@ class StudyData:
 
     def workload_cards(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """(workload, replicate, card) of every card that is there."""
-        specifications = [json.loads(text) for text in self.cells["specification"].dropna().drop_duplicates()]
-        found = {specification["phase"]["workload"]["id"] for specification in specifications}
+        found = self.cells["workload"].dropna().unique()
         for workload in sorted(found):
             for replicate in sorted(self.cells["replicate"].unique()):
                 path = self.layout.workload(workload, replicate) / "card.json"
                 if path.is_file():
                     yield workload, replicate, read_json(path)
 
-    def series_sets(self, present: set[str]) -> list[list[str]]:
-        """Treatments that are drawn together, baseline first: all of them, or a lever at a time where they are too many."""
+    def series_sets(self, present: set[str]) -> list[tuple[str, list[str]]]:
+        """Treatments that are drawn together, baseline first, and what is said of them in a title.
+
+        All of them, or a lever at a time where they are too many; treatments that change several levers are then left to
+        the heatmap and the tables.
+        """
         names = [name for name in self.treatments if name in present]
-        baseline, others = names[:1], names[1:]
-        if not names or len(names) <= SERIES_LIMIT:
-            return [names] if names else []
-        sets: list[list[str]] = []
-        for lever in self.study.levers:
-            own = [name for name in others if [key for key, _ in self.treatments[name].changed] == [lever]]
-            sets += [
-                [*baseline, *own[start : start + SERIES_LIMIT - 1]] for start in range(0, len(own), SERIES_LIMIT - 1)
-            ]
+        if len(names) <= SERIES_LIMIT:
+            return [("", names)] if names else []
+        sets: list[tuple[str, list[str]]] = []
+        for lever, title in self.titles.items():
+            own = [name for name in names if [key for key, _ in self.treatments[name].changed] == [lever]]
+            room = SERIES_LIMIT - 1
+            for start in range(0, len(own), room):
+                part = f", {start // room + 1}" if len(own) > room else ""
+                sets.append((f": {title}{part}", [*names[:1], *own[start : start + room]]))
         return sets
 
 
@@ -119,7 +122,7 @@ def changed_levels(treatment: Treatment, study: Study) -> dict[str, tuple[str, s
 
 def in_context(cells: pd.DataFrame, context: tuple[str, str, str, int]) -> pd.DataFrame:
     """The rows of one engine, model, GPU and number of GPUs."""
-    return cells[(cells[CONTEXT] == context).all(axis="columns")]
+    return cells[(cells[CONTEXT] == list(context)).all(axis="columns")]
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -139,20 +142,19 @@ def read_study(name: str, configuration: Configuration, layout: Layout) -> Study
     cells = pq.read_table(folder / "cells.parquet").to_pandas()
     known = {treatment.name: treatment for treatment in treatments(study)}
     rows = pq.read_table(folder / "effects.parquet").to_pylist()
-    effects = tuple(_effect(row, known[row["treatment"]], study) for row in rows if row["treatment"] in known)
+    effects = tuple(_effect(row) for row in rows if row["treatment"] in known)
     return StudyData(name, study, configuration, layout, cells[cells["treatment"].isin(list(known))], effects)
 
 
-def _effect(row: Mapping[str, Any], treatment: Treatment, study: Study) -> Effect:
-    changed = changed_levels(treatment, study)
+def _effect(row: Mapping[str, Any]) -> Effect:
     return Effect(
         engine=row["engine"],
         model=row["model"],
         gpu=row["gpu"],
         gpu_count=row["gpu_count"],
         treatment=row["treatment"],
-        changed=changed,
-        lever=row["lever"] or (next(iter(changed)) if len(changed) == 1 else None),
+        changed={lever: (level, base) for lever, level, base in json.loads(row["changed"])},
+        lever=row["lever"],
         load=row["load"],
         metric=row["metric"],
         statistic=row["statistic"],

@@ -59,7 +59,7 @@ def _card(workload: str, number: int, cards: list[tuple[str, dict[str, Any]]]) -
             rows.append(Row((Cell(heading), Cell(format_number(card[key]["mean"])), *values)))
     lengths = Table(
         f"lengths-{number}",
-        "Lengths",
+        f"Lengths of {workload}",
         columns,
         (Group(tuple(rows)),),
         "All servers of a replicate replay the same requests.",

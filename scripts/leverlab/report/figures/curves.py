@@ -1,7 +1,6 @@
 """Curves over the load: latency percentiles, offered against achieved rate, throughput against per-user speed."""
 
 from collections.abc import Sequence
-from math import nan
 
 import pandas as pd
 import seaborn
@@ -39,11 +38,9 @@ def latency_panel(
 def offered_achieved(cells: pd.DataFrame, series: Sequence[Series], name: str) -> Markup | None:
     """Achieved against offered rate; None with fewer than two finite rates."""
     drawn = _drawn(cells, series, "achieved_rate")
-    points = drawn["load"].map(parse_load_point)
-    drawn = drawn.assign(
-        x=[point.value if point.kind == "rate" and point.value else nan for point in points], y=drawn["achieved_rate"]
-    )
-    drawn = drawn.dropna(subset=["x"])
+    drawn = drawn[drawn["load_kind"] == "rate"].dropna(subset=["offered_rate"])
+    # What was offered differs a little from the load point's rate, as arrivals are drawn: it is the same for all treatments.
+    drawn = drawn.assign(x=drawn.groupby("load")["offered_rate"].transform("mean"), y=drawn["achieved_rate"])
     if drawn["x"].nunique() < 2:
         return None
     figure, axes = new_figure()

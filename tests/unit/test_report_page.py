@@ -1,0 +1,166 @@
+"""A report's page as text: what it holds, that it needs nothing from outside, and that it stays small."""
+
+import hashlib
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from leverlab.report.page import render_study
+from tests.unit.report_study import CROSSED, LARGE, SIMULATED, TROUBLED, ReportStudy, make_study
+
+
+class Outline(HTMLParser):
+    """Ids, headings, tables and references of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.headings: list[int] = []
+        self.outside: list[str] = []
+        self.tables = self.captions = self.scopes = self.drawings = self.labels = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if "id" in given:
+            self.ids.append(given["id"] or "")
+        if re.fullmatch(r"h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        for key in ("src", "href"):
+            if re.match(r"(?:[a-z]+:)?//|https?:", given.get(key) or ""):
+                self.outside.append(given[key] or "")
+        self.tables += tag == "table"
+        self.captions += tag == "caption"
+        self.drawings += tag == "svg"
+        self.labels += tag == "svg" and ("aria-label" in given or given.get("aria-hidden") == "true")
+        assert tag != "th" or "scope" in given
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ReportStudy]:
+    root = tmp_path_factory.mktemp("report")
+    return {name: make_study(root, name) for name in (TROUBLED, CROSSED, SIMULATED)}
+
+
+@pytest.fixture(scope="module")
+def pages(studies: dict[str, ReportStudy]) -> dict[str, str]:
+    return {name: study.write_report().read_text() for name, study in studies.items()}
+
+
+def text_of(page: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def verdicts(page: str) -> list[str]:
+    section = re.search(r'<section[^>]*id="verdict".*?</section>', page, flags=re.DOTALL)
+    assert section
+    return [text_of(item).strip() for item in re.findall(r'<p[^>]*class="verdict[^"]*"[^>]*>(.*?)</p>', section[0], flags=re.DOTALL)]
+
+
+@pytest.mark.parametrize("name", [TROUBLED, CROSSED, SIMULATED])
+def test_structure(pages: dict[str, str], name: str) -> None:
+    outline = Outline(pages[name])
+    assert len(outline.ids) == len(set(outline.ids)), "an id stands twice"
+    assert not outline.outside
+    assert "<script" not in pages[name]
+    assert "<!DOCTYPE svg" not in pages[name]
+    assert outline.tables == outline.captions > 5
+    assert outline.drawings == outline.labels > 0
+    assert outline.headings[0] == 1
+    assert all(after <= before + 1 for before, after in zip(outline.headings, outline.headings[1:], strict=False)), outline.headings
+    referenced = set(re.findall(r"url\(#([^)]+)\)", pages[name])) | set(re.findall(r'href="#([^"]+)"', pages[name]))
+    assert referenced <= set(outline.ids)
+
+
+def test_the_same_data_give_the_same_bytes(studies: dict[str, ReportStudy], pages: dict[str, str]) -> None:
+    again = render_study(studies[TROUBLED].read())
+    assert hashlib.sha256(again.encode()).digest() == hashlib.sha256(pages[TROUBLED].encode()).digest()
+
+
+def test_the_verdict_comes_first_and_names_lever_interval_load_and_replicates(pages: dict[str, str]) -> None:
+    page = pages[TROUBLED]
+    assert page.index('id="verdict"') < page.index('id="measured"') < page.index('id="provenance"') < page.index('id="effects"')
+    first, caching, limit = verdicts(page)
+    assert first.startswith("Prefix caching moved its primary metric most")
+    assert re.search(r"raises the median time to first token at 1 request/s by a factor of [\d.]+ \(95 % interval [\d.]+ to [\d.]+\)", caching)
+    assert "in 3 replicates" in caching
+    assert "in 1 replicate" in limit or "in 2 replicates" in limit
+
+
+def test_swapping_the_baseline_changes_every_sentence(tmp_path: Path) -> None:
+    forward = make_study(tmp_path / "forward", SIMULATED)
+    backward = make_study(tmp_path / "backward", SIMULATED, baseline={"prefix_caching": "off", "max_num_seqs": "4"})
+    before, after = (verdicts(study.write_report().read_text()) for study in (forward, backward))
+    assert len(before) == len(after) == 3
+    assert not set(before) & set(after)
+
+
+def test_cells_without_numbers_are_shown_with_reason_and_log(pages: dict[str, str]) -> None:
+    text = text_of(pages[TROUBLED])
+    for word in ("failed", "infeasible", "missing", "invalid", "caution"):
+        assert re.search(rf"[✕⊘○!] {word}", text), word
+    assert "The server died." in text
+    assert "ERROR worker &lt;0&gt; exited" in pages[TROUBLED], "a log is text, not markup"
+    assert "or are &lt;missing&gt;?" in pages[TROUBLED]
+
+
+def test_every_cell_has_its_command(studies: dict[str, ReportStudy], pages: dict[str, str]) -> None:
+    for cell in studies[TROUBLED].read().cells["cell"].unique():
+        assert f"snakemake -c1 results/reproductions/{cell}/1/verdict.html" in pages[TROUBLED]
+
+
+def test_links_to_data_lead_to_files(studies: dict[str, ReportStudy], pages: dict[str, str]) -> None:
+    links = re.findall(r'href="(\.\./results/servers/[^"]+)"', pages[TROUBLED])
+    assert len(links) > 20
+    assert all((studies[TROUBLED].layout.reports / link).is_file() for link in links)
+
+
+def test_a_simulated_engine_is_named_at_every_verdict_and_figure(pages: dict[str, str]) -> None:
+    page = pages[SIMULATED]
+    assert all(sentence.startswith("Simulated: ") for sentence in verdicts(page))
+    assert page.count("<figcaption>") == page.count("<figcaption><strong>Simulated.</strong>") > 0
+    assert "confirmed" not in text_of(page)
+    assert "imulated" not in text_of(pages[TROUBLED])
+
+
+def test_one_load_point_is_told_in_a_sentence(pages: dict[str, str]) -> None:
+    assert "fewer than two load points" in text_of(pages[SIMULATED])
+    assert "The study has one finite rate" in text_of(pages[SIMULATED])
+    assert "fewer than two load points" not in text_of(pages[CROSSED])
+
+
+def test_models_and_gpus_stand_side_by_side_where_there_are_several(pages: dict[str, str]) -> None:
+    assert 'id="side-by-side"' in pages[CROSSED]
+    assert "llama-3.1-8b-shape on 2 × h100 with vllm" in pages[CROSSED]
+    assert 'id="side-by-side"' not in pages[TROUBLED]
+
+
+def test_everything_else_is_called_exploratory(pages: dict[str, str]) -> None:
+    rows = re.findall(r"<tr[^>]*>(?:(?!</tr>).)*(?:improves|worsens|no difference found|not judgeable)(?:(?!</tr>).)*</tr>", pages[TROUBLED], flags=re.DOTALL)
+    assert len(rows) > 50
+    assert all(("(exploratory)" in row) != ('class="primary"' in row) for row in rows)
+
+
+def test_tables_alone_are_enough(tmp_path: Path) -> None:
+    text = text_of(make_study(tmp_path, TROUBLED, records=False).write_report().read_text())
+    assert "The checks' own records are not on this machine" in text or "The checks&#39; own records are not on this machine" in text
+    assert "cannot be drawn over time" in text or "nothing can be drawn over time" in text
+
+
+def test_a_large_study_stays_below_three_megabytes(tmp_path: Path) -> None:
+    study = make_study(tmp_path, LARGE, records=False)
+    page = study.write_report().read_text()
+    assert len(study.read().cells) > 1000
+    assert len(page.encode()) < 3_000_000
+    assert "effects.parquet holds all" in page
+    assert "cells.parquet holds all" in page
+
+
+def test_the_index_has_a_line_for_each_study(studies: dict[str, ReportStudy], pages: dict[str, str]) -> None:
+    page = studies[TROUBLED].write_index().read_text()
+    assert all(f'href="{name}.html"' in page for name in pages)
+    assert "of 18 cells measured" in text_of(page)
+    assert "2026-03-03" in page
+    assert "Prefix caching off instead of on" in page
