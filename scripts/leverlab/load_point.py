@@ -45,7 +45,7 @@ class LoadPoint:
 
 def _number(value: float) -> str:
     """`value` so that `parse_load_point` reads the same number again, without an exponent's `+`."""
-    return str(int(value)) if value.is_integer() else repr(value)
+    return str(int(value)) if float(value).is_integer() else repr(value)
 
 
 def parse_load_point(text: str) -> LoadPoint:

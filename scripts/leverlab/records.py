@@ -101,6 +101,9 @@ class CellRecord(Record):
     provenance: dict[str, Any] = Field(
         default={}, description="what the node was and had installed: see leverlab.trial.fingerprint"
     )
+    not_sampled: dict[str, str] = Field(
+        default={}, description="table of samples that is not there, or not whole → why"
+    )
     files: dict[str, str] = Field(default={}, description="artifact → SHA-256 of its content")
 
 
@@ -116,6 +119,13 @@ class TrialRecord(Record):
     ended_at: str | None = None
     start: dict[str, float] = Field(
         default={}, description="seconds of each step of the start: spawn, healthy, warmup, …"
+    )
+    compile_caches: dict[str, Any] = Field(
+        default={}, description="cache → its state before the start (cold, warm), and the entries that the start added"
+    )
+    warmup: dict[str, Any] = Field(default={}, description="its windows, and whether the last two agreed (`steady`)")
+    stop: dict[str, Any] = Field(
+        default={}, description="how the server was ended, and whether the GPUs' memory came back"
     )
     fingerprint: dict[str, Any] = {}
     effective: dict[str, Any] = Field(default={}, description="the configuration that the server reports")

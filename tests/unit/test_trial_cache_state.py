@@ -15,7 +15,9 @@ from leverlab.trial.warmup import PromptMaker
 class FakeServer:
     """A prefix cache of whole prompts, with switches for what real ones get wrong."""
 
-    def __init__(self, *, caches: bool = True, resets: bool = True, forgets: bool = True, counts: bool = True, tells: bool = True) -> None:
+    def __init__(
+        self, *, caches: bool = True, resets: bool = True, forgets: bool = True, counts: bool = True, tells: bool = True
+    ) -> None:
         self.caches, self.resets, self.forgets, self.counts, self.tells = caches, resets, forgets, counts, tells
         self.capacity = 10**9
         self.prompts: dict[str, None] = {}
@@ -44,7 +46,13 @@ class FakeServer:
                     self.prompts.pop(next(iter(self.prompts)))
         tokens = [request.prompt_tokens for request in requests]
         shown = cached if self.tells else [None] * len(cached)
-        return pa.table({"prompt_tokens": tokens, "cached_tokens": pa.array(shown, pa.int64()), "status": [self.status] * len(tokens)})
+        return pa.table(
+            {
+                "prompt_tokens": tokens,
+                "cached_tokens": pa.array(shown, pa.int64()),
+                "status": [self.status] * len(tokens),
+            }
+        )
 
 
 @pytest.fixture(scope="module")

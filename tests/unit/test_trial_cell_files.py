@@ -30,7 +30,12 @@ def record(status: Status = "measured", trial: int = 1) -> CellRecord:
 def test_a_cell_is_kept_with_tables_checks_and_hashes(tmp_path: Path) -> None:
     folder = tmp_path / "cells" / "p-1"
     assert write_cell(folder, record(), TABLES, CHECKS)
-    assert sorted(path.name for path in folder.iterdir()) == ["cell.json", "checks.json", "chunks.parquet", "requests.parquet"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "cell.json",
+        "checks.json",
+        "chunks.parquet",
+        "requests.parquet",
+    ]
     kept = read_cell(folder)
     assert kept is not None and kept.duration_s == 1.5
     for name, digest in kept.files.items():

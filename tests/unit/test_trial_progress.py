@@ -58,16 +58,27 @@ def test_a_further_log_gets_what_is_said_meanwhile(tmp_path: Path) -> None:
 
 
 def test_the_line_names_trial_cell_requests_and_time_left() -> None:
-    assert phase_line(2, 1, 3, "rate 4", 10, 48, 65.0) == "trial 2, cell 1 of 3 (rate 4): 10/48 requests, about 1 min 05 s left"
+    assert (
+        phase_line(2, 1, 3, "rate 4", 10, 48, 65.0)
+        == "trial 2, cell 1 of 3 (rate 4): 10/48 requests, about 1 min 05 s left"
+    )
     assert phase_line(1, 1, 1, "burst", 0, 8, None) == "trial 1, cell 1 of 1 (burst): 0/8 requests"
 
 
 def test_each_request_is_a_line_with_what_was_promised(tmp_path: Path) -> None:
-    whole = {name: None for name in REQUESTS.names} | {
+    whole = dict.fromkeys(REQUESTS.names) | {
         "index": 3, "request_id": "r-3", "status": "ok", "error": "", "requested_output_tokens": 8, "chunks": 8, "prompt_tokens": 100,
         "completion_tokens": 8, "ttft_s": 0.05, "tpot_s": 0.0101, "cached_tokens": 64, "finish_reason": "length",
     }  # fmt: skip
-    unknown = {**whole, "index": 4, "request_id": "r-4", "status": "timeout", "ttft_s": None, "tpot_s": None, "cached_tokens": None}
+    unknown = {
+        **whole,
+        "index": 4,
+        "request_id": "r-4",
+        "status": "timeout",
+        "ttft_s": None,
+        "tpot_s": None,
+        "cached_tokens": None,
+    }
     with EventLog(tmp_path / "events.jsonl") as events:
         events.write("phase_started", cell="c-1")
         events.write_requests("c-1", "m", pa.Table.from_pylist([whole, unknown], schema=REQUESTS))

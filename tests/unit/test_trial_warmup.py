@@ -36,14 +36,14 @@ class Server:
     def __init__(self, times: list[tuple[float, float | None]], clock: Clock) -> None:
         self.times, self.clock, self.windows = times, clock, 0
 
-    def __call__(self, requests) -> pa.Table:  # noqa: ANN001
+    def __call__(self, requests) -> pa.Table:
         ttft, tpot = self.times[min(self.windows, len(self.times) - 1)]
         self.windows += 1
         self.clock.now += 1.0
         return pa.table({"ttft_s": [ttft] * len(requests), "tpot_s": pa.array([tpot] * len(requests), pa.float64())})
 
 
-def run(model_folder: Path, times: list[tuple[float, float | None]]):  # noqa: ANN201
+def run(model_folder: Path, times: list[tuple[float, float | None]]):
     clock = Clock()
     server = Server(times, clock)
     return warm_up([(20, 4)] * 3, PromptMaker(model_folder, "r1"), server, clock), server
@@ -74,7 +74,7 @@ def test_patience_is_counted_from_the_second_window(model_folder: Path) -> None:
     clock = Clock()
     server = Server([(2.0**-n, 0.1) for n in range(20)], clock)
 
-    def slow(requests) -> pa.Table:  # noqa: ANN001
+    def slow(requests) -> pa.Table:
         clock.now += 100.0 if server.windows == 0 else 4.0
         return server(requests)
 
@@ -90,7 +90,9 @@ def test_prompts_have_their_lengths_and_never_repeat(model_folder: Path) -> None
     assert len({request.prompt for request in made[2:]}) == 3
     assert len({request.request_id for request in made}) == 5
     assert PromptMaker(model_folder, "r1").request(300, 4).prompt != other.request(300, 4).prompt
-    assert PromptMaker(model_folder, "r1").request(300, 4).prompt == PromptMaker(model_folder, "r1").request(300, 4).prompt
+    assert (
+        PromptMaker(model_folder, "r1").request(300, 4).prompt == PromptMaker(model_folder, "r1").request(300, 4).prompt
+    )
 
 
 def test_a_window_has_the_workloads_lengths() -> None:

@@ -70,16 +70,15 @@ def told_of_full_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _FULL or isinstance(error, DiskFullError):
             raise
         raise DiskFullError(
-            error.errno, f"{folder}: {error.strerror}: finished cells are kept; make room and run the same command again"
+            error.errno,
+            f"{folder}: {error.strerror}: finished cells are kept; make room and run the same command again",
         ) from error
 
 
-def _fill(
-    part: Path, record: CellRecord, tables: Mapping[str, pa.Table], checks: Sequence[CheckResult] | None
-) -> None:
+def _fill(part: Path, record: CellRecord, tables: Mapping[str, pa.Table], checks: Sequence[CheckResult] | None) -> None:
     for name, table in tables.items():
         about = {**(table.schema.metadata or {}), "leverlab_table": name, "leverlab_cell": record.cell}
         about["leverlab_record_version"] = str(RECORD_VERSION)

@@ -30,7 +30,7 @@ class MayPassError(Exception):
         self.reason = reason
 
 
-class Interrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt, no error
+class Interrupted(BaseException):
     """A signal asked the process to end. Not an Exception, so that nothing on the way mistakes it for a failure."""
 
     def __init__(self, signal_number: int) -> None:

@@ -1,0 +1,81 @@
+"""A started server as the phases of a trial see it: asked for its counters, reset, and sent requests."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+import pyarrow as pa
+
+from leverlab.engines.base import Engine
+from leverlab.load.parse import parse
+from leverlab.load.plan import Endpoint, LoadPoint, PlannedRequest, Target
+from leverlab.load.replay import replay
+from leverlab.records import Reason
+from leverlab.telemetry import snapshot
+from leverlab.trial.outcomes import ServerDiedError
+
+_SETTLE_TIMEOUT_S: Final = 10.0
+_SETTLE_PAUSE_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """`check_alive` raises ServerDiedError once the server's process has ended; it is asked while requests are under way."""
+
+    engine: Engine
+    client: httpx.Client
+    host: str
+    port: int
+    api_key: str = field(repr=False)
+    endpoint: Endpoint
+    request_timeout_s: float
+    check_alive: Callable[[], None]
+
+    @property
+    def target(self) -> Target:
+        """Where requests go, and what each body holds besides prompt and length."""
+        extras: Mapping[str, Any] = self.engine.request_extras()
+        return Target(self.host, self.port, self.engine.served_model_name, self.api_key, self.endpoint, extras)
+
+    def reset_cache(self) -> bool:
+        """Empty the prefix cache once nothing runs; whether the server says that it did."""
+        self.settled_counters()
+        return self.engine.reset_cache(self.client)
+
+    def counters(self) -> dict[str, float]:
+        """The canonical counters now. Raises ServerDiedError where the server does not tell."""
+        try:
+            return snapshot(self.engine, self.client)
+        except httpx.HTTPError as error:
+            self.check_alive()
+            message = f"The server runs and does not answer at /metrics: {type(error).__name__}: {error}"
+            raise ServerDiedError(Reason(code="server_unresponsive", message=message)) from error
+
+    def settled_counters(self) -> dict[str, float]:
+        """The counters once nothing runs or waits and two readings in a row agree; after ten seconds, as they are.
+
+        Engines bring their counters up to date a moment after the last token has left.
+        """
+        deadline = time.monotonic() + _SETTLE_TIMEOUT_S
+        before = self.counters()
+        while True:
+            time.sleep(_SETTLE_PAUSE_S)
+            now = self.counters()
+            idle = not now.get("running") and not now.get("waiting")
+            if (idle and now == before) or time.monotonic() > deadline:
+                return now
+            before = now
+
+    def send(self, requests: Sequence[PlannedRequest], streams: int) -> pa.Table:
+        """Offer `requests`, `streams` at a time, and return their table; nothing of it is measured."""
+        log = replay(
+            self.target,
+            requests,
+            LoadPoint("concurrency", float(streams)),
+            timeout_s=self.request_timeout_s,
+            progress=lambda *_: self.check_alive(),
+        )
+        self.check_alive()
+        return parse(log).requests

@@ -1,0 +1,83 @@
+"""Starting the server of a trial: on a free port, with a key that nobody knows, each step of the start timed."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from leverlab.engines.base import Engine, Launch
+from leverlab.topology import (
+    LOG_FILE,
+    Progress,
+    RunningServer,
+    ServerEnded,
+    StartTimeout,
+    confine,
+    free_port,
+    start,
+    wait_ready,
+)
+from leverlab.trial.compile_caches import cache_states, compiled_entries
+from leverlab.trial.outcomes import InfeasibleError, MayPassError
+
+PORT_ATTEMPTS: Final = 3
+_RESULTS: Final = ("configuration_refused", "out_of_memory")
+"""Reasons for an end before the server was ready that another attempt would meet again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A server that is ready. `steps_s`: seconds of each step; `compile_caches`: their state before, and what was added."""
+
+    server: RunningServer
+    launch: Launch
+    steps_s: Mapping[str, float]
+    compile_caches: Mapping[str, Any]
+
+
+def new_api_key() -> str:
+    """A random key for one server."""
+    return secrets.token_urlsafe(24)
+
+
+@contextmanager
+def started_server(
+    engine: Engine, launch: Launch, timeout_s: float, progress: Progress, stopped: Callable[[RunningServer], None]
+) -> Iterator[Started]:
+    """A ready server for the block, which every way out stops; then `stopped` is told. `launch.port` is chosen here.
+
+    Raises InfeasibleError where the engine refuses or has no memory, MayPassError for every other start that fails.
+    """
+    before = compiled_entries(engine.environment(launch))
+    for attempt in range(1, PORT_ATTEMPTS + 1):
+        launch = replace(launch, port=free_port(launch.host))
+        begun_s = time.monotonic()
+        with start(engine, launch) as server:
+            spawn_s = time.monotonic() - begun_s
+            try:
+                healthy_s = wait_ready(server, engine, timeout_s, progress)
+            except ServerEnded as ended:
+                if ended.reason.code == "port_taken" and attempt < PORT_ATTEMPTS:
+                    # The next attempt's log must not hold this one's reason.
+                    (launch.folder / LOG_FILE).rename(launch.folder / f"server.port-taken-{attempt}.log")
+                    continue
+                if ended.reason.code in _RESULTS:
+                    raise InfeasibleError(ended.reason) from ended
+                raise MayPassError(ended.reason) from ended
+            except StartTimeout as late:
+                raise MayPassError(late.reason) from late
+            if launch.cores:
+                confine(server, launch.cores)
+            try:
+                yield Started(
+                    server,
+                    launch,
+                    {"spawn": spawn_s, "healthy": healthy_s},
+                    cache_states(before, compiled_entries(engine.environment(launch))),
+                )
+            finally:
+                server.stop()
+                stopped(server)
+            return

@@ -1,0 +1,360 @@
+"""One trial: a server started, the missing phases measured on it, the server stopped on every way out."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from leverlab.checks import CellInputs, check_cell, worst
+from leverlab.engines.base import EngineUnreachableError, Launch
+from leverlab.layout import CARD_FILE
+from leverlab.load.plan import Endpoint, read_requests
+from leverlab.load_point import LoadPoint
+from leverlab.records import CellRecord, PhaseSpecification, Reason, TrialRecord, read_json, write_json
+from leverlab.redaction import Redactor, redactor_of_this_process
+from leverlab.telemetry import Sampling
+from leverlab.topology import LOOPBACK, RunningServer
+from leverlab.trial.cell_files import write_cell
+from leverlab.trial.events import EventLog, utc_now
+from leverlab.trial.fingerprint import fingerprint
+from leverlab.trial.gpu_memory import memory_returned, used_bytes
+from leverlab.trial.job import Job
+from leverlab.trial.offer import ClientFailedError, Clients
+from leverlab.trial.outcomes import InfeasibleError, Interrupted, MayPassError, ServerDiedError
+from leverlab.trial.phase import Measurement, measure_phase
+from leverlab.trial.progress import phase_line
+from leverlab.trial.served import Served
+from leverlab.trial.starting import Started, new_api_key, started_server
+from leverlab.trial.time_left import TimeLeft
+from leverlab.trial.warmup import PromptMaker, WarmUp, warm_up, window_lengths
+from leverlab.units import format_seconds
+
+TRIAL_FILE: Final = "trial.json"
+CLIENT_LOG: Final = "client.log"
+EVENTS_FILE: Final = "events.jsonl"
+
+_WARMUP_TIMEOUT_S: Final = 600.0
+"""How long a request of the warm-up is followed: the first may wait for compilation."""
+
+
+class Trial:
+    """One start of a job's server. Make it, `run` it once; what it measured is in the cells' folders, how it went in trial.json."""
+
+    def __init__(self, job: Job, phases: Sequence[PhaseSpecification], *, check_configuration: bool) -> None:
+        """Take the next free number. `phases` are measured in their order; `check_configuration` first asks the engine in full."""
+        self._job = job
+        self._check_configuration = check_configuration
+        self._phases = phases
+        self.number, self._folder = _new_folder(job)
+        spec = job.specification
+        self._record = TrialRecord(
+            server=spec.server, replicate=spec.replicate, trial=self.number, outcome="running", started_at=utc_now()
+        )
+        self._prompts = PromptMaker(Path(spec.model_folder), spec.replicate, self.number)
+        self._warmup: WarmUp | None = None
+        self._redactor: Redactor = redactor_of_this_process()
+        self._memory_before: dict[str, int] = {}
+        self.under_way: PhaseSpecification | None = None
+        """The phase that is being measured now: where the server dies, it is this one's."""
+        self.finished: list[str] = []
+        """Phases whose cells this trial has written."""
+
+    def run(self) -> None:
+        """Raises InfeasibleError, ServerDiedError, MayPassError or Interrupted; trial.json says which it was."""
+        job = self._job
+        with job.progress.also_to(self._folder / CLIENT_LOG), EventLog(self._folder / EVENTS_FILE) as events:
+            self._events = events
+            self._note()
+            try:
+                self._serve_and_measure()
+            except BaseException as error:
+                outcome, reason = _ending(error)
+                self._end(outcome, reason)
+                raise
+            self._end("finished", None)
+
+    def _serve_and_measure(self) -> None:
+        job, spec = self._job, self._job.specification
+        self._say(f"starting the server for {len(self._phases)} cells: {spec.server}")
+        self._note(fingerprint=fingerprint(spec, job.devices.gpus))
+        self._memory_before = used_bytes(job.devices.gpus) if spec.device == "cuda" else {}
+        launch = Launch(
+            command_prefix=spec.command_prefix,
+            model_folder=Path(spec.model_folder),
+            identity=spec.identity,
+            host=LOOPBACK,
+            port=0,
+            api_key=new_api_key(),
+            cores=job.devices.engine_cores,
+            folder=self._folder,
+            gpus=job.devices.gpus,
+        )
+        self._redactor = redactor_of_this_process(API_KEY=launch.api_key)
+        self._events.write("start", server=spec.server, trial=self.number)
+        if self._check_configuration:
+            self._check(launch)
+
+        def starting(passed_s: float, line: str) -> None:
+            job.progress.show(f"trial {self.number}: starting the server, {format_seconds(passed_s)}: {line[:120]}")
+
+        with (
+            started_server(job.engine, launch, spec.start_timeout_s, starting, self._stopped) as started,
+            started.server.client() as client,
+        ):
+            self._ready(started, client)
+            served = self._served(started, client)
+            self._warm_up(served)
+            left = TimeLeft(job.layout, spec.server, self._phases, job.workloads)
+            for position, wanted in enumerate(self._phases):
+                self.under_way = wanted
+                self._measure(served, started.server, wanted, position, left)
+                self.under_way = None
+                self.finished.append(wanted.phase)
+
+    def _check(self, launch: Launch) -> None:
+        """The engine's own full check, here, where the device is."""
+        self._say("asking the engine whether it accepts the configuration")
+        begun_s = time.monotonic()
+        try:
+            refusal = self._job.engine.check_configuration(launch)
+        except EngineUnreachableError as error:
+            raise MayPassError(Reason(code="engine_unreachable", message=str(error))) from error
+        self._note(start={"configuration_check": round(time.monotonic() - begun_s, 3)})
+        if refusal is not None:
+            raise InfeasibleError(refusal)
+
+    def _ready(self, started: Started, client: httpx.Client) -> None:
+        engine, identity = self._job.engine, self._job.specification.identity
+        effective = self._redacted(engine.effective_configuration(client, started.server.log_text()))
+        differences = [asdict(found) for found in engine.differences(identity, effective)]
+        steps_s = {name: round(seconds, 3) for name, seconds in started.steps_s.items()}
+        self._note(
+            start={**self._record.start, **steps_s},
+            compile_caches=dict(started.compile_caches),
+            effective=effective,
+            differences=self._redacted(differences),
+        )
+        self._events.write("ready", steps_s=steps_s, differences=len(differences))
+        self._say(f"ready after {format_seconds(sum(steps_s.values()))}")
+        for found in differences:
+            if not found["expected"]:
+                self._say(f"{found['key']}: asked {found['intended']}, is {found['effective']}")
+
+    def _served(self, started: Started, client: httpx.Client) -> Served:
+        server, engine = started.server, self._job.engine
+
+        def check_alive() -> None:
+            if server.poll() is not None:
+                raise ServerDiedError(engine.explain_exit(server.log_text()))
+
+        return Served(
+            engine=engine,
+            client=client,
+            host=started.launch.host,
+            port=started.launch.port,
+            api_key=started.launch.api_key,
+            endpoint=Endpoint.COMPLETIONS,
+            request_timeout_s=_WARMUP_TIMEOUT_S,
+            check_alive=check_alive,
+        )
+
+    def _warm_up(self, served: Served) -> None:
+        begun_s = time.monotonic()
+        first = self._phases[0]
+        endpoint = Endpoint(first.identity["endpoint"])
+        lengths = window_lengths(self._job.workloads[first.workload_file])
+        self._warmup = warm_up(lengths, self._prompts, lambda some: replace(served, endpoint=endpoint).send(some, 1))
+        took_s = time.monotonic() - begun_s
+        self._note(start={**self._record.start, "warmup": round(took_s, 3)}, warmup=self._warmup.as_mapping())
+        self._events.write("warm", steady=self._warmup.steady, windows=len(self._warmup.windows))
+        steady = "steady" if self._warmup.steady else "not steady"
+        self._say(f"warmed up in {format_seconds(took_s)}, {len(self._warmup.windows)} windows, {steady}")
+
+    def _measure(
+        self, served: Served, server: RunningServer, wanted: PhaseSpecification, position: int, left: TimeLeft
+    ) -> None:
+        job, spec = self._job, self._job.specification
+        name = str(LoadPoint(**wanted.identity["load"]))
+        prefix = f"{wanted.phase.rpartition('-')[2]}-t{self.number}"
+        workload = read_requests(Path(wanted.workload_file), prefix)
+        begun_s = time.monotonic()
+        job.check_lease()
+        self._events.write("phase_started", cell=wanted.cell, phase=wanted.phase, position=position)
+        self._note(phases=[*self._record.phases, wanted.phase])
+
+        def show(done: int, of: int) -> None:
+            remaining_s = left.seconds(position, time.monotonic() - begun_s, done, of)
+            line = phase_line(self.number, position + 1, len(self._phases), name, done, of, remaining_s)
+            job.progress.show(line)
+
+        clients = Clients(job.client_cores, spec.command_prefix, Path(spec.model_folder), spec.order_seed)
+        try:
+            found = measure_phase(
+                served,
+                wanted,
+                workload,
+                prompts=self._prompts,
+                clients=clients,
+                sampling=lambda: Sampling(
+                    server,
+                    job.engine,
+                    spec.device,
+                    job.devices.gpus,
+                    job.devices.engine_cores,
+                    job.client_cores,
+                ),
+                folder=self._folder,
+                progress=show,
+            )
+        except ClientFailedError as error:
+            self.write_unmeasured(wanted, "failed", error.reason, position, time.monotonic() - begun_s)
+            return
+        self._write_measured(wanted, found, position, len(workload))
+
+    def _write_measured(self, wanted: PhaseSpecification, found: Measurement, position: int, requests: int) -> None:
+        job, spec = self._job, self._job.specification
+        specification = {"server": spec.identity, "phase": wanted.identity}
+        checks = check_cell(
+            CellInputs(
+                specification=specification,
+                requests=found.tables["requests"],
+                chunks=found.tables["chunks"],
+                workload_requests=requests,
+                workload_card=_card(Path(wanted.workload_file)),
+                server_delta=found.server_delta,
+                instrument=found.instrument,
+                differences=self._record.differences,
+                cache=found.cache.as_mapping(),
+                installed_versions=self._installed_versions(),
+                client_cores=job.client_cores,
+                engine_cores=job.devices.engine_cores,
+                warmup_steady=self._warmup.steady if self._warmup else None,
+                gpu=found.tables["gpu"],
+                host=found.tables["host"],
+            )
+        )
+        record = self._cell_record(wanted, position).model_copy(
+            update={
+                "started_at": found.started_at,
+                "duration_s": round(found.duration_s, 3),
+                "cache": found.cache.as_mapping(),
+                "instrument": dict(found.instrument),
+                "server_delta": dict(found.server_delta),
+                "not_sampled": dict(found.not_sampled),
+            }
+        )
+        job.check_lease()
+        write_cell(job.layout.cell(spec.server, spec.replicate, wanted.phase), record, found.tables, checks)
+        self._events.write_requests(wanted.cell, job.engine.served_model_name, found.tables["requests"])
+        statuses = Counter(found.tables["requests"].column("status").to_pylist())
+        severity = worst(checks)
+        self._events.write(
+            "phase_ended", cell=wanted.cell, phase=wanted.phase, status="measured", checks=severity, requests=statuses
+        )
+        marked = ", ".join(check.code for check in checks if check.severity == severity) if severity != "ok" else ""
+        told = f"{severity} ({marked})" if marked else severity
+        self._say(f"measured {wanted.phase} in {format_seconds(found.duration_s)}; checks: {told}")
+
+    def write_unmeasured(
+        self, wanted: PhaseSpecification, status: str, reason: Reason, position: int = 0, duration_s: float = 0.0
+    ) -> None:
+        """Keep the record of a cell that could not be measured (`failed`, `infeasible`), with the reason."""
+        job, spec = self._job, self._job.specification
+        record = self._cell_record(wanted, position).model_copy(
+            update={"status": status, "reason": reason, "duration_s": round(duration_s, 3)}
+        )
+        write_cell(job.layout.cell(spec.server, spec.replicate, wanted.phase), record, {}, None)
+        job.progress.say(f"trial {self.number}: {wanted.phase}: {status}: {reason.message}")
+
+    def _cell_record(self, wanted: PhaseSpecification, position: int) -> CellRecord:
+        spec = self._job.specification
+        return CellRecord(
+            cell=wanted.cell,
+            server=spec.server,
+            phase=wanted.phase,
+            replicate=spec.replicate,
+            status="measured",
+            specification={"server": spec.identity, "phase": wanted.identity},
+            engine=spec.engine,
+            trial=self.number,
+            position=position,
+            started_at=utc_now(),
+            duration_s=0.0,
+            provenance=self._record.fingerprint,
+        )
+
+    def _installed_versions(self) -> dict[str, str]:
+        """Package → version, as the fingerprint found them; empty where they could not be asked for."""
+        versions = self._record.fingerprint.get("versions")
+        return versions if isinstance(versions, dict) else {}
+
+    def _stopped(self, server: RunningServer) -> None:
+        report = server.stop()
+        told: dict[str, Any] = {
+            "duration_s": round(report.duration_s, 3),
+            "signal": report.signal,
+            "status": report.status,
+            "survivors": report.survivors,
+        }
+        if self._job.specification.device == "cuda":
+            told["gpu_memory"] = memory_returned(self._job.devices.gpus, self._memory_before)
+            if told["gpu_memory"]["returned"] is False:
+                self._say("the server is gone and memory of its GPUs is still in use: see nvidia-smi")
+        self._note(stop=told)
+        self._events.write("stop", **told)
+
+    def _end(self, outcome: str, reason: Reason | None) -> None:
+        self._note(outcome=outcome, reason=reason, ended_at=utc_now())
+        self._events.write("end", outcome=outcome, reason=None if reason is None else reason.code)
+        self._say(outcome if reason is None else f"{outcome}: {reason.message}")
+
+    def _note(self, **changed: Any) -> None:  # noqa: ANN401 - fields of the record
+        """Keep what is known by now in trial.json."""
+        self._record = self._record.model_copy(update=changed)
+        write_json(self._folder / TRIAL_FILE, self._record)
+
+    def _say(self, message: str) -> None:
+        self._job.progress.say(f"trial {self.number}: {message}")
+
+    def _redacted(self, value: Any) -> Any:  # noqa: ANN401 - any JSON value
+        """`value` without secrets: engines show their whole environment where they are asked for their configuration."""
+        return json.loads(self._redactor.text(json.dumps(value, default=str)))
+
+
+def _new_folder(job: Job) -> tuple[int, Path]:
+    spec = job.specification
+    number = 1
+    while True:
+        folder = job.layout.trial(spec.server, spec.replicate, number)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return number, folder
+
+
+def _card(workload_file: Path) -> dict[str, Any]:
+    path = workload_file.with_name(CARD_FILE)
+    return read_json(path) if path.is_file() else {}
+
+
+def _ending(error: BaseException) -> tuple[str, Reason]:
+    """How trial.json calls the way in which a trial ended."""
+    match error:
+        case InfeasibleError(reason=reason):
+            return "infeasible", reason
+        case ServerDiedError(reason=reason):
+            return "server_died", reason
+        case MayPassError(reason=reason):
+            return "failed", reason
+        case Interrupted():
+            message = f"The job was told to end by signal {error.signal_number}."
+            return "interrupted", Reason(code="interrupted", message=message)
+        case _:
+            return "failed", Reason(code="error", message=f"{type(error).__name__}: {error}")
