@@ -1,0 +1,284 @@
+"""vLLM's module without vLLM: command lines, environments, logs and answers as vLLM 0.32 really writes them."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from leverlab.engines import engine_for
+from leverlab.engines.base import Launch, Settings
+from leverlab.engines.flags import flag_words
+from leverlab.engines.prometheus import cache_info
+from leverlab.engines.vllm import VllmEngine, cores_by_rank
+from leverlab.engines.vllm_settings import effective_settings, startup_facts
+
+ENGINE = VllmEngine()
+
+
+def identity(environment: Mapping[str, str] | None = None, device: str = "cpu", **flags: Any) -> dict[str, Any]:
+    named = {name.replace("_", "-"): value for name, value in flags.items()}
+    return {"engine": {"kind": "vllm", "device": device}, "flags": named, "environment": environment or {}}
+
+
+def launch(of: Mapping[str, Any], **changed: Any) -> Launch:
+    values = {"command_prefix": ["python"], "model_folder": Path("models/tiny"), "host": "127.0.0.1", "port": 8123}
+    return Launch(**{**values, "identity": of, "api_key": "secret", "cores": [], "folder": Path(), **changed})
+
+
+def test_flags_become_words() -> None:
+    flags = {"a": True, "b": False, "c": {"y": 1, "x": None}, "d": [1, 2], "e": 0.5, "f": "auto", "g": -1}
+    assert flag_words(flags) == [
+        *("--a", "--no-b", "--c", '{"x":null,"y":1}', "--d", "1", "2", "--e", "0.5", "--f", "auto", "--g=-1")
+    ]
+
+
+def test_the_command_needs_no_script_and_never_holds_the_key() -> None:
+    words = ENGINE.command(launch(identity(max_num_seqs=4, enable_prefix_caching=False)))
+    assert words[:5] == ["python", "-m", "vllm.entrypoints.cli.main", "serve", "models/tiny"]
+    assert words[5:11] == ["--served-model-name", "model", "--host", "127.0.0.1", "--port", "8123"]
+    assert words[11:] == ["--max-num-seqs", "4", "--no-enable-prefix-caching", "--disable-uvicorn-access-log"]
+    assert "secret" not in " ".join(words)
+
+
+def test_an_identity_that_wants_access_logs_gets_them() -> None:
+    assert "--disable-uvicorn-access-log" not in ENGINE.command(launch(identity(disable_uvicorn_access_log=False)))
+
+
+def test_the_environment_is_offline_has_the_key_and_binds_the_cores() -> None:
+    environment = ENGINE.environment(launch(identity({"VLLM_CPU_KVCACHE_SPACE": "1"}), cores=[0, 1, 2]))
+    assert environment["VLLM_API_KEY"] == "secret"
+    assert environment["HF_HUB_OFFLINE"] == environment["VLLM_SERVER_DEV_MODE"] == environment["DO_NOT_TRACK"] == "1"
+    assert (environment["VLLM_CPU_OMP_THREADS_BIND"], environment["OMP_NUM_THREADS"]) == ("0,1,2", "3")
+    assert environment["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert "VLLM_USE_FLASHINFER_SAMPLER" not in environment
+
+
+def test_the_identity_has_the_last_word() -> None:
+    environment = ENGINE.environment(launch(identity({"OMP_NUM_THREADS": "1"}), cores=[0, 1]))
+    assert environment["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_gpu_engine_sees_its_leased_gpus_and_no_binding_of_cores() -> None:
+    environment = ENGINE.environment(launch(identity(device="cuda"), cores=[0, 1], gpus=["GPU-a", "GPU-b"]))
+    assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment
+
+
+@pytest.mark.parametrize(
+    ("cores", "ranks", "dealt"),
+    [([0, 1, 2, 3], 2, [[0, 1], [2, 3]]), ([0, 1, 2], 2, [[0], [1]]), ([5], 2, [[5], [5]]), ([0, 1], 1, [[0, 1]])],
+)
+def test_cores_are_dealt_to_ranks(cores: list[int], ranks: int, dealt: list[list[int]]) -> None:
+    assert cores_by_rank(cores, ranks) == dealt
+    environment = ENGINE.environment(launch(identity(tensor_parallel_size=ranks), cores=cores))
+    assert environment["VLLM_CPU_OMP_THREADS_BIND"] == "|".join(",".join(map(str, rank)) for rank in dealt)
+
+
+METRICS = """\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="m"} 3.0
+vllm:num_requests_running{engine="1",model_name="m"} 4.0
+vllm:num_requests_waiting{engine="0",model_name="m"} 1.0
+vllm:num_requests_waiting_by_reason{engine="0",model_name="m",reason="capacity"} 9.0
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.75
+vllm:prompt_tokens_total{engine="0",model_name="m"} 100.0
+vllm:prompt_tokens_created{engine="0",model_name="m"} 1.7952559099684293e+09
+vllm:prompt_tokens_by_source_total{engine="0",model_name="m",source="local_compute"} 77.0
+vllm:request_success_total{engine="0",finished_reason="stop",model_name="m"} 2.0
+vllm:request_success_total{engine="0",finished_reason="length",model_name="m"} 5.0
+vllm:prefix_cache_queries_total{engine="0",model_name="m"} 421.0
+vllm:prefix_cache_hits_total{engine="0",model_name="m"} 128.0
+vllm:external_prefix_cache_hits_total{engine="0",model_name="m"} 64.0
+vllm:time_to_first_token_seconds_bucket{engine="0",le="0.001",model_name="m"} 0.0
+vllm:time_to_first_token_seconds_count{engine="0",model_name="m"} 7.0
+vllm:time_to_first_token_seconds_sum{engine="0",model_name="m"} 0.5
+vllm:cache_config_info{block_size="128",enable_prefix_caching="True",num_gpu_blocks="1024"} 1.0
+"""
+
+
+def test_metrics_get_canonical_names_summed_over_engines() -> None:
+    assert ENGINE.canonical_metrics(METRICS) == {
+        "running": 7.0,
+        "waiting": 1.0,
+        "kv_cache_usage": 0.75,
+        "prompt_tokens": 100.0,
+        "requests_finished": 7.0,
+        "prefix_queried_tokens": 421.0,
+        "prefix_hit_tokens": 128.0,
+        "ttft_s_count": 7.0,
+        "ttft_s_sum": 0.5,
+    }
+    assert cache_info(METRICS)["num_gpu_blocks"] == "1024"
+
+
+def client(answer: Any) -> httpx.Client:
+    return httpx.Client(base_url="http://server", transport=httpx.MockTransport(answer))
+
+
+def test_a_reset_is_asked_for_until_the_server_says_that_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leverlab.engines.vllm._RESET_PAUSE_S", 0.0)
+    answers = iter([False, False, True])
+    assert ENGINE.reset_cache(client(lambda _: httpx.Response(200, json={"success": next(answers)})))
+    assert list(answers) == []
+    assert not ENGINE.reset_cache(client(lambda _: httpx.Response(200, json={"success": False})))
+    assert not ENGINE.reset_cache(client(lambda _: httpx.Response(404)))
+
+
+def test_another_server_that_refuses_the_key_is_not_ready() -> None:
+    def foreign(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200 if request.url.path == "/health" else 401)
+
+    def ours(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"data": [{"id": "model"}]})
+
+    assert not ENGINE.ready(client(foreign))
+    assert ENGINE.ready(client(ours))
+
+
+STARTUP = """\
+(APIServer pid=1) INFO 11-21 10:11:30 [api_utils.py:286] non-default args: {'model_tag': 'm', 'enable_prompt_tokens_details': True, 'max_num_seqs': 64}
+(APIServer pid=1) WARNING 11-21 10:11:30 [vllm.py:725] Model Runner V2 requires Triton; using the V1 model runner instead.
+(EngineCore pid=2) INFO 11-21 10:11:36 [core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: compilation_config={'mode': <CompilationMode.NONE: 0>, 'cudagraph_mode': <CUDAGraphMode.FULL_AND_PIECEWISE: (2, 1)>}
+(Worker pid=3) INFO 11-21 10:11:44 [cuda.py:507] Using FLASH_ATTN attention backend out of potential backends: ['FLASH_ATTN', 'FLASHINFER'].
+(EngineCore pid=2) INFO 11-21 10:11:44 [kv_cache_utils.py:2327] CPU KV cache size: 131,072 tokens, Maximum concurrency for 4,096 tokens per request: 32.00x
+(EngineCore pid=2) INFO 11-21 10:11:47 [core.py:402] init engine (profile, create kv cache, warmup model) took 2.95 s
+"""
+CONFIGURATION = {
+    "instance_id": "17",
+    "model_config": {"dtype": "torch.bfloat16", "seed": 0, "enforce_eager": True, "quantization": None},
+    "cache_config": {"cache_dtype": "auto", "enable_prefix_caching": True, "gpu_memory_utilization": 0.9},
+    "scheduler_config": {"max_num_seqs": 4, "async_scheduling": False},
+    "compilation_config": {"mode": 0, "cudagraph_mode": 0},
+    "lora_config": None,
+    "speculative_config": {"method": "ngram", "num_speculative_tokens": 4, "more": 1},
+}
+
+
+def differences(of: Mapping[str, Any], variables: Mapping[str, Any] | None = None) -> dict[str, tuple[Any, bool]]:
+    effective = {"settings": effective_settings(CONFIGURATION, STARTUP), "environment": variables or {}}
+    return {found.key: (found.effective, found.expected) for found in ENGINE.differences(of, effective)}
+
+
+def test_what_took_differs_in_nothing() -> None:
+    taken = {"seed": 0, "enable_prefix_caching": True, "kv_cache_dtype": "auto", "gpu_memory_utilization": 0.9}
+    spelled = {"dtype": "bfloat16", "enable_lora": False, "max_num_seqs": "4", "enable_prompt_tokens_details": True}
+    nested = {"speculative_config": {"method": "ngram", "num_speculative_tokens": 4}}
+    assert differences(identity(**taken, **spelled, **nested)) == {}
+
+
+def test_a_silent_override_is_named() -> None:
+    asked = identity(async_scheduling=True, max_num_seqs=64, enable_lora=True, quantization="fp8")
+    assert differences(asked) == {
+        "async-scheduling": (False, False),
+        "max-num-seqs": (4, False),
+        "enable-lora": (None, False),
+        "quantization": (None, False),
+    }
+
+
+def test_what_is_left_to_the_engine_is_expected_to_differ() -> None:
+    assert differences(identity(dtype="auto")) == {"dtype": ("torch.bfloat16", True)}
+
+
+def test_a_part_of_a_mapping_that_did_not_take_is_named_by_its_log_name() -> None:
+    asked = identity(compilation_config={"cudagraph_mode": "NONE"})
+    assert differences(asked) == {"compilation-config": ({"cudagraph_mode": "FULL_AND_PIECEWISE"}, False)}
+    assert differences(identity(compilation_config={"cudagraph_mode": "FULL_AND_PIECEWISE"})) == {}
+
+
+def test_variables_are_compared_and_what_the_server_does_not_tell_is_not_claimed() -> None:
+    asked = identity({"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_USE_V2_MODEL_RUNNER": "1", "OTHER": "x"}, no_such_setting=3)
+    told = {"VLLM_CPU_KVCACHE_SPACE": 1, "VLLM_USE_V2_MODEL_RUNNER": False}
+    assert differences(asked, told) == {"VLLM_USE_V2_MODEL_RUNNER": (False, False)}
+
+
+def test_the_startup_log_tells_sizes_backends_and_overrides() -> None:
+    assert startup_facts(STARTUP) == {
+        "attention_backend": "FLASH_ATTN",
+        "model_runner": "V1",
+        "kv_cache_tokens": 131072,
+        "engine_init_s": 2.95,
+        "overrides": ["Model Runner V2 requires Triton; using the V1 model runner instead."],
+    }
+
+
+def test_without_server_info_the_arguments_are_all_there_is() -> None:
+    assert effective_settings(None, STARTUP) == {
+        "arguments": {"model_tag": "m", "enable_prompt_tokens_details": True, "max_num_seqs": 64}
+    }
+
+
+REFUSED = """\
+(APIServer pid=1) INFO 11-21 10:11:30 [api_utils.py:286] non-default args: {'max_num_batched_tokens': 256}
+(APIServer pid=1) Traceback (most recent call last):
+(APIServer pid=1)   File "arg_utils.py", line 2617, in create_engine_config
+(APIServer pid=1)     scheduler_config = SchedulerConfig(
+(APIServer pid=1) pydantic_core._pydantic_core.ValidationError: 1 validation error for SchedulerConfig
+(APIServer pid=1)   Value error, max_num_batched_tokens (256) is smaller than max_model_len (4096). [type=value_error, input_value=ArgsKwargs((), {'x': 1})]
+(APIServer pid=1)     For further information visit https://errors.pydantic.dev/2.14/v/value_error
+"""
+OUT_OF_MEMORY = """\
+(EngineCore pid=2) ERROR 11-21 10:11:30 [core.py:900] EngineCore failed to start.
+(EngineCore pid=2) ERROR 11-21 10:11:30 [core.py:900] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB. GPU 0 has a total capacity of 139.80 GiB
+(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+NO_BLOCKS = "(EngineCore pid=2) ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`.\n"
+LONG_CONTEXT = (
+    "(EngineCore pid=2) ValueError: To serve at least one request with the models's max seq len (131072), 16.0 GiB KV "
+    "cache is needed, which is larger than the available KV cache memory (4.1 GiB).\n"
+)
+CPU_MEMORY = "ValueError: Available memory on node 0 (7.32/9.59 GiB) on kv cache allocation is less than requested memory for kv (1e5 GiB)\n"
+PORT = "(APIServer pid=1) OSError: [Errno 98] Address already in use\n"
+USAGE = "usage: vllm serve [model_tag] [options]\nvllm: error: unrecognized arguments: --max-num-sequences 4\n"
+CHAIN = """\
+(Worker pid=3) ERROR 11-21 10:11:30 [multiproc_executor.py:1055] NotImplementedError: this backend has no fp8
+(EngineCore pid=2) ERROR 11-21 10:11:30 [core.py:900] Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause.
+(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.
+"""
+DIED = """\
+INFO:     Application startup complete.
+(EngineCore pid=2) ERROR 11-21 10:11:30 [core.py:1000] ValueError: a bad step
+(APIServer pid=1) ERROR 11-21 10:11:31 [async_llm.py:500] vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "code", "said"),
+    [
+        (REFUSED, "configuration_refused", r"max_num_batched_tokens \(256\) is smaller than max_model_len \(4096\)\.$"),
+        (OUT_OF_MEMORY, "out_of_memory", "CUDA out of memory"),
+        (NO_BLOCKS, "out_of_memory", "No available memory for the cache blocks"),
+        (LONG_CONTEXT, "out_of_memory", r"max seq len \(131072\)"),
+        (CPU_MEMORY, "out_of_memory", "is less than requested memory"),
+        (PORT, "port_taken", "Address already in use"),
+        (USAGE, "configuration_refused", "unrecognized arguments: --max-num-sequences 4"),
+        (CHAIN, "configuration_refused", "this backend has no fp8"),
+        (DIED, "server_died", "ValueError: a bad step"),
+        ("INFO: loading\n", "server_died", "before it was ready"),
+        ("", "server_died", "does not say why"),
+    ],
+)
+def test_why_a_server_ended(log: str, code: str, said: str) -> None:
+    reason = ENGINE.explain_exit(log)
+    assert reason.code == code
+    assert re.search(said, reason.message), reason.message
+    assert len(reason.log) <= 20
+    assert not any("pid=" in line for line in reason.log)
+
+
+def test_flags_that_leverlab_sets_itself_are_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leverlab.engines.vllm_check._ask", lambda *_: [None])
+    [reason] = ENGINE.check_flags(["python"], [Settings({"port": 1}, {})])
+    assert reason is not None
+    assert (reason.code, "--port" in reason.message) == ("reserved_flag", True)
+
+
+def test_an_unknown_kind_names_the_known_ones() -> None:
+    assert engine_for("vllm").kind == "vllm"
+    with pytest.raises(ValueError, match="vllm, truth"):
+        engine_for("vlm")

@@ -1,0 +1,177 @@
+"""Samplers: on a running server, on a GPU that is imitated, and where there is nothing to be seen."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import pyarrow as pa
+import pynvml
+import pytest
+
+from leverlab.engines.truth import TruthEngine
+from leverlab.telemetry import Sampling, difference, gpu, snapshot
+from leverlab.telemetry.gpu import GPU, GpuSampler, throttle_text
+from leverlab.telemetry.host import HOST
+from leverlab.telemetry.periodic import Periodic
+from leverlab.telemetry.server_metrics import SERVER_METRICS, MetricsSampler
+from leverlab.topology import start, wait_ready
+from tests.unit.test_topology import launch_in
+
+
+@pytest.mark.parametrize("schema", [GPU, HOST, SERVER_METRICS], ids=["gpu", "host", "server_metrics"])
+def test_every_column_says_unit_and_definition(schema: pa.Schema) -> None:
+    for field in schema:
+        assert field.metadata[b"definition"], field.name
+        assert b"unit" in field.metadata, field.name
+
+
+def test_a_running_server_is_sampled_and_its_counters_differ(tmp_path: Path) -> None:
+    engine = TruthEngine()
+    with start(engine, launch_in(tmp_path, gap=0.001)) as server:
+        wait_ready(server, engine, 20)
+        with server.client() as client:
+            before = snapshot(engine, client)
+            begun_ns = time.monotonic_ns()
+            with Sampling(server, engine, "cpu", engine_cores=[0], client_cores=[0]) as sampling:
+                body = {"model": "truth", "prompt": "one two three", "max_tokens": 5, **engine.request_extras()}
+                assert client.post("/v1/completions", json=body).status_code == 200
+                time.sleep(0.6)
+            delta = difference(before, snapshot(engine, client))
+    assert {name: delta[name] for name in ("prompt_tokens", "generation_tokens", "requests_finished", "ttft_s_count")} == {
+        "prompt_tokens": 3.0, "generation_tokens": 5.0, "requests_finished": 1.0, "ttft_s_count": 1.0,
+    }  # fmt: skip
+    assert "running" not in delta
+    tables = sampling.tables(begun_ns)
+    assert sampling.missing == {"gpu": "the engine computes on the CPU"}
+    assert tables.keys() == {"host", "server_metrics"}
+    host = tables["host"].to_pydict()
+    assert len(host["time_s"]) >= 3
+    assert 0 <= host["time_s"][0] < host["time_s"][-1] < 10
+    assert host["server_rss_bytes"][0] > 1e6
+    assert all(0 <= share <= 1 for share in host["engine_cores_share"] if share is not None)
+    metrics = tables["server_metrics"].to_pylist()
+    assert [row["value"] for row in metrics if row["name"] == "generation_tokens"][-1] == 5.0
+
+
+def test_a_counter_that_fell_is_seen_as_negative_and_a_new_one_begins_at_zero() -> None:
+    before = {"prompt_tokens": 100.0, "running": 2.0, "preemptions": 1.0}
+    assert difference(before, {"prompt_tokens": 7.0, "requests_finished": 3.0, "running": 0.0}) == {
+        "preemptions": -1.0,
+        "prompt_tokens": -93.0,
+        "requests_finished": 3.0,
+    }
+
+
+def test_a_server_that_does_not_answer_leaves_a_gap() -> None:
+    def busy(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadTimeout("busy", request=request)
+
+    sampler = MetricsSampler(TruthEngine(), httpx.Client(base_url="http://s", transport=httpx.MockTransport(busy)))
+    sampler.look()
+    assert (sampler.unanswered, sampler.table(0.0).num_rows) == (1, 0)
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Two GPUs; the second counts no energy, and tells no temperature at the moment."""
+    state = SimpleNamespace(asked_for_energy=0)
+
+    def energy(handle: int) -> int:
+        state.asked_for_energy += 1
+        if handle == 1:
+            raise pynvml.NVMLError_NotSupported
+        return 5_000
+
+    def temperature(handle: int, _: int) -> int:
+        if handle == 1:
+            raise pynvml.NVMLError_Timeout
+        return 40
+
+    answers = {
+        "nvmlInit": lambda: None,
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetHandleByUUID": lambda uuid: int(uuid[-1]),
+        "nvmlDeviceGetIndex": lambda handle: handle,
+        "nvmlDeviceGetUUID": lambda handle: f"GPU-{handle}",
+        "nvmlDeviceGetPowerUsage": lambda handle: 123_456,
+        "nvmlDeviceGetTotalEnergyConsumption": energy,
+        "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=50),
+        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(used=1 << 30),
+        "nvmlDeviceGetClockInfo": lambda handle, kind: 1980 if kind == pynvml.NVML_CLOCK_SM else 2619,
+        "nvmlDeviceGetTemperature": temperature,
+        "nvmlDeviceGetCurrentClocksEventReasons": lambda handle: 0x24,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(pynvml, name, answer)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return state
+
+
+def test_gpus_are_read_in_si_units_and_missing_counters_are_null(nvml: SimpleNamespace) -> None:
+    sampler = GpuSampler(())
+    origin = time.monotonic()
+    sampler.look()
+    sampler.look()
+    table = sampler.table(origin)
+    assert table.schema.equals(GPU)
+    first, second = table.slice(0, 2).to_pylist()
+    assert first.pop("time_s") < 1
+    assert first == {
+        "gpu": 0, "uuid": "GPU-0", "power_w": 123.456, "energy_j": 5.0, "sm_utilisation": 0.5, "memory_used_bytes": 2.0**30,
+        "sm_clock_hz": 1.98e9, "memory_clock_hz": 2.619e9, "temperature_c": 40.0, "throttle_reasons": 0x24,
+        "throttle_text": "software power cap, software thermal slowdown",
+    }  # fmt: skip
+    assert (second["energy_j"], second["temperature_c"], second["power_w"]) == (None, None, 123.456)
+    assert nvml.asked_for_energy == 3, "a counter that is not supported is asked for once"
+
+
+def test_the_named_gpus_are_sampled(nvml: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu.handles(["GPU-1"]) == [1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert gpu.handles(()) == [1]
+    assert gpu.visible_gpus() == ["GPU-1"]
+
+
+def test_without_nvml_the_table_is_missing_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise pynvml.NVMLError_LibraryNotFound
+
+    monkeypatch.setattr(pynvml, "nvmlInit", absent)
+    engine = TruthEngine()
+    with start(engine, launch_in(tmp_path)) as server, Sampling(server, engine, "cuda") as sampling:
+        pass
+    assert "gpu" not in sampling.tables()
+    assert "NVML" in sampling.missing["gpu"]
+
+
+def test_throttle_reasons_in_words() -> None:
+    assert throttle_text(0) == ""
+    assert throttle_text(0x1 | 0x40) == "idle, hardware thermal slowdown"
+
+
+def test_a_periodic_look_keeps_its_beat_and_ends_with_a_last_look() -> None:
+    seen: list[float] = []
+
+    def look() -> None:
+        seen.append(time.monotonic())
+        time.sleep(0.03)
+
+    periodic = Periodic("test", 0.1, look)
+    periodic.start()
+    time.sleep(0.55)
+    periodic.stop()
+    beats = [(moment - seen[0]) / 0.1 for moment in seen[:-1]]
+    assert len(beats) >= 4
+    assert max(abs(beat - round(beat)) for beat in beats) < 0.5
+
+
+def test_a_look_that_fails_is_kept_and_disturbs_nothing() -> None:
+    def look() -> None:
+        raise RuntimeError("broken")
+
+    periodic = Periodic("test", 0.01, look)
+    periodic.start()
+    periodic.stop()
+    assert periodic.error == "RuntimeError: broken"
