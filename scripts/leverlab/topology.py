@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -25,9 +24,10 @@ import httpx
 import psutil
 
 from leverlab.engines.base import Engine, Launch
+from leverlab.engines.inherited import inherited_environment
 from leverlab.keeper import Order, StopReport
 from leverlab.records import Reason
-from leverlab.redaction import is_secret_name, secrets_of
+from leverlab.redaction import secrets_of
 
 LOG_FILE: Final = "server.log"
 LOOPBACK: Final = "127.0.0.1"
@@ -229,7 +229,7 @@ def start(engine: Engine, launch: Launch, holding: Sequence[int] = ()) -> Runnin
         for plan in TOPOLOGIES[name].plan(engine, launch):
             order = Order(
                 command=list(plan.command),
-                environment={**inherited_environment(engine), **plan.environment},
+                environment={**inherited_environment(engine.own_variables), **plan.environment},
                 marker=marker,
                 log=str(launch.folder / plan.log),
                 secrets={**secrets_of(os.environ), "API_KEY": launch.api_key},
@@ -242,15 +242,6 @@ def start(engine: Engine, launch: Launch, holding: Sequence[int] = ()) -> Runnin
             process.stop()
         raise
     return RunningServer(launch, started, marker)
-
-
-def inherited_environment(engine: Engine) -> dict[str, str]:
-    """What a server sees of this process's environment: no secrets, and nothing that would change how it serves."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not is_secret_name(name) and not any(fnmatchcase(name, pattern) for pattern in engine.own_variables)
-    }
 
 
 def wait_ready(server: RunningServer, engine: Engine, timeout_s: float, progress: Progress | None = None) -> float:

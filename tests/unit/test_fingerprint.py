@@ -69,3 +69,11 @@ def test_slurms_names_are_taken_from_the_environment(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(name, value)
     slurm = fingerprint(job())["slurm"]
     assert (slurm["id"], slurm["gpus"], slurm["visible_devices"]) == ("17", [2, 3], "0,1")
+
+
+def test_the_sites_own_settings_are_kept_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
+    monkeypatch.setenv("CUDA_TEST_TOKEN", "secret")
+    environment = fingerprint(job())["environment"]
+    assert environment["NCCL_SOCKET_IFNAME"] == "ib0"
+    assert "CUDA_TEST_TOKEN" not in environment

@@ -17,14 +17,15 @@ import pytest
 
 from leverlab import topology
 from leverlab.engines.base import Launch
+from leverlab.engines.inherited import inherited_environment
 from leverlab.engines.truth import TruthEngine
+from leverlab.redaction import Redactor, is_secret_name, secrets_of
 from leverlab.topology import (
     LOOPBACK,
     ServerEnded,
     StartTimeout,
     confine,
     free_port,
-    inherited_environment,
     start,
     wait_ready,
 )
@@ -259,13 +260,10 @@ def test_no_secret_reaches_the_log_the_command_line_or_a_server_that_does_not_ne
 
 
 def test_the_users_own_settings_of_an_engine_are_not_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Engine(TruthEngine):
-        own_variables = ("VLLM_*", "OMP_NUM_THREADS")
-
-    for name in ("VLLM_USE_V2_MODEL_RUNNER", "OMP_NUM_THREADS", "WANDB_API_KEY", "LANGUAGE"):
+    for name in ("VLLM_USE_V2_MODEL_RUNNER", "OMP_NUM_THREADS", "WANDB_API_KEY", "LANGUAGE", "VLLM_CACHE_ROOT"):
         monkeypatch.setenv(name, "something")
-    inherited = inherited_environment(Engine())
-    assert inherited["LANGUAGE"] == "something"
+    inherited = inherited_environment(("VLLM_*", "OMP_NUM_THREADS"))
+    assert inherited["LANGUAGE"] == inherited["VLLM_CACHE_ROOT"] == "something"
     assert not inherited.keys() & {"VLLM_USE_V2_MODEL_RUNNER", "OMP_NUM_THREADS", "WANDB_API_KEY"}
 
 
@@ -296,3 +294,18 @@ def test_an_unknown_topology_is_refused(tmp_path: Path) -> None:
     launch = launch_in(tmp_path)
     with pytest.raises(ValueError, match="there is no topology 'ring'"):
         start(TruthEngine(), replace(launch, identity={**launch.identity, "topology": "ring"}))
+
+
+def test_what_is_taken_for_a_secret() -> None:
+    secret = ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "PGPASSWORD", "SLURM_JWT", "MY_PASSWORD"]
+    plain = ["TOKENIZERS_PARALLELISM", "HF_TOKEN_PATH", "PASSWORD_FILE", "SSH_AUTH_SOCK", "PATH"]
+    assert [name for name in secret + plain if is_secret_name(name)] == secret
+
+
+def test_the_hubs_token_is_a_secret_wherever_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hf_in_a_file\n")
+    redactor = Redactor(
+        {**secrets_of({"HF_HOME": str(tmp_path), "A_TOKEN": "short"}), "LONG": "hf_in_a_file_and_longer"}
+    )
+    assert redactor.text("hf_in_a_file_and_longer hf_in_a_file short") == "<LONG> <HF_TOKEN_PATH> short"
+    assert Redactor({}).line(b"\xff as it is\n") == b"\xff as it is\n"

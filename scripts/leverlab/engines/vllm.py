@@ -9,7 +9,7 @@ import httpx
 from leverlab.engines.base import Difference, Launch, Settings
 from leverlab.engines.flags import flag_words
 from leverlab.engines.prometheus import cache_info, canonical_metrics
-from leverlab.engines.vllm_check import check_configuration, check_flags
+from leverlab.engines.vllm_check import OWN_VARIABLES, check_configuration, check_flags
 from leverlab.engines.vllm_exit import explain_exit
 from leverlab.engines.vllm_settings import differences, effective_settings, startup_facts
 from leverlab.records import Reason
@@ -34,21 +34,7 @@ class VllmEngine:
 
     kind = "vllm"
     served_model_name = "model"
-    own_variables: Sequence[str] = (
-        "VLLM_*",
-        "LMCACHE_*",
-        "FLASHINFER_*",
-        "NCCL_*",
-        "TORCH*",
-        "PYTORCH_*",
-        "TRITON_*",
-        "CUDA_LAUNCH_BLOCKING",
-        "KMP_*",
-        "GOMP_*",
-        "OMP_*",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-    )
+    own_variables: Sequence[str] = OWN_VARIABLES
 
     def command(self, launch: Launch) -> list[str]:
         flags = dict(launch.identity["flags"])

@@ -1,7 +1,6 @@
 """Asks vLLM, in its own environment, whether it accepts flags or a whole configuration."""
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +8,29 @@ from typing import Any, Final
 
 from leverlab.engines.base import EngineUnreachableError, Launch, Settings
 from leverlab.engines.flags import flag_and_value
+from leverlab.engines.inherited import inherited_environment
 from leverlab.records import Reason
 
 RESERVED_FLAGS: Final = frozenset(
     {"host", "port", "api-key", "served-model-name", "model", "uds", "root-path", "config"}
 )
 """Flags that leverlab sets itself, or that would take settings from where no identity can see them."""
+
+OWN_VARIABLES: Final = (
+    "VLLM_*",
+    "LMCACHE_*",
+    "FLASHINFER_*",
+    "TORCH*",
+    "PYTORCH_*",
+    "TRITON_*",
+    "CUDA_LAUNCH_BLOCKING",
+    "KMP_*",
+    "GOMP_*",
+    "OMP_*",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)
+"""Variables that change how vLLM, or a library below it, serves."""
 
 _PROGRAM: Final = Path(__file__).with_name("vllm_parser.py")
 _TIMEOUT_S: Final = 600.0
@@ -54,7 +70,7 @@ def _ask(prefix: Sequence[str], question: Mapping[str, Any], environment: Mappin
         done = subprocess.run(
             command,
             input=json.dumps(question),
-            env={**os.environ, **environment},
+            env={**inherited_environment(OWN_VARIABLES), **environment},
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,

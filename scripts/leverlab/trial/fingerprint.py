@@ -10,6 +10,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,12 +20,14 @@ import pynvml
 from leverlab import MEASUREMENT_VERSION, __version__
 from leverlab.environments import installed_versions
 from leverlab.records import JobSpecification
+from leverlab.redaction import is_secret_name
 from leverlab.scheduler import current_job
 from leverlab.telemetry.gpu import handles, throttle_text
 
 UNKNOWN: Final = "unknown"
 
 _GIT_TIMEOUT_S: Final = 20
+_SITE_VARIABLES: Final = ("CUDA_*", "NCCL_*", "UCX_*", "MALLOC_*", "LD_PRELOAD", "NVIDIA_*")
 _CPU: Final = Path("/sys/devices/system/cpu")
 
 
@@ -40,6 +43,7 @@ def fingerprint(job: JobSpecification, gpus: Sequence[str] = ()) -> dict[str, An
         "gpu": probe(lambda: _gpus(gpus)) if job.device == "cuda" else {},
         "slurm": probe(_slurm),
         "versions": probe(lambda: _versions(job)),
+        "environment": probe(_environment),
         "git": probe(_git),
         "leverlab": {
             "version": __version__,
@@ -92,6 +96,15 @@ def _cpu_model() -> str | None:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def _environment() -> dict[str, str]:
+    """Variables of the site that reach the server and may change its speed: they belong to the node, not to the identity."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if any(fnmatchcase(name, pattern) for pattern in _SITE_VARIABLES) and not is_secret_name(name)
+    }
 
 
 def _slurm() -> dict[str, Any]:
