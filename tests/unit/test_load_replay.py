@@ -287,6 +287,7 @@ def test_a_client_that_was_stopped_states_a_bound_that_holds(tmp_path):
     assert max(late.values()) > 0.01, "the stop did what it is for"
     for row in rows:
         assert late[row["request_id"]] <= row["ttft_error_s"] + 5e-4
+        assert row["ttft_error_s"] < 0.4, "and is no wider than the stop explains"
     assert parsed.instrument.coalesced_share > 0.01
     assert parsed.instrument.send_lag_max_s > 0.1
     assert parsed.instrument.read_delay_p99_s > 0.05

@@ -94,7 +94,10 @@ def arrivals(log: ReplayLog) -> Arrivals:
 
 
 def _previous_poll(log: ReplayLog) -> Integers:
-    """For each read the return of the poll before the one that announced it: an instant at which it had not arrived."""
+    """For each read the begin of the poll before the one that announced it: an instant at which it had not arrived.
+
+    The begin, because a loop that loses its core between looking and returning would put the return too late.
+    """
     poll = np.searchsorted(log.poll_reads, np.arange(len(log.read_ns)), side="right") - 2
     begun = np.where(log.read_request >= 0, log.send_begun_ns[log.read_request], log.origin_ns)
     return np.maximum(np.where(poll >= 0, log.poll_ns[np.maximum(poll, 0)], 0), begun)

@@ -39,11 +39,11 @@ class SentRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReplayLog:
-    """Arrays of one entry a request, a read, or a return of the poll.
+    """Arrays of one entry a request, a read, or a poll (when it began).
 
     `outcomes` says how the transport of each request ended: complete (the end of the body was seen), closed (the server
     closed before that), lost (reset), unreachable (no connection), timed out. `poll_reads` is the number of reads made
-    before that return of the poll, so that the poll before a read can be found.
+    before that poll, so that the poll before a read can be found.
     """
 
     requests: list[SentRequest]

@@ -37,7 +37,10 @@ Progress = Callable[[int, int], None]
 MAXIMUM_PRECONNECTED: Final = 1024
 _READ_BYTES: Final = 4096
 _ANCILLARY_BYTES: Final = 64
-_TICK_S: Final = 0.25
+_TICK_NS: Final = 250_000_000
+_SCAN_S: Final = 0.01
+"""The longest sleep. A poll that announces nothing proves that nothing had arrived: the bound on a first token's stamp needs one
+that is not long ago."""
 _LEAD_NS: Final = 50_000_000
 """From the end of the preparations to the phase's t = 0: the server accepts the connections meanwhile."""
 _SPIN_NS: Final = 80_000
@@ -179,10 +182,10 @@ class ReplayLoop:
         data_list = self._data
         maximum_events = len(self._requests) + 64
         chunked, readable, writable = Body.CHUNKED, select.EPOLLIN, _OUTPUT
-        armed_for = tick = window_began = window_reads = 0
+        armed_for = tick = window_began = window_reads = empty_scan = 0
         pausing = False
         while due or flying:
-            wait_s = _TICK_S
+            wait_s = _SCAN_S
             if due:
                 self._send_due()
                 if due:
@@ -195,13 +198,20 @@ class ReplayLoop:
                         armed_for = at
             if pausing and wait_s and not (due and left < 2 * _PAUSE_S * 1e9):
                 time.sleep(_PAUSE_S)
+            begun = clock()
             events = poll(wait_s, maximum_events)
             now = clock()
             if now - window_began > _BUSY_WINDOW_NS:
                 pausing = (len(data_list) - window_reads) * _BUSY_READ_EVERY_NS > now - window_began
                 window_began, window_reads = now, len(data_list)
-            if events:
-                note_poll(now)
+            if not events:
+                empty_scan = begun
+            else:
+                if empty_scan:
+                    note_poll(empty_scan)
+                    note_poll_reads(len(data_list))
+                    empty_scan = 0
+                note_poll(begun)
                 note_poll_reads(len(data_list))
             for fd, mask in events:
                 connection = connections.get(fd)
@@ -232,7 +242,7 @@ class ReplayLoop:
                 elif connection.ends_with(data):
                     self._complete(connection)
             if now > tick:
-                tick = now + int(_TICK_S * 1e9)
+                tick = now + _TICK_NS
                 self._tick(now)
         self._tick(clock())
 
