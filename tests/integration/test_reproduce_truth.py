@@ -2,23 +2,16 @@
 
 import html
 import json
-import os
 import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
 import pytest
 import yaml
 
-from leverlab.config import load
 from leverlab.layout import Layout
-from leverlab.matrix.expand import expand
-from leverlab.matrix.jobs import write_specifications
+from tests.integration.checkout import Checkout
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 STUDY = """\
 title: Small
 question: Does the batch limit matter?
@@ -34,75 +27,47 @@ replicates: 3
 """
 
 
-@dataclass(frozen=True)
-class Checkout:
-    """A folder with config/ alone, in which scripts run as the rules start them."""
-
-    root: Path
-
-    def run(self, script: str, *arguments: str, code: int = 0) -> str:
-        given = {**os.environ, "TMPDIR": str(self.root / "tmp")}
-        command = [sys.executable, str(REPOSITORY / "scripts" / script), *arguments]
-        done = subprocess.run(
-            command, cwd=self.root, env=given, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def reproduce(self, cell: str, number: int, code: int = 0) -> tuple[dict, str]:
-        output = Path("results", "reproductions", cell, str(number), "verdict.html")
-        said = self.run("reproduce.py", "--cell", cell, "--number", str(number), "--output", str(output), code=code)
-        if code:
-            return {}, said
-        return json.loads((self.root / output).with_suffix(".json").read_text()), (self.root / output).read_text()
-
-
 def new_checkout(root: Path) -> Checkout:
-    shutil.copytree(REPOSITORY / "config", root / "config")
+    checkout = Checkout.make(root, "small", STUDY)
     engines = root / "config" / "engines.yaml"
     entries = yaml.safe_load(engines.read_text())
     # A time to first token that dwarfs what a busy machine adds.
     entries["truth"]["flags"] |= {"ttft": 0.2, "gap": 0.02}
     engines.write_text(yaml.safe_dump(entries))
-    (root / "config" / "studies" / "small.yaml").write_text(STUDY)
-    (root / "tmp").mkdir()
-    checkout = Checkout(root)
-    checkout.run("prepare_model.py", "--model", "tiny-llama", "--output", "results/models/tiny-llama/model.json")
     return checkout
+
+
+def reproduce(checkout: Checkout, cell: str, number: int, code: int = 0) -> tuple[dict, str]:
+    output = Path("results", "reproductions", cell, str(number), "verdict.html")
+    said = checkout.run("reproduce.py", "--cell", cell, "--number", str(number), "--output", str(output), code=code)
+    if code:
+        return {}, said
+    return json.loads((checkout.root / output).with_suffix(".json").read_text()), (checkout.root / output).read_text()
+
+
+def new_doubter(root: Path) -> Checkout:
+    """Another checkout, with the model and nothing else."""
+    doubter = new_checkout(root)
+    doubter.run("prepare_model.py", "--model", "tiny-llama", "--output", "results/models/tiny-llama/model.json")
+    return doubter
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     checkout = new_checkout(tmp_path_factory.mktemp("measured"))
-    before = Path.cwd()
-    os.chdir(checkout.root)
-    try:
-        configuration = load(Path(), {"study": "small"})
-        matrix = expand(configuration, ["small"])
-        write_specifications(matrix.jobs, configuration, Layout())
-    finally:
-        os.chdir(before)
-    for job in matrix.jobs:
-        replicate = str(job.replicate)
-        for workload in job.workloads:
-            checkout.run("draw_workload.py", "--workload", workload.id, "--replicate", replicate)
-        layout = Layout()
-        spec = layout.job_specification(job.server.id, replicate, job.hash)
-        output = layout.job_record(job.server.id, replicate, job.hash)
-        checkout.run("measure.py", "--spec", str(spec), "--output", str(output))
-    checkout.run("aggregate.py", "--study", "small")
+    checkout.measure("small")
     return checkout
 
 
 def cells(checkout: Checkout) -> pandas.DataFrame:
-    return pandas.read_parquet(checkout.root / "results/studies/small/cells.parquet")
+    return checkout.cells("small")
 
 
 def test_a_cell_is_measured_again_and_compared(measured: Checkout) -> None:
     table = cells(measured)
     assert list(table["status"]) == ["measured"] * 3
     cell = table["cell"][0]
-    verdict, page = measured.reproduce(cell, 1)
+    verdict, page = reproduce(measured, cell, 1)
     assert verdict["verdict"] in ("holds", "does not hold", "not judgeable")
     compared = verdict["metrics"]["ttft_s p50"]
     assert compared["recorded"] == list(table["ttft_s_p50"]), "the records and the study's table say the same"
@@ -118,18 +83,18 @@ def test_a_cell_is_measured_again_and_compared(measured: Checkout) -> None:
 
 def test_another_number_is_another_measurement(measured: Checkout) -> None:
     cell = cells(measured)["cell"][0]
-    verdict, _ = measured.reproduce(cell, 2)
+    verdict, _ = reproduce(measured, cell, 2)
     assert verdict["number"] == 2
     assert (measured.root / "results/reproductions" / cell / "2" / "results").is_dir()
 
 
 def test_a_table_alone_suffices(measured: Checkout, tmp_path: Path) -> None:
-    doubter = new_checkout(tmp_path / "doubter")
+    doubter = new_doubter(tmp_path / "doubter")
     folder = doubter.root / "results/studies/small"
     folder.mkdir(parents=True)
     shutil.copy(measured.root / "results/studies/small/cells.parquet", folder)
     table = cells(doubter)
-    verdict, page = doubter.reproduce(table["cell"][0], 1)
+    verdict, page = reproduce(doubter, table["cell"][0], 1)
     assert verdict["metrics"]["ttft_s p50"]["recorded"] == list(table["ttft_s_p50"])
     assert len(verdict["replicates"]) + len(verdict["excluded"]) == 3
     assert "cells.parquet" in page
@@ -137,7 +102,7 @@ def test_a_table_alone_suffices(measured: Checkout, tmp_path: Path) -> None:
 
 def test_an_engine_that_became_slower_does_not_hold(measured: Checkout, tmp_path: Path) -> None:
     """What was recorded is made a third of what it was: the engine of today is then three times slower."""
-    doubter = new_checkout(tmp_path / "doubter")
+    doubter = new_doubter(tmp_path / "doubter")
     folder = doubter.root / "results/studies/small"
     folder.mkdir(parents=True)
     table = cells(measured)
@@ -145,7 +110,7 @@ def test_an_engine_that_became_slower_does_not_hold(measured: Checkout, tmp_path
     for number, name in enumerate(("ttft_s_p50", "tpot_s_p50")):
         table[name] = table[name].iloc[0] / 3 * (1 + 0.002 * table.index + 0.001 * number)
     table.to_parquet(folder / "cells.parquet")
-    verdict, page = doubter.reproduce(table["cell"][0], 1)
+    verdict, _ = reproduce(doubter, table["cell"][0], 1)
     if not verdict["invalid"]:
         assert verdict["verdict"] == "does not hold"
         assert verdict["sentence"].startswith("The number does not hold")
@@ -153,14 +118,14 @@ def test_an_engine_that_became_slower_does_not_hold(measured: Checkout, tmp_path
 
 
 def test_what_cannot_be_started_here_is_told_and_nothing_is_measured(measured: Checkout, tmp_path: Path) -> None:
-    doubter = new_checkout(tmp_path / "doubter")
-    _, said = doubter.reproduce("no-such-cell-0123456789", 1, code=1)
+    doubter = new_doubter(tmp_path / "doubter")
+    _, said = reproduce(doubter, "no-such-cell-0123456789", 1, code=1)
     assert "no record of the cell" in said
     folder = doubter.root / "results/studies/small"
     folder.mkdir(parents=True)
     shutil.copy(measured.root / "results/studies/small/cells.parquet", folder)
     engines = doubter.root / "config" / "engines.yaml"
     engines.write_text(engines.read_text().replace("truth:\n", "other-truth:\n"))
-    _, said = doubter.reproduce(cells(doubter)["cell"][0], 1, code=1)
+    _, said = reproduce(doubter, cells(doubter)["cell"][0], 1, code=1)
     assert "config/engines.yaml: there is no 'truth'" in said and "other-truth" in said
     assert not list((doubter.root / "results").rglob("trial.json"))

