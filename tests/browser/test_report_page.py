@@ -38,7 +38,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def opened(browser: Browser, page: Path, *, width: int = DESKTOP, scheme: str = "light", script: bool = True) -> Page:
     context = browser.new_context(
-        viewport={"width": width, "height": 844}, color_scheme=scheme, java_script_enabled=script, is_mobile=width == PHONE  # type: ignore[arg-type]
+        viewport={"width": width, "height": 844},
+        color_scheme=scheme,
+        java_script_enabled=script,
+        is_mobile=width == PHONE,  # type: ignore[arg-type]
     )
     view = context.new_page()
     view.goto(page.as_uri())
@@ -53,7 +56,9 @@ def test_axe_finds_no_violation(browser: Browser, pages: dict[str, Path], name: 
     # What is folded away is part of the page.
     view.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
     found = Axe().run(view).response["violations"]
-    assert not found, "\n".join(f"{item['id']}: {item['help']}: {[node['html'][:200] for node in item['nodes'][:3]]}" for item in found)
+    assert not found, "\n".join(
+        f"{item['id']}: {item['help']}: {[node['html'][:200] for node in item['nodes'][:3]]}" for item in found
+    )
 
 
 def test_axe_would_find_a_violation(browser: Browser, pages: dict[str, Path]) -> None:
@@ -91,14 +96,18 @@ def test_text_in_figures_can_be_read_on_a_phone(browser: Browser, pages: dict[st
 
 
 def test_without_javascript_the_same_is_shown(browser: Browser, pages: dict[str, Path]) -> None:
-    texts = {script: opened(browser, pages[TROUBLED], script=script).locator("body").inner_text() for script in (True, False)}
+    texts = {
+        script: opened(browser, pages[TROUBLED], script=script).locator("body").inner_text() for script in (True, False)
+    }
     assert texts[True] == texts[False]
     assert "Verdict" in texts[False]
 
 
 def test_every_link_inside_the_page_leads_somewhere(browser: Browser, pages: dict[str, Path]) -> None:
     view = opened(browser, pages[CROSSED])
-    anchors = view.evaluate("[...document.querySelectorAll('a[href^=\"#\"]')].map(link => link.getAttribute('href').slice(1))")
+    anchors = view.evaluate(
+        "[...document.querySelectorAll('a[href^=\"#\"]')].map(link => link.getAttribute('href').slice(1))"
+    )
     missing = [anchor for anchor in anchors if view.locator(f"[id='{anchor}']").count() != 1]
     assert anchors
     assert not missing

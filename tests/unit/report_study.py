@@ -18,7 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leverlab.aggregate.effects import effect_rows
-from leverlab.aggregate.schema import cells_schema, effects_schema, lever_column, requests_schema, table_of, write_tables
+from leverlab.aggregate.schema import (
+    cells_schema,
+    effects_schema,
+    lever_column,
+    requests_schema,
+    table_of,
+    write_tables,
+)
 from leverlab.checks import write_checks
 from leverlab.config import Configuration, load
 from leverlab.layout import Layout
@@ -146,7 +153,11 @@ def _cells(matrix: StudyMatrix) -> Iterator[dict[str, Any]]:
     for entry, replicate in itertools.product(matrix.cells, matrix.replicates):
         server, phase, number = entry.cell.server, entry.cell.phase, replicate.number
         levels = dict(entry.treatment.levels)
-        node = {"node": {"hostname": f"worker-{number}"}, "versions": {"vllm": "1.2.3"}, "git": {"commit": "0123abc", "dirty": False}}
+        node = {
+            "node": {"hostname": f"worker-{number}"},
+            "versions": {"vllm": "1.2.3"},
+            "git": {"commit": "0123abc", "dirty": False},
+        }
         row: dict[str, Any] = {
             "cell": entry.cell.id, "server": server.id, "phase": phase.id, "replicate": str(replicate), "engine": server.engine,
             "model": server.model, "gpu": server.gpu, "gpu_count": server.gpu_count, "treatment": entry.treatment.name,
@@ -160,7 +171,9 @@ def _cells(matrix: StudyMatrix) -> Iterator[dict[str, Any]]:
         yield row | _trouble(matrix.name, entry.treatment, entry.load, number, values)
 
 
-def _values(levels: dict[str, str], point: LoadPoint, speed: float, random: np.random.Generator) -> dict[str, float | None]:
+def _values(
+    levels: dict[str, str], point: LoadPoint, speed: float, random: np.random.Generator
+) -> dict[str, float | None]:
     cached, narrow = levels["prefix_caching"] == "on", levels["max_num_seqs"] == "4"
     capacity = (8.0 if cached else 3.0) * speed * (0.5 if narrow else 1.0)
     offered = point.value or 64.0
@@ -169,11 +182,25 @@ def _values(levels: dict[str, str], point: LoadPoint, speed: float, random: np.r
     def about(value: float, spread: float = 0.03) -> float:
         return value * math.exp(random.normal(0, spread))
 
-    ttft, tpot = about((0.06 if cached else 0.31) / speed * (1 + 2 * busy**3)), about((0.012 + 0.004 * min(busy, 1.5)) / math.sqrt(speed))
+    ttft, tpot = (
+        about((0.06 if cached else 0.31) / speed * (1 + 2 * busy**3)),
+        about((0.012 + 0.004 * min(busy, 1.5)) / math.sqrt(speed)),
+    )
     achieved = about(min(offered, capacity), 0.01)
-    middle = {"ttft_s": ttft, "ttft_service_s": ttft, "tpot_s": tpot, "chunk_gap_s": tpot, "e2e_s": ttft + 31 * tpot, "send_lag_s": 5e-5}
+    middle = {
+        "ttft_s": ttft,
+        "ttft_service_s": ttft,
+        "tpot_s": tpot,
+        "chunk_gap_s": tpot,
+        "e2e_s": ttft + 31 * tpot,
+        "send_lag_s": 5e-5,
+    }
     statistics = {"mean": 1.2, "p50": 1.0, "p95": 1.9, "p99": 2.6}
-    spread = {f"{name}_{key}": about(value * scale, 0.01) for name, value in middle.items() for key, scale in statistics.items()}
+    spread = {
+        f"{name}_{key}": about(value * scale, 0.01)
+        for name, value in middle.items()
+        for key, scale in statistics.items()
+    }
     return spread | {
         "throughput": 32 * achieved, "total_throughput": 1632 * achieved, "achieved_rate": achieved, "goodput": 0.9 * achieved, "error_ratio": 0.0,
         "queue_time_s": 0.002 * busy, "prefill_time_s": 0.8 * ttft, "decode_time_s": 31 * tpot, "cache_hit_ratio": 0.87 if cached else 0.0,
@@ -181,7 +208,9 @@ def _values(levels: dict[str, str], point: LoadPoint, speed: float, random: np.r
     }  # fmt: skip
 
 
-def _trouble(study: str, treatment: Treatment, point: LoadPoint, number: int, values: dict[str, float | None]) -> dict[str, Any]:
+def _trouble(
+    study: str, treatment: Treatment, point: LoadPoint, number: int, values: dict[str, float | None]
+) -> dict[str, Any]:
     """One cell of each kind that has no number, or a doubtful one."""
     nothing = dict.fromkeys(values, None)
     if study != TROUBLED or treatment.is_baseline or point.kind != "burst":
@@ -189,10 +218,22 @@ def _trouble(study: str, treatment: Treatment, point: LoadPoint, number: int, va
     lever = treatment.changed[0][0]
     kinds = {
         ("prefix_caching", 1): {**values, "checks": "invalid", "check_codes": "cache_state"},
-        ("prefix_caching", 2): {**nothing, "status": "failed", "reason_code": "server_died", "reason": "The server died.", "checks": None},
+        ("prefix_caching", 2): {
+            **nothing,
+            "status": "failed",
+            "reason_code": "server_died",
+            "reason": "The server died.",
+            "checks": None,
+        },
         ("prefix_caching", 3): {**nothing, "status": "missing", "checks": None, "provenance": None, "started_at": None},
         ("max_num_seqs", 2): {**values, "checks": "caution", "check_codes": "send_lag"},
-        ("max_num_seqs", 3): {**nothing, "status": "infeasible", "reason_code": "out_of_memory", "reason": "Out of memory.", "checks": None},
+        ("max_num_seqs", 3): {
+            **nothing,
+            "status": "infeasible",
+            "reason_code": "out_of_memory",
+            "reason": "Out of memory.",
+            "checks": None,
+        },
     }
     return kinds.get((lever, number), values)
 
@@ -204,7 +245,11 @@ def _write_records(study: ReportStudy, row: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     reason = None
     if row["status"] != "measured":
-        reason = Reason(code=row["reason_code"], message=row["reason"], log=["ERROR worker <0> exited", "RuntimeError: no blocks & no memory"])
+        reason = Reason(
+            code=row["reason_code"],
+            message=row["reason"],
+            log=["ERROR worker <0> exited", "RuntimeError: no blocks & no memory"],
+        )
     write_json(
         folder / "cell.json",
         CellRecord(
@@ -216,7 +261,13 @@ def _write_records(study: ReportStudy, row: dict[str, Any]) -> None:
         return
     severities = {code: row["checks"] for code in row["check_codes"].split(",") if code}
     results = [
-        CheckResult(code=code, severity=severities.get(code, "ok"), saw="what was seen", expected="what was expected", remedy="what to do")
+        CheckResult(
+            code=code,
+            severity=severities.get(code, "ok"),
+            saw="what was seen",
+            expected="what was expected",
+            remedy="what to do",
+        )
         for code in ("all_ended", "send_lag", "cache_state")
     ]
     write_checks(folder / "checks.json", row["cell"], results)
@@ -240,7 +291,10 @@ def _write_cards(study: ReportStudy, workloads: dict[str, str]) -> None:
     for (workload, model), number in itertools.product(workloads.items(), range(1, loaded.replicates + 1)):
         random = np.random.default_rng(number)
         lengths = [64] * 48 if alike else random.integers(20, 400, 48).tolist()
-        prompts = [[group, *random.integers(10, 9999, length - 1).tolist()] for group, length in zip(itertools.cycle(range(4)), lengths, strict=False)]
+        prompts = [
+            [group, *random.integers(10, 9999, length - 1).tolist()]
+            for group, length in zip(itertools.cycle(range(4)), lengths, strict=False)
+        ]
         identity = {"workload": study.configuration.workload(loaded).model_dump(), "tokenizer": {"name": model}}
         arrivals = np.cumsum(random.exponential(1e9, 48)).astype(int).tolist()
         groups = [f"g{index % 4}" if alike else None for index in range(48)]

@@ -50,13 +50,18 @@ def pages(studies: dict[str, ReportStudy]) -> dict[str, str]:
 
 
 def text_of(page: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)).replace("\N{NO-BREAK SPACE}", " ")
+    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)).replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
 
 
 def verdicts(page: str) -> list[str]:
     section = re.search(r'<section[^>]*id="verdict".*?</section>', page, flags=re.DOTALL)
     assert section
-    return [text_of(item).strip() for item in re.findall(r'<p[^>]*class="verdict[^"]*"[^>]*>(.*?)</p>', section[0], flags=re.DOTALL)]
+    return [
+        text_of(item).strip()
+        for item in re.findall(r'<p[^>]*class="verdict[^"]*"[^>]*>(.*?)</p>', section[0], flags=re.DOTALL)
+    ]
 
 
 @pytest.mark.parametrize("name", [TROUBLED, CROSSED, SIMULATED])
@@ -69,7 +74,9 @@ def test_structure(pages: dict[str, str], name: str) -> None:
     assert outline.tables == outline.captions > 5
     assert outline.drawings == outline.labels > 0
     assert outline.headings[0] == 1
-    assert all(after <= before + 1 for before, after in zip(outline.headings, outline.headings[1:], strict=False)), outline.headings
+    assert all(after <= before + 1 for before, after in zip(outline.headings, outline.headings[1:], strict=False)), (
+        outline.headings
+    )
     referenced = set(re.findall(r"url\(#([^)]+)\)", pages[name])) | set(re.findall(r'href="#([^"]+)"', pages[name]))
     assert referenced <= set(outline.ids)
 
@@ -81,10 +88,18 @@ def test_the_same_data_give_the_same_bytes(studies: dict[str, ReportStudy], page
 
 def test_the_verdict_comes_first_and_names_lever_interval_load_and_replicates(pages: dict[str, str]) -> None:
     page = pages[TROUBLED]
-    assert page.index('id="verdict"') < page.index('id="measured"') < page.index('id="provenance"') < page.index('id="effects"')
+    assert (
+        page.index('id="verdict"')
+        < page.index('id="measured"')
+        < page.index('id="provenance"')
+        < page.index('id="effects"')
+    )
     first, caching, limit = verdicts(page)
     assert first.startswith("Prefix caching moved its primary metric most")
-    assert re.search(r"raises the median time to first token at 1 request/s by a factor of [\d.]+ \(95 % interval [\d.]+ to [\d.]+\)", caching)
+    assert re.search(
+        r"raises the median time to first token at 1 request/s by a factor of [\d.]+ \(95 % interval [\d.]+ to [\d.]+\)",
+        caching,
+    )
     assert "in 3 replicates" in caching
     assert "in 1 replicate" in limit or "in 2 replicates" in limit
 
@@ -138,14 +153,21 @@ def test_models_and_gpus_stand_side_by_side_where_there_are_several(pages: dict[
 
 
 def test_everything_else_is_called_exploratory(pages: dict[str, str]) -> None:
-    rows = re.findall(r"<tr[^>]*>(?:(?!</tr>).)*(?:improves|worsens|no difference found|not judgeable)(?:(?!</tr>).)*</tr>", pages[TROUBLED], flags=re.DOTALL)
+    rows = re.findall(
+        r"<tr[^>]*>(?:(?!</tr>).)*(?:improves|worsens|no difference found|not judgeable)(?:(?!</tr>).)*</tr>",
+        pages[TROUBLED],
+        flags=re.DOTALL,
+    )
     assert len(rows) > 50
     assert all(("(exploratory)" in row) != ('class="primary"' in row) for row in rows)
 
 
 def test_tables_alone_are_enough(tmp_path: Path) -> None:
     text = text_of(make_study(tmp_path, TROUBLED, records=False).write_report().read_text())
-    assert "The checks' own records are not on this machine" in text or "The checks&#39; own records are not on this machine" in text
+    assert (
+        "The checks' own records are not on this machine" in text
+        or "The checks&#39; own records are not on this machine" in text
+    )
     assert "cannot be drawn over time" in text or "nothing can be drawn over time" in text
 
 

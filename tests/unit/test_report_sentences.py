@@ -17,7 +17,12 @@ from leverlab.report.sentences import (
     verdict_sentence,
 )
 
-TELLING = Telling({"prefix_caching": "Prefix caching", "max_num_seqs": "Batch limit"}, several_contexts=False, simulated=False, comparisons=2)
+TELLING = Telling(
+    {"prefix_caching": "Prefix caching", "max_num_seqs": "Batch limit"},
+    several_contexts=False,
+    simulated=False,
+    comparisons=2,
+)
 SIMULATED = replace(TELLING, simulated=True)
 
 OFF = Effect(
@@ -34,7 +39,9 @@ CACHING = Lever(
     title="Prefix caching",
     mechanism="keeps blocks",
     indicator=Indicator(metric="ttft_s p50", load="lowest rate"),
-    expectation=Expectation(direction="decreases", of="on", against="off", because="The shared part is not computed again."),
+    expectation=Expectation(
+        direction="decreases", of="on", against="off", because="The shared part is not computed again."
+    ),
     levels={"on": {"vllm": LevelEffect()}, "off": {"vllm": LevelEffect()}},
 )
 
@@ -95,7 +102,9 @@ def test_swapping_baseline_and_treatment_changes_every_sentence(effect: Effect, 
 
 
 def test_no_difference_says_what_would_have_been_seen() -> None:
-    effect = replace(OFF, estimate=1.02, low=0.95, high=1.1, value=0.063, verdict="no difference found", minimum_detectable=1.09)
+    effect = replace(
+        OFF, estimate=1.02, low=0.95, high=1.1, value=0.063, verdict="no difference found", minimum_detectable=1.09
+    )
     sentence = verdict_sentence(effect, TELLING)
     assert "no difference found" in sentence
     assert "a ratio of 1.02 (95 % interval 0.95 to 1.10)" in sentence
@@ -116,20 +125,35 @@ def test_one_replicate_is_not_judgeable() -> None:
 
 
 def test_without_a_pair_there_is_no_number() -> None:
-    effect = replace(OFF, baseline=None, value=None, estimate=None, low=None, high=None, pairs=0, verdict="not judgeable", reason="the server died")
+    effect = replace(
+        OFF,
+        baseline=None,
+        value=None,
+        estimate=None,
+        low=None,
+        high=None,
+        pairs=0,
+        verdict="not judgeable",
+        reason="the server died",
+    )
     assert verdict_sentence(effect, TELLING).endswith("is not judgeable. The server died.")
     assert row_sentence(effect) == "–"
 
 
 def test_a_ratio_that_can_be_zero_is_told_as_a_difference_in_points() -> None:
-    effect = replace(OFF, metric="cache_hit_ratio", statistic=None, baseline=0.87, value=0.0, estimate=-0.87, low=-0.9, high=-0.84)
+    effect = replace(
+        OFF, metric="cache_hit_ratio", statistic=None, baseline=0.87, value=0.0, estimate=-0.87, low=-0.9, high=-0.84
+    )
     assert "lowers the prefix-cache hit ratio at 1 request/s by 87 points" in verdict_sentence(effect, TELLING)
     assert row_sentence(effect) == "−87 points (−90 to −84)"
 
 
 def test_the_headline_names_the_lever_that_moved_most() -> None:
     sentence = headline([LIMIT, OFF], TELLING)
-    assert sentence == "Prefix caching moved its primary metric most: off instead of on raises the median time to first token at 1 request/s 5.00-fold."
+    assert (
+        sentence
+        == "Prefix caching moved its primary metric most: off instead of on raises the median time to first token at 1 request/s 5.00-fold."
+    )
 
 
 def test_the_headline_does_not_name_a_lever_that_moved_nothing() -> None:

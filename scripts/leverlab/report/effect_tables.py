@@ -81,7 +81,7 @@ def _row(effect: Effect, telling: Telling) -> Row:
             Cell(value_phrase(effect.metric, effect.baseline)),
             Cell(value_phrase(effect.metric, effect.value)),
             Cell(row_sentence(effect)),
-            Cell("primary" if effect.primary else "", mark),
+            Cell("primary" if effect.primary else "", mark, note=effect.reason),
         ),
         primary=effect.primary,
     )

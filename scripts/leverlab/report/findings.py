@@ -29,6 +29,8 @@ class Finding:
     sentence: Markup
     outcome: Mark
     expectation: str
+    caution: str
+    """Which checks marked the cells that it rests on; empty where none did."""
 
 
 def primary_effects(data: StudyData) -> list[Effect]:
@@ -50,9 +52,27 @@ def findings(data: StudyData) -> list[Finding]:
         sentence = stressed(verdict_sentence(effect, data.telling), levels_phrase(effect.changed, data.titles))
         # Over models and GPUs the same expectation would stand under each of them.
         shown = "" if expectation == said else expectation
-        found.append(Finding(verdict_mark(effect.verdict, data.simulated), sentence, _OUTCOMES[outcome], shown))
+        found.append(
+            Finding(
+                verdict_mark(effect.verdict, data.simulated),
+                sentence,
+                _OUTCOMES[outcome],
+                shown,
+                _caution(data, effect),
+            )
+        )
         said = expectation
     return found
+
+
+def _caution(data: StudyData, effect: Effect) -> str:
+    own = data.of_context(effect.context)
+    own = own[(own["load"] == effect.load) & own["treatment"].isin([next(iter(data.treatments)), effect.treatment])]
+    marked = own[own["checks"] == "caution"]
+    if marked.empty:
+        return ""
+    codes = list(dict.fromkeys(code for codes in marked["check_codes"] for code in codes.split(",")))
+    return f"{len(marked)} of the {len(own)} valid cells carry a caution: {', '.join(code.replace('_', ' ') for code in codes)}."
 
 
 def stressed(sentence: str, words: str) -> Markup:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from leverlab.checks import CHECKS
 from leverlab.records import CheckResult
 from leverlab.report.phrases import context_phrase, load_heading, load_order, value_phrase
 from leverlab.report.source import CONTEXT, StudyData, in_context, rows_of
@@ -18,6 +19,12 @@ CELLS_LIMIT: Final = 300
 """Rows of the cell table, troubled cells first: a page stays below 3 MB for a study of 10,000 cells."""
 
 _LEDGER_LIMIT: Final = 200
+_NAMED: Final = 6
+_SEVERITIES: Final = ("ok", "caution", "invalid")
+_QUESTIONS: Final = {check.code: check.question for check in CHECKS}
+
+CheckKey = tuple[str, str, str, str, str]
+"""A check's code, severity, what was seen, what was expected, and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,49 +131,68 @@ def _summary(found: list[tuple[dict[str, Any], CheckResult]]) -> Table:
         by_code.setdefault(check.code, []).append(check)
     rows = []
     for code, checks in by_code.items():
-        severities = Counter(check.severity for check in checks)
-        worst = max(checks, key=lambda check: ("ok", "caution", "invalid").index(check.severity))
-        rows.append(Row((
-            Cell(code.replace("_", " ")),
-            Cell(mark=severity_mark(worst.severity)),
-            Cell(f"{severities['ok']} of {len(checks)}"),
-            Cell(worst.saw),
-            Cell(worst.expected),
-        )))  # fmt: skip
+        passed = sum(check.severity == "ok" for check in checks)
+        worst = max(checks, key=lambda check: _SEVERITIES.index(check.severity))
+        rows.append(
+            Row((
+                Cell(_QUESTIONS.get(code, _words(code)), note=code),
+                Cell(mark=severity_mark(worst.severity)),
+                Cell(f"{passed} of {len(checks)}"),
+                Cell(worst.saw),
+                Cell(worst.expected),
+            ))
+        )  # fmt: skip
     columns = (
-        Column("Check"),
-        Column("Worst"),
-        Column("Passed", "number"),
-        Column("Seen in the worst cell", "prose"),
+        Column("Check", "prose"), Column("Worst", "short"), Column("Passed", "number"), Column("Seen in the worst cell", "prose"),
         Column("Expected", "prose"),
-    )
+    )  # fmt: skip
     return Table("check-summary", "What was checked", columns, (Group(tuple(rows)),))
 
 
 def _failures(data: StudyData, found: list[tuple[dict[str, Any], CheckResult]]) -> Table | None:
-    bad = [(row, check) for row, check in found if check.severity != "ok"]
-    if not bad:
+    """The checks that did not pass; cells of which the same was seen stand in one row."""
+    alike: dict[CheckKey, list[dict[str, Any]]] = {}
+    for row, check in found:
+        if check.severity != "ok":
+            alike.setdefault((check.code, check.severity, check.saw, check.expected, check.remedy), []).append(row)
+    if not alike:
         return None
-    bad.sort(key=lambda item: item[1].severity != "invalid")
+    ordered = sorted(alike.items(), key=lambda item: (-_SEVERITIES.index(item[0][1]), list(alike).index(item[0])))
+    measured = int((data.cells["status"] == "measured").sum())
     rows = tuple(
         Row((
-            Cell(data.label(row["treatment"]), note=f"{load_heading(row['load'])}, {row['replicate']}"),
-            Cell(check.code.replace("_", " "), severity_mark(check.severity)),
-            Cell(check.saw),
-            Cell(check.expected),
-            Cell(check.remedy or "–"),
+            Cell(_words(code)),
+            Cell(mark=severity_mark(severity)),
+            Cell(saw),
+            Cell(expected),
+            Cell(_places(data, cells, measured)),
+            Cell(remedy or "–"),
         ))
-        for row, check in bad[:_LEDGER_LIMIT]
+        for (code, severity, saw, expected, remedy), cells in ordered[:_LEDGER_LIMIT]
     )  # fmt: skip
     columns = (
-        Column("Cell"),
-        Column("Check"),
-        Column("Seen", "prose"),
-        Column("Expected", "prose"),
+        Column("Check"), Column("Finding", "short"), Column("Seen", "prose"), Column("Expected", "prose"), Column("Where", "prose"),
         Column("What to do", "prose"),
-    )
-    more = "" if len(bad) <= _LEDGER_LIMIT else f"The first {_LEDGER_LIMIT} of {len(bad)}."
-    return Table("check-ledger", "Checks that did not pass, cell by cell", columns, (Group(rows),), more)
+    )  # fmt: skip
+    more = "" if len(ordered) <= _LEDGER_LIMIT else f"The first {_LEDGER_LIMIT} of {len(ordered)}."
+    return Table("check-ledger", "Checks that did not pass", columns, (Group(rows),), more)
+
+
+def _places(data: StudyData, cells: list[dict[str, Any]], measured: int) -> str:
+    if len(cells) == measured:
+        return f"all {measured} measured cells" if measured > 1 else "the one measured cell"
+    several = len(data.contexts) > 1
+    named = [
+        f"{data.label(row['treatment'])}, {load_heading(row['load'])}, {row['replicate']}"
+        + (f" ({context_phrase(row['engine'], row['model'], row['gpu'], row['gpu_count'])})" if several else "")
+        for row in cells
+    ]
+    more = f"; and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return "; ".join(named[:_NAMED]) + more
+
+
+def _words(code: str) -> str:
+    return code.replace("_", " ")
 
 
 def _cell_row(data: StudyData, row: Mapping[str, Any]) -> Row:

@@ -10,11 +10,13 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from leverlab.metrics import METRICS
 from leverlab.report.blocks import curves, heatmaps, side_by_side_parts, timeline_block
 from leverlab.report.effect import Effect
 from leverlab.report.effect_tables import before_after, is_main, treatment_title
 from leverlab.report.findings import findings, forest_block, limits, primary_effects
 from leverlab.report.ledger import cell_table, cells_note, check_tables, command_table, troubles
+from leverlab.report.phrases import joined
 from leverlab.report.provenance import provenance
 from leverlab.report.sentences import headline
 from leverlab.report.source import StudyData
@@ -120,10 +122,9 @@ def _effect_parts(data: StudyData) -> tuple[str, list[dict[str, Any]]]:
     primary = primary_effects(data)
     metrics = {(effect.metric, effect.statistic) for effect in primary}
     order = list(data.treatments)
-    ranked = sorted(
-        data.effects, key=lambda effect: (order.index(effect.treatment), data.contexts.index(effect.context))
-    )
-    brief = len(data.effects) > _ROWS_LIMIT
+    known = [effect for effect in data.effects if effect.primary or (effect.metric, effect.statistic) in data.told]
+    ranked = sorted(known, key=lambda effect: (order.index(effect.treatment), data.contexts.index(effect.context)))
+    brief = len(known) > _ROWS_LIMIT
     parts: list[dict[str, Any]] = []
     rows = 0
     pairs = groupby(ranked, key=lambda effect: (effect.treatment, effect.context))
@@ -140,16 +141,23 @@ def _effect_parts(data: StudyData) -> tuple[str, list[dict[str, Any]]]:
             "more": [] if brief else _tables(others, data, f"more-{number}", f"{title}: further metrics", "All exploratory."),
             "more_title": f"Further metrics, all exploratory ({len(others)} comparisons)",
         })  # fmt: skip
-    exploratory = sum(not effect.primary for effect in data.effects)
+    exploratory = sum(not effect.primary for effect in known)
     corrected = f"Primary verdicts are corrected for their number, {len(primary)} (Holm). " if len(primary) > 1 else ""
     note = (
         f"{_simulated(data)}Change is treatment ÷ baseline (×) or treatment − baseline (+, −), within each replicate, with its 95 % interval over the replicates. "
         f"{corrected}The other {exploratory} comparisons are exploratory: their intervals are not corrected, about one in twenty excludes no change by chance alone, "
         "and they are reasons to look, not findings."
     )
+    silent = [label for name, label in _labels().items() if not any(metric == name for metric, _ in data.told)]
+    if silent:
+        note += f" No cell tells {joined(silent)}."
     if brief:
         note += f" The study compares too much for a page: the main metrics of {len(parts)} treatments are shown; effects.parquet holds all."
     return note, parts
+
+
+def _labels() -> dict[str, str]:
+    return {name: metric.label for name, metric in METRICS.items()}
 
 
 def _simulated(data: StudyData) -> str:

@@ -2,26 +2,36 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from leverlab.report.phrases import joined
 from leverlab.report.source import StudyData, rows_of
 from leverlab.report.view import Cell, Column, Group, Row, Table, plain_table
+from leverlab.units import format_number
 
-_HEADINGS: Final = (
-    ("Machine", ("node", "host", "hostname", "slurm")),
-    ("CPU", ("cpu", "cpus", "memory")),
-    ("GPU", ("gpu", "gpus", "driver")),
-    ("System", ("kernel", "os", "platform", "system")),
-    ("Versions", ("versions", "packages", "python", "engine", "environment", "container")),
-    ("Source", ("git", "commit", "dirty", "leverlab", "measurement_version")),
-)
-"""Headings and the first words of the recorded keys that stand under them."""
-
-_LIMIT: Final = 12
-"""Facts under a heading before the rest goes behind it."""
+_UNKNOWN: Final = "unknown"
 _DIFFERENCES: Final = 40
+
+_FACTS: Final[tuple[tuple[str, str, Callable[[str, str], str]], ...]] = (
+    ("Machine", "node.hostname", lambda _, value: value),
+    ("Machine", "node.system", lambda _, value: value),
+    ("Machine", "node.kernel", lambda _, value: f"kernel {value}"),
+    ("Machine", "node.container", lambda _, value: "" if value == "none" else f"in {value}"),
+    ("CPU", "cpu.model", lambda _, value: value),
+    ("CPU", "cpu.logical", lambda _, value: f"{value} logical cores"),
+    ("CPU", "memory.total_bytes", lambda _, value: f"{format_number(float(value) / 2**30)} GiB of memory"),
+    ("CPU", "cpu.governor", lambda _, value: f"governor {value}"),
+    ("GPU", "gpu.", lambda key, value: f"{key} {value}"),
+    ("Slurm", "slurm.", lambda key, value: f"{key} {value}"),
+    ("Versions", "versions.", lambda key, value: f"{key} {value}"),
+    ("Source", "git.commit", lambda _, value: f"commit {value[:12]}"),
+    ("Source", "git.dirty", lambda _, value: "with uncommitted changes" if value == "True" else "nothing uncommitted"),
+    ("Source", "leverlab.version", lambda _, value: f"leverlab {value}"),
+    ("Source", "leverlab.measurement_version", lambda _, value: f"measurement version {value}"),
+)
+"""Heading, key of the fingerprint (all keys below it, where it ends in a dot), and how the value is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,46 +45,45 @@ class Provenance:
 
 
 def provenance(data: StudyData) -> Provenance:
-    """What the measured cells recorded of the nodes they ran on."""
+    """What the measured cells recorded of the nodes they ran on (`leverlab.trial.fingerprint`)."""
     measured = data.cells[(data.cells["status"] == "measured") & data.cells["provenance"].notna()]
     recorded = [(row, _flat(json.loads(row["provenance"]))) for row in rows_of(measured)]
     if not recorded:
         return Provenance([], "", None, None)
     values: dict[str, dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row, flat in recorded:
-        for key, value in flat.items():
-            values[key][value].append(row)
+        for key in dict.fromkeys([*flat, *values]):
+            values[key][flat.get(key, _UNKNOWN)].append(row)
     same = {key: next(iter(found)) for key, found in values.items() if len(found) == 1}
     differing = {
-        key: found for key, found in values.items() if len(found) > 1 and not _varies_by_nature(found, recorded)
+        key: found for key, found in values.items() if len(found) > 1 and not _by_nature(len(found), len(recorded))
     }
-    facts: list[tuple[str, str]] = []
-    shown: set[str] = set()
-    for heading, words in _HEADINGS:
-        own = [key for key in same if key.split(".")[0] in words][:_LIMIT]
-        shown |= set(own)
-        if own:
-            facts.append((heading, "; ".join(f"{_name(key)} {same[key]}" for key in own)))
-    dates = sorted(str(row["started_at"]) for row, _ in recorded if row.get("started_at"))
-    if dates:
-        facts.append(
-            (
-                "Measured",
-                f"{_day(dates[0])} to {_day(dates[-1])}" if _day(dates[0]) != _day(dates[-1]) else _day(dates[0]),
-            )
-        )
-    rest = [(_name(key), value) for key, value in same.items() if key not in shown]
+    facts, shown = _facts(same)
+    facts.append(("Measured", _dates(sorted(row["started_at"] for row, _ in recorded if row["started_at"]))))
+    unknown = [_name(key) for key, value in same.items() if value == _UNKNOWN]
+    if unknown:
+        facts.append(("Not known", joined(unknown)))
+    rest = [(_name(key), value) for key, value in same.items() if key not in shown and value != _UNKNOWN]
     agreement = (
-        "Nothing else that was recorded differs between the cells."
+        "Nothing that was recorded differs between the cells."
         if len(recorded) > 1
-        else "One cell was measured, so that nothing can differ."
+        else "One cell was measured: nothing can differ."
     )
     return Provenance(
-        facts,
-        agreement,
-        _difference_table(differing),
+        facts, agreement, _difference_table(differing),
         plain_table("provenance-rest", "Recorded in every cell alike", ("What", "Value"), rest) if rest else None,
-    )
+    )  # fmt: skip
+
+
+def _facts(same: Mapping[str, str]) -> tuple[list[tuple[str, str]], set[str]]:
+    said: dict[str, list[str]] = {}
+    shown: set[str] = set()
+    for heading, wanted, tell in _FACTS:
+        for key in same:
+            if same[key] != _UNKNOWN and (key.startswith(wanted) if wanted.endswith(".") else key == wanted):
+                shown.add(key)
+                said.setdefault(heading, []).append(tell(_name(key.removeprefix(wanted)), same[key]))
+    return [(heading, ", ".join(filter(None, parts))) for heading, parts in said.items()], shown
 
 
 def _difference_table(differing: Mapping[str, Mapping[str, list[Mapping[str, Any]]]]) -> Table | None:
@@ -85,14 +94,14 @@ def _difference_table(differing: Mapping[str, Mapping[str, list[Mapping[str, Any
             rows.append(Row((Cell(_name(key)), Cell(value), Cell(f"{len(cells)} cells, {', '.join(replicates)}"))))
     if not rows:
         return None
-    columns = (Column("What"), Column("Value"), Column("Where"))
+    columns = (Column("What"), Column("Value", "prose"), Column("Where"))
     note = "A difference that goes with a treatment is part of what was compared; one between replicates widens the intervals."
     return Table("provenance-differences", "What differs between cells", columns, (Group(tuple(rows)),), note)
 
 
-def _varies_by_nature(found: Mapping[str, object], recorded: list[Any]) -> bool:
-    """Whether a value differs in (almost) every cell, as clocks and process numbers do: it says nothing about the cells."""
-    return len(recorded) > 4 and len(found) > len(recorded) / 2
+def _by_nature(values: int, cells: int) -> bool:
+    """Whether a value differs in most cells, as clocks, temperatures and job numbers do: it says nothing about the cells."""
+    return cells > 4 and values > cells / 2
 
 
 def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
@@ -101,7 +110,7 @@ def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
         here = f"{path}.{key}" if path else str(key)
         if isinstance(item, Mapping):
             flat |= _flat(item, here)
-        elif item is not None and item != []:
+        elif item not in (None, []):
             flat[here] = ", ".join(map(str, item)) if isinstance(item, list) else str(item)
     return flat
 
@@ -110,5 +119,6 @@ def _name(key: str) -> str:
     return key.replace(".", " ").replace("_", " ")
 
 
-def _day(instant: str) -> str:
-    return instant[:16].replace("T", " ") + " UTC"
+def _dates(instants: list[str]) -> str:
+    ends = dict.fromkeys(f"{instant[:16].replace('T', ' ')} UTC" for instant in (instants[0], instants[-1]))
+    return " to ".join(ends)

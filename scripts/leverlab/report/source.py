@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from leverlab.aggregate.schema import metric_column, metric_keys
 from leverlab.checks import read_checks
 from leverlab.config import Configuration
 from leverlab.config.study import Study
@@ -66,6 +67,11 @@ class StudyData:
         """What all sentences depend on."""
         family = sum(effect.primary for effect in self.effects)
         return Telling(self.titles, len(self.contexts) > 1, self.simulated, family)
+
+    @cached_property
+    def told(self) -> set[tuple[str, str | None]]:
+        """Metrics and statistics that at least one cell tells: a machine without a GPU tells no energy."""
+        return {key for key in metric_keys() if self.cells[metric_column(*key)].notna().any()}
 
     def label(self, treatment: str) -> str:
         """A treatment for a legend or a row: `Baseline: Prefix caching on, …`, or what it changes."""

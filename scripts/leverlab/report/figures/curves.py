@@ -44,20 +44,14 @@ def offered_achieved(cells: pd.DataFrame, series: Sequence[Series], name: str) -
     if drawn["x"].nunique() < 2:
         return None
     figure, axes = new_figure()
-    highest = float(drawn["x"].max())
-    axes.plot([0, highest * 1.05], [0, highest * 1.05], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    highest = float(max(drawn["x"].max(), drawn["y"].max())) * 1.08
+    axes.plot([0, highest], [0, highest], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.annotate(
-        "all that is offered",
-        (highest * 0.5, highest * 0.54),
-        color=MUTED,
-        fontsize=9,
-        rotation=28,
-        ha="center",
-        va="bottom",
+        "dotted: all that is offered", (0.98, 0.04), xycoords="axes fraction", color=MUTED, fontsize=9, ha="right"
     )
     _seaborn_lines(axes, drawn, series)
-    axes.set_xlim(0, highest * 1.1)
-    axes.set_ylim(0, highest * 1.1)
+    axes.set_xlim(0, float(drawn["x"].max()) * 1.08)
+    axes.set_ylim(0, highest)
     axes.set_xlabel("offered rate (requests/s)")
     axes.set_ylabel("achieved rate (requests/s)")
     return inline(
