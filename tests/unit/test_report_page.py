@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from leverlab.report.page import render_study
+from leverlab.report.looks import VARIABLES
+from leverlab.report.page import render_study, style
 from tests.unit.report_study import CROSSED, LARGE, SIMULATED, TROUBLED, ReportStudy, make_study
 
 
@@ -79,6 +80,21 @@ def test_structure(pages: dict[str, str], name: str) -> None:
     )
     referenced = set(re.findall(r"url\(#([^)]+)\)", pages[name])) | set(re.findall(r'href="#([^"]+)"', pages[name]))
     assert referenced <= set(outline.ids)
+
+
+def test_the_stylesheet_has_every_colour_of_the_figures_in_both_modes() -> None:
+    light, dark = (
+        dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6})", block))
+        for block in re.findall(r":root \{(.*?)\}", style(), flags=re.DOTALL)[:2]
+    )
+    named = {
+        variable.removeprefix("var(").removesuffix(")"): colour
+        for colour, variable in VARIABLES.items()
+        if variable.startswith("var(")
+    }
+    assert len(named) > 10
+    assert {name: light.get(name) for name in named} == named
+    assert named.keys() <= dark.keys()
 
 
 def test_the_same_data_give_the_same_bytes(studies: dict[str, ReportStudy], pages: dict[str, str]) -> None:

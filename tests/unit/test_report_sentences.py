@@ -13,6 +13,7 @@ from leverlab.report.sentences import (
     headline,
     limit_sentence,
     row_sentence,
+    spread_sentence,
     verdict_line,
     verdict_sentence,
 )
@@ -28,7 +29,7 @@ SIMULATED = replace(TELLING, simulated=True)
 OFF = Effect(
     engine="vllm", model="tiny", gpu="cpu", gpu_count=1, treatment="prefix_caching=off", changed={"prefix_caching": ("off", "on")},
     lever="prefix_caching", load="rate 1", metric="ttft_s", statistic="p50", baseline=0.062, value=0.31, estimate=5.0, low=4.0, high=6.25,
-    pairs=3, primary=True, verdict="worsens", reason="", minimum_detectable=1.25, adjusted_p=0.002,
+    pairs=3, primary=True, verdict="worsens", reason="", minimum_detectable=1.25,
 )  # fmt: skip
 LIMIT = replace(
     OFF, treatment="max_num_seqs=4", changed={"max_num_seqs": ("4", "64")}, lever="max_num_seqs", load="burst", metric="throughput", statistic=None,
@@ -199,3 +200,12 @@ def test_a_simulated_engine_is_named_and_confirms_nothing() -> None:
 
 def test_with_several_contexts_a_sentence_says_where() -> None:
     assert "(tiny on cpu with vllm)" in verdict_sentence(OFF, replace(TELLING, several_contexts=True))
+
+
+def test_the_spread_of_the_replicates_is_told_for_both_sides() -> None:
+    sentence = spread_sentence(OFF, [0.061, 0.063], [0.3, 0.32])
+    assert (
+        sentence
+        == " The replicates themselves gave 61 ms to 63 ms at the baseline and 300 ms to 320 ms with the treatment."
+    )
+    assert spread_sentence(OFF, [0.061], [0.3, 0.32]) == ""

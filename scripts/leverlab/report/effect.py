@@ -1,11 +1,10 @@
 """One row of effects.parquet as the report reads it."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from leverlab.metrics import METRICS
-
-Verdict = Literal["improves", "worsens", "no difference found", "not judgeable", "invalid"]
+from leverlab.stats.verdict import Verdict
 
 DECIDED: Final = ("improves", "worsens")
 
@@ -37,11 +36,10 @@ class Effect:
     high: float | None
     pairs: int
     primary: bool
-    verdict: str
+    verdict: Verdict
     reason: str
     minimum_detectable: float | None
     """As `leverlab.stats.power.minimum_detectable` gives it: a factor above 1 for a ratio, else a difference."""
-    adjusted_p: float | None
 
     @property
     def context(self) -> tuple[str, str, str, int]:

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Final
 
+import pandas as pd
 from markupsafe import Markup, escape
 
+from leverlab.aggregate.schema import metric_column
 from leverlab.report.effect import Effect
 from leverlab.report.figures.forest import forest
 from leverlab.report.phrases import context_phrase, joined, levels_phrase, load_phrase, metric_heading, short_levels
-from leverlab.report.sentences import expectation_sentence, limit_sentence, verdict_sentence
+from leverlab.report.sentences import expectation_sentence, limit_sentence, spread_sentence, verdict_sentence
 from leverlab.report.source import StudyData
 from leverlab.report.view import FigureBlock, Mark, verdict_mark
 
@@ -65,9 +67,21 @@ def findings(data: StudyData) -> list[Finding]:
     return found
 
 
-def _caution(data: StudyData, effect: Effect) -> str:
+def _cells(data: StudyData, effect: Effect) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The valid cells of the baseline and of the treatment that the effect is about."""
     own = data.of_context(effect.context)
-    own = own[(own["load"] == effect.load) & own["treatment"].isin([next(iter(data.treatments)), effect.treatment])]
+    own = own[own["load"] == effect.load]
+    return own[own["treatment"] == next(iter(data.treatments))], own[own["treatment"] == effect.treatment]
+
+
+def _values(data: StudyData, effect: Effect) -> tuple[list[float], list[float]]:
+    column = metric_column(effect.metric, effect.statistic)
+    baseline, treatment = (side[column].dropna().tolist() for side in _cells(data, effect))
+    return baseline, treatment
+
+
+def _caution(data: StudyData, effect: Effect) -> str:
+    own = pd.concat(_cells(data, effect))
     marked = own[own["checks"] == "caution"]
     if marked.empty:
         return ""
@@ -82,7 +96,10 @@ def stressed(sentence: str, words: str) -> Markup:
 
 def limits(data: StudyData) -> list[str]:
     """What the study's replicates cannot say: of each primary effect, and in general."""
-    said = [limit_sentence(effect, data.telling) for effect in primary_effects(data)]
+    said = [
+        limit_sentence(effect, data.telling) + spread_sentence(effect, *_values(data, effect))
+        for effect in primary_effects(data)
+    ]
     changes = joined(
         list(dict.fromkeys(levels_phrase(effect.changed, data.titles) for effect in primary_effects(data)))
     )

@@ -12,17 +12,17 @@ MUTED: Final = "#5c6066"
 RULE: Final = "#d9d6cf"
 
 _SERIES: Final = (
-    ("#4f545b", "o", (), "circle, solid line"),
-    ("#1b68a8", "s", (5, 2), "square, dashed line"),
-    ("#b8480b", "^", (1.5, 1.5), "triangle, dotted line"),
-    ("#18774f", "D", (6, 2, 1.5, 2), "diamond, dash-dot line"),
-    ("#84479b", "v", (9, 2), "inverted triangle, long dashes"),
-    ("#856200", "P", (3, 1), "plus, short dashes"),
-    ("#a8234a", "X", (6, 1.5, 1.5, 1.5, 1.5, 1.5), "cross, dash-dot-dot line"),
-    ("#0d727a", "p", (2, 3), "pentagon, wide dots"),
+    ("#4f545b", "o", ()),
+    ("#1b68a8", "s", (5, 2)),
+    ("#b8480b", "^", (1.5, 1.5)),
+    ("#18774f", "D", (6, 2, 1.5, 2)),
+    ("#84479b", "v", (9, 2)),
+    ("#856200", "P", (3, 1)),
+    ("#a8234a", "X", (6, 1.5, 1.5, 1.5, 1.5, 1.5)),
+    ("#0d727a", "p", (2, 3)),
 )
 
-HEAT: Final = ("#c9640f", "#e7a25f", "#f4d6b4", "#efece5", "#bfdcf0", "#7db7de", "#3f8fc6")
+HEAT: Final = ("#e08a3c", "#edb27a", "#f6dcc2", "#efece5", "#cfe4f2", "#98c6e6", "#64a8d8")
 """Worse … unchanged … better, in steps of `leverlab.report.figures.heatmap.STEPS`."""
 
 SERIES_LIMIT: Final = len(_SERIES)
@@ -38,12 +38,11 @@ VARIABLES: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One series' colour (light mode), matplotlib marker and dashes (empty: solid), and the two in words."""
+    """One series' colour (light mode), matplotlib marker and dashes (empty: solid)."""
 
     colour: str
     marker: str
     dashes: tuple[float, ...]
-    words: str
 
 
 def look(number: int) -> Look:

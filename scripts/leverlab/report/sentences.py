@@ -152,6 +152,17 @@ def limit_sentence(effect: Effect, telling: Telling) -> str:
     return f"{subject}: with {_replicates(effect.pairs)} on this machine, a change of less than {smallest} in {what} could easily have gone unseen."
 
 
+def spread_sentence(effect: Effect, baseline: Sequence[float], treatment: Sequence[float]) -> str:
+    """How far the replicates lay apart on either side; empty with fewer than two on one."""
+    if min(len(baseline), len(treatment)) < 2:
+        return ""
+    sides = [
+        f"{value_phrase(effect.metric, min(side))} to {value_phrase(effect.metric, max(side))}"
+        for side in (baseline, treatment)
+    ]
+    return f" The replicates themselves gave {sides[0]} at the baseline and {sides[1]} with the treatment."
+
+
 def row_sentence(effect: Effect) -> str:
     """An effect's estimate and interval for a table: `×5.12 (4.30 to 6.10)`, `+75 points (+71 to +79)`."""
     interval = ""
@@ -278,7 +289,9 @@ def _smallest(effect: Effect) -> str | None:
 def _times(ratio: float | None) -> str:
     if ratio is None:
         return "–"
-    return f"{ratio:.2f}" if 0.1 <= ratio < 10 else format_number(ratio)
+    if 0.2 <= ratio < 10:
+        return f"{ratio:.2f}"
+    return f"{ratio:.3f}" if 0.01 <= ratio < 0.2 else format_number(ratio)
 
 
 def _signed(effect: Effect, value: float | None) -> str:

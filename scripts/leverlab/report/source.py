@@ -174,5 +174,4 @@ def _effect(row: Mapping[str, Any]) -> Effect:
         verdict=row["verdict"],
         reason=row["reason"] or "",
         minimum_detectable=row["minimum_detectable"],
-        adjusted_p=row["adjusted_p"],
     )

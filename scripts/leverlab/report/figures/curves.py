@@ -71,7 +71,7 @@ def pareto(cells: pd.DataFrame, series: Sequence[Series], name: str) -> Markup |
         y=means["throughput"],
         position=means["load"].map(load_axis(list(drawn["load"])).positions),
     )
-    figure, axes = new_figure((PANEL[0] * 1.15, PANEL[1] * 1.15))
+    figure, axes = new_figure((PANEL[0], PANEL[1] * 1.15))
     for entry in series:
         own = means[means["treatment"] == entry.treatment].sort_values("position")
         style = look(entry.number)
