@@ -28,6 +28,9 @@ rule all:
     input:
         expand("reports/{study}.html", study=STUDIES),
         "reports/index.html",
+        # Asked for by name, because a report may be there already: after a run that failed, after `partial`, or after a
+        # cell was deleted. Snakemake would not miss what lies behind it.
+        [record_of(JOBS[job]) for job in sorted(INCOMPLETE)],
 
 
 localrules:
