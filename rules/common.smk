@@ -23,8 +23,8 @@ from leverlab.reproduce import recorded_server
 from leverlab.scheduler import wait_for_previous_jobs
 
 # The interpreter that runs Snakemake has leverlab installed, whether or not its environment is activated, and on every
-# node that shares this folder.
-shell.prefix(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+# node that shares this folder. (Snakemake's own prefix is replaced with it: bash must stay strict, for the pipes into logs.)
+shell.prefix(f"set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 LAYOUT = Layout(Path())
 
