@@ -13,14 +13,14 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from leverlab.config import ConfigError, load
+from leverlab.config import ConfigError, Configuration, load
 from leverlab.identity import content_hash
 from leverlab.layout import REQUESTS_FILE, Layout
 from leverlab.matrix.expand import expand as expand_matrix
 from leverlab.matrix.jobs import incomplete_jobs, pattern_of, walltime_s, write_specifications
 from leverlab.matrix.servers import model_identity
 from leverlab.reproduce import recorded_server
-from leverlab.scheduler import wait_for_previous_jobs
+from leverlab.scheduler import current_job, wait_for_previous_jobs
 
 # The interpreter that runs Snakemake has leverlab installed, whether or not its environment is activated, and on every
 # node that shares this folder. (Snakemake's own prefix is replaced with it: bash must stay strict, for the pipes into logs.)
@@ -28,8 +28,13 @@ shell.prefix(f"set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).par
 
 LAYOUT = Layout(Path())
 
+# A job of a scheduler reads this again on its node, perhaps hours later. What it has to know is in its specification and
+# in what it was given: whoever edits config/ while jobs are queued does not disturb them.
+IN_JOB = not workflow.is_main_process
+GIVEN = current_job() if IN_JOB else None
+
 try:
-    CONFIGURATION = load(Path(), config)
+    CONFIGURATION = Configuration.empty() if IN_JOB else load(Path(), config)
     STUDIES = CONFIGURATION.selected_studies()
     MATRIX = expand_matrix(CONFIGURATION, STUDIES)
 except ConfigError as error:
@@ -43,14 +48,13 @@ SETTINGS = json.dumps(
 JOBS = {job.hash: job for job in MATRIX.jobs}
 
 # What is measured is no job any more: its record is a plain file that no rule makes, and nothing can trigger it again.
-# (Inside a job the question does not arise: that job is asked for by name.)
-INCOMPLETE = {job.hash for job in incomplete_jobs(MATRIX, LAYOUT)} if workflow.is_main_process else set()
+INCOMPLETE = {job.hash for job in incomplete_jobs(MATRIX, LAYOUT)}
 
 
 wildcard_constraints:
     server=r"[a-z0-9._-]+",
     replicate=r"[rx][0-9]+(c[0-9]+)?",
-    job=pattern_of(INCOMPLETE, set(JOBS) - INCOMPLETE) if workflow.is_main_process else "[0-9a-f]+",
+    job="[0-9a-f]+" if IN_JOB else pattern_of(INCOMPLETE, set(JOBS) - INCOMPLETE),
     engine="|".join(map(re.escape, CONFIGURATION.engines)),
     model="|".join(map(re.escape, CONFIGURATION.models)),
     workload=r"[a-z0-9._-]+",
@@ -59,17 +63,19 @@ wildcard_constraints:
     number=r"[0-9]+",
 
 
-def of_job(lookup, otherwise):
-    """An input or a resource of a measuring job.
+def of_job(lookup, inside):
+    """An input or a resource of a measuring job; `inside` the job itself."""
+    return lambda wildcards: inside if IN_JOB else lookup(JOBS[wildcards.job])
 
-    `otherwise` stands inside a job whose study was edited since it was submitted: its specification has all it needs.
-    """
 
-    def value(wildcards):
-        job = JOBS.get(wildcards.job)
-        return otherwise if job is None else lookup(job)
+def of_cell(lookup, inside):
+    """An input or a resource of a reproduction, from the recorded cell's server; `inside` the job itself."""
+    return lambda wildcards: inside if IN_JOB else lookup(recorded(wildcards.cell))
 
-    return value
+
+# A step of a job must ask for what the job was given, no more and no less.
+GIVEN_CPUS = (GIVEN and GIVEN.cpus) or 1
+GIVEN_GPUS = len(GIVEN.gpus) if GIVEN else 0
 
 
 def record_of(job):

@@ -17,13 +17,13 @@ rule measure:
         "results/servers/{server}/{replicate}/jobs/{job}.json",
     log:
         "results/servers/{server}/{replicate}/logs/{job}.log",
-    threads: of_job(lambda job: cores_of(job.server), 1)
+    threads: of_job(lambda job: cores_of(job.server), GIVEN_CPUS)
     resources:
         **placement(of_job(lambda job: job.server.gpu, None)),
         # A job that ran out of time has left its finished cells behind; the next attempt gets more all the same.
         runtime=lambda wildcards, attempt: attempt * of_job(minutes_of, 1)(wildcards),
         mem_mb=of_job(lambda job: memory_mb(job.server), 1000),
-        gpu=of_job(lambda job: gpus_of(job.server), 0),
+        gpu=of_job(lambda job: gpus_of(job.server), GIVEN_GPUS),
         gpu_model=of_job(lambda job: slurm_of(job.server.gpu).gpu_model or "", ""),
     shell:
         # exec: Slurm's SIGTERM goes to every process of a job, and a shell in between would end at once and take the step,

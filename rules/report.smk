@@ -21,7 +21,12 @@ rule report:
         "results/studies/{study}/effects.parquet",
         REPORT_SOURCES,
     output:
-        report("reports/{study}.html", category="Studies", labels={"study": "{study}"}),
+        report(
+            "reports/{study}.html",
+            caption="../scripts/leverlab/report/captions/study.rst",
+            category="Studies",
+            labels={"study": "{study}"},
+        ),
     log:
         "results/logs/report/{study}.log",
     params:

@@ -8,18 +8,18 @@ Makes: results/reproductions/{cell}/{number}/verdict.html.
 rule reproduce:
     """A fresh server for one cell, compared with what was recorded of it."""
     input:
-        setup=lambda wildcards: ancient(setup_of(recorded(wildcards.cell).engine, recorded(wildcards.cell).model)),
+        setup=of_cell(lambda server: ancient(setup_of(server.engine, server.model)), []),
     output:
         "results/reproductions/{cell}/{number}/verdict.html",
     log:
         "results/reproductions/{cell}/{number}/reproduce.log",
-    threads: lambda wildcards: cores_of(recorded(wildcards.cell))
+    threads: of_cell(cores_of, GIVEN_CPUS)
     resources:
-        **placement(lambda wildcards: recorded(wildcards.cell).gpu),
+        **placement(of_cell(lambda server: server.gpu, None)),
         runtime=lambda wildcards, attempt: attempt * 60,
-        mem_mb=lambda wildcards: memory_mb(recorded(wildcards.cell)),
-        gpu=lambda wildcards: gpus_of(recorded(wildcards.cell)),
-        gpu_model=lambda wildcards: slurm_of(recorded(wildcards.cell).gpu).gpu_model or "",
+        mem_mb=of_cell(memory_mb, 1000),
+        gpu=of_cell(gpus_of, GIVEN_GPUS),
+        gpu_model=of_cell(lambda server: slurm_of(server.gpu).gpu_model or "", ""),
     params:
         settings=SETTINGS,
     shell:

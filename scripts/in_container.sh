@@ -29,8 +29,8 @@ apptainer)
     exec apptainer exec "${options[@]}" "$image" "$@"
     ;;
 docker | podman)
-    # --init hands signals on, so that stopping this process stops the engine.
-    options=(--rm --init --network host --ipc host --volume "$PWD:$PWD" --workdir "$PWD")
+    # --init hands signals on, so that stopping this process stops the engine; --interactive hands standard input on.
+    options=(--rm --init --interactive --network host --ipc host --volume "$PWD:$PWD" --workdir "$PWD")
     for folder in "${folders[@]}"; do options+=(--volume "$folder"); done
     if [ "$runtime" = docker ]; then
         # Files that the engine writes belong to who started it; rootless podman does that by itself.
@@ -42,7 +42,7 @@ docker | podman)
     # Variables that speak to the engine, by name: a value (the API key) must not stand on a command line.
     for name in $(compgen -e); do
         case "$name" in
-        VLLM_* | SGLANG_* | LMCACHE_* | HF_* | CUDA_* | NCCL_* | OMP_* | TORCH* | UCX_* | TOKENIZERS_*)
+        VLLM_* | SGLANG_* | LMCACHE_* | LEVERLAB_* | HF_* | TRANSFORMERS_* | DO_NOT_TRACK | CUDA_* | NCCL_* | OMP_* | TORCH* | UCX_* | TOKENIZERS_*)
             options+=(--env "$name")
             ;;
         esac

@@ -13,6 +13,9 @@ Better = Literal["lower", "higher", "neither"]
 
 STATISTICS: Final = ("mean", "p50", "p95", "p99")
 
+MINIMUM_SAMPLES: Final = {"mean": 1, "p50": 1, "p95": 20, "p99": 100}
+"""Values that a statistic needs: one beyond a percentile. A percentile of fewer is their maximum, and is not given."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:

@@ -1,7 +1,6 @@
 """The whole pipeline on the real engine: vLLM's CPU build serves, is measured, reported on, and one cell is reproduced."""
 
 import json
-import os
 from pathlib import Path
 
 import pandas
@@ -31,7 +30,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     marker = REPOSITORY / ".envs" / "vllm-cpu" / "ready.json"
     assert marker.is_file(), "the CPU engine's environment is missing: run `make test`, which makes it first"
     copy = copy_repository(tmp_path_factory.mktemp("engine") / "leverlab")
-    os.symlink(REPOSITORY / ".envs", copy.root / ".envs")
+    (copy.root / ".envs").symlink_to(REPOSITORY / ".envs")
     copy.write_study("one-lever", STUDY)
     copy.snakemake("--cores", "all", study="one-lever", timeout=900)
     return copy
@@ -66,7 +65,16 @@ def test_one_replicate_is_not_judged(measured: Checkout) -> None:
 
 
 def test_events_log_holds_what_was_promised(measured: Checkout) -> None:
-    wanted = {"request_id", "model", "prompt_tokens", "completion_tokens", "ttft_ms", "tpot_ms", "cached_tokens", "finish_reason"}
+    wanted = {
+        "request_id",
+        "model",
+        "prompt_tokens",
+        "completion_tokens",
+        "ttft_ms",
+        "tpot_ms",
+        "cached_tokens",
+        "finish_reason",
+    }
     logs = list((measured.root / "results/servers").glob("*/r1/trials/*/events.jsonl"))
     assert len(logs) == 2
     for log in logs:
@@ -77,7 +85,7 @@ def test_events_log_holds_what_was_promised(measured: Checkout) -> None:
 
 def test_one_cell_is_reproduced_from_the_studys_table_alone(measured: Checkout, tmp_path: Path) -> None:
     doubter = copy_repository(tmp_path / "doubter")
-    os.symlink(REPOSITORY / ".envs", doubter.root / ".envs")
+    (doubter.root / ".envs").symlink_to(REPOSITORY / ".envs")
     table = Path("results/studies/one-lever/cells.parquet")
     (doubter.root / table).parent.mkdir(parents=True)
     (doubter.root / table).write_bytes((measured.root / table).read_bytes())

@@ -1,6 +1,5 @@
 """What `make` left behind: the study first-look on the real engine. Run after `make`, as CI does."""
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -50,19 +49,26 @@ def test_the_report_is_one_small_file_without_outside_links() -> None:
     ("lever", "fixed", "baseline"),
     [("prefix_caching", {"max_num_seqs": ["64"]}, "off"), ("max_num_seqs", {"prefix_caching": ["on"]}, "4")],
 )
-def test_swapping_baseline_and_treatment_changes_every_sentence(tmp_path: Path, lever: str, fixed: dict[str, list[str]], baseline: str) -> None:
+def test_swapping_baseline_and_treatment_changes_every_sentence(
+    tmp_path: Path, lever: str, fixed: dict[str, list[str]], baseline: str
+) -> None:
     """The same cells, read from the other side: no measurement, opposite effects, other sentences."""
     copy = with_results(tmp_path)
     study = yaml.load((REPOSITORY / "config/studies/first-look.yaml").read_text(), Loader=yaml.BaseLoader)
     levels = {"prefix_caching": ["on", "off"], "max_num_seqs": ["64", "4"]} | fixed
     for name, level in (("forward", levels[lever][0]), ("backward", baseline)):
-        chosen = {**study, "levers": levels, "baseline": {key: values[0] for key, values in levels.items()} | {lever: level}}
+        chosen = {
+            **study,
+            "levers": levels,
+            "baseline": {key: values[0] for key, values in levels.items()} | {lever: level},
+        }
         chosen["primary"] = {lever: study["primary"][lever]}
         copy.write_study(name, yaml.safe_dump(chosen))
     assert copy.planned(study="forward,backward").get("measure", 0) == 0
     copy.snakemake("--cores", "2", study="forward,backward")
     effects = {
-        name: pandas.read_parquet(copy.root / f"results/studies/{name}/effects.parquet").query("primary").iloc[0] for name in ("forward", "backward")
+        name: pandas.read_parquet(copy.root / f"results/studies/{name}/effects.parquet").query("primary").iloc[0]
+        for name in ("forward", "backward")
     }
     assert effects["forward"]["estimate"] == pytest.approx(1 / effects["backward"]["estimate"])
     sentences = {name: verdict_sentences((copy.root / f"reports/{name}.html").read_text()) for name in effects}
@@ -72,6 +78,12 @@ def test_swapping_baseline_and_treatment_changes_every_sentence(tmp_path: Path, 
 
 def with_results(tmp_path: Path) -> Checkout:
     copy = copy_repository(tmp_path / "leverlab")
-    shutil.copytree(REPOSITORY / "results", copy.root / "results", dirs_exist_ok=True, copy_function=shutil.copy, ignore=shutil.ignore_patterns("profiles"))
-    os.symlink(REPOSITORY / ".envs", copy.root / ".envs")
+    shutil.copytree(
+        REPOSITORY / "results",
+        copy.root / "results",
+        dirs_exist_ok=True,
+        copy_function=shutil.copy,
+        ignore=shutil.ignore_patterns("profiles"),
+    )
+    (copy.root / ".envs").symlink_to(REPOSITORY / ".envs")
     return copy

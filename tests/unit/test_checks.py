@@ -97,7 +97,7 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("streams_cut", "invalid", lambda: clean(failed("cut", 3))),
     ("requests_timed_out", "invalid", lambda: clean(failed("timeout", 3))),
     ("malformed_answers", "invalid", lambda: clean(failed("malformed", 3))),
-    ("few_samples", "caution", lambda: clean(rows(99), workload_requests=99)),
+    ("few_samples", "caution", lambda: clean(rows(19), workload_requests=19)),
     ("tokens_not_as_asked", "invalid", lambda: clean(changed(3, requested_output_tokens=6))),
     ("tokens_assumed", "caution", lambda: clean(changed(3, token_source="chunks"))),
     ("chunks_disagree", "invalid", lambda: clean(changed(3, chunks=4))),

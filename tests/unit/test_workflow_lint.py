@@ -14,7 +14,9 @@ MEANT = {
 
 
 def test_linter_finds_nothing_but_what_is_meant() -> None:
-    done = subprocess.run([sys.executable, "-m", "snakemake", "--lint"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--lint"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
     assert "Lints for rule" in done.stderr, f"the linter did not get to the rules:\n{done.stderr[-2000:]}"
     lints = set(re.findall(r"^    \* (.*?):$", done.stderr, flags=re.MULTILINE))
     assert lints - MEANT == set(), done.stderr[-3000:]

@@ -10,7 +10,7 @@ from leverlab.aggregate.energy import energy_j
 from leverlab.checks.base import Floats, numeric
 from leverlab.checks.window import Window, achieved_rate, offered_rate, steady_window
 from leverlab.load_point import LoadPoint
-from leverlab.metrics import METRICS
+from leverlab.metrics import METRICS, MINIMUM_SAMPLES
 from leverlab.stats.intervals import Interval, percentile_interval
 
 Key = tuple[str, str | None]
@@ -55,7 +55,7 @@ class MeasuredCell:
         """Every metric of the registry with each of its statistics; None where the cell does not tell it.
 
         Statistics are taken over the requests that ended well; percentiles by linear interpolation between order statistics
-        (Hyndman and Fan's type 7). `objectives` are the study's: `{ttft_p95: seconds}`.
+        (Hyndman and Fan's type 7); None with fewer of them than the statistic needs. `objectives` are the study's: `{ttft_p95: seconds}`.
         """
         found: dict[Key, float | None] = {}
         for name, metric in METRICS.items():
@@ -138,6 +138,6 @@ class MeasuredCell:
 
 
 def _statistic(values: Floats, statistic: str) -> float | None:
-    if not len(values):
+    if len(values) < MINIMUM_SAMPLES[statistic]:
         return None
     return float(np.mean(values)) if statistic == "mean" else float(np.quantile(values, PERCENTILES[statistic]))

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from leverlab.checks.base import CellInputs, Check, Finding
+from leverlab.metrics import MINIMUM_SAMPLES
 
 MAXIMUM_FAILED_SHARE: Final = 0.01
 """Beyond this share of failed requests the percentiles of the others describe other requests than those that were sent."""
@@ -52,14 +53,12 @@ def _failures(status: str) -> Callable[[CellInputs], Finding]:
 
 def _few_samples(inputs: CellInputs) -> Finding:
     well = int(np.sum(inputs.ended_well))
-    unsupported = [f"p{percent}" for percent in (95, 99) if well < 100 / (100 - percent)]
-    saw, expected = f"{well} requests that ended well", "20 for a p95, 100 for a p99: one request beyond it"
-    if not unsupported:
+    left_out = [name for name, needed in MINIMUM_SAMPLES.items() if well < needed]
+    saw = f"{well} requests that ended well" + (f"; {' and '.join(left_out)} not given" if left_out else "")
+    expected = "20 for a p95, 100 for a p99: one request beyond it"
+    if well >= MINIMUM_SAMPLES["p95"]:
         return Finding("ok", saw, expected)
-    named = " and ".join(unsupported)
-    return Finding(
-        "caution", saw, expected, f"{named} of latencies a request is no more than its maximum here: send more requests"
-    )
+    return Finding("caution", saw, expected, "the cell says little about its tail: send more requests")
 
 
 OUTCOME_CHECKS: Final = (

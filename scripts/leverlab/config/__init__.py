@@ -51,6 +51,11 @@ class Configuration:
     levers: Mapping[str, Lever]
     workloads: Mapping[str, Workload]
 
+    @classmethod
+    def empty(cls) -> Self:
+        """Of a process that has been told all it needs to know otherwise: no studies, no entries."""
+        return cls(Path(), Settings(study=[]), engines={}, models={}, gpus={}, levers={}, workloads={})
+
     @property
     def study_folder(self) -> Path:
         """Where studies are: config/studies."""

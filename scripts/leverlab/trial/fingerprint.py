@@ -23,6 +23,7 @@ from leverlab.records import JobSpecification
 from leverlab.redaction import is_secret_name
 from leverlab.scheduler import current_job
 from leverlab.telemetry.gpu import handles, throttle_text
+from leverlab.truth import TRUTH_VERSION
 
 UNKNOWN: Final = "unknown"
 
@@ -115,6 +116,8 @@ def _slurm() -> dict[str, Any]:
 
 
 def _versions(job: JobSpecification) -> dict[str, str]:
+    if job.engine_kind == "truth":
+        return {"truth": TRUTH_VERSION}
     versions = installed_versions(job.command_prefix, job.identity_packages)
     image = next((word.partition("@")[2] for word in job.command_prefix if "@sha256:" in word), None)
     return versions | ({"image": image} if image else {})

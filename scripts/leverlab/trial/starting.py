@@ -20,6 +20,7 @@ from leverlab.topology import (
     wait_ready,
 )
 from leverlab.trial.compile_caches import cache_states, compiled_entries
+from leverlab.trial.lease import DeviceLease
 from leverlab.trial.outcomes import InfeasibleError, MayPassError
 
 PORT_ATTEMPTS: Final = 3
@@ -44,17 +45,23 @@ def new_api_key() -> str:
 
 @contextmanager
 def started_server(
-    engine: Engine, launch: Launch, timeout_s: float, progress: Progress, stopped: Callable[[RunningServer], None]
+    engine: Engine,
+    launch: Launch,
+    devices: DeviceLease,
+    timeout_s: float,
+    progress: Progress,
+    stopped: Callable[[RunningServer], None],
 ) -> Iterator[Started]:
     """A ready server for the block, which every way out stops; then `stopped` is told. `launch.port` is chosen here.
 
+    The server's keeper holds the lease of the devices too: it stands until the server is gone, even if the runner is killed.
     Raises InfeasibleError where the engine refuses or has no memory, MayPassError for every other start that fails.
     """
     before = compiled_entries(engine.environment(launch))
     for attempt in range(1, PORT_ATTEMPTS + 1):
         launch = replace(launch, port=free_port(launch.host))
         begun_s = time.monotonic()
-        with start(engine, launch) as server:
+        with start(engine, launch, holding=devices.descriptors) as server:
             spawn_s = time.monotonic() - begun_s
             try:
                 healthy_s = wait_ready(server, engine, timeout_s, progress)

@@ -103,7 +103,7 @@ class Trial:
             job.progress.show(f"trial {self.number}: starting the server, {format_seconds(passed_s)}: {line[:120]}")
 
         with (
-            started_server(job.engine, launch, spec.start_timeout_s, starting, self._stopped) as started,
+            started_server(job.engine, launch, job.devices, spec.start_timeout_s, starting, self._stopped) as started,
             started.server.client() as client,
         ):
             self._ready(started, client)
