@@ -58,7 +58,7 @@ wildcard_constraints:
     engine="|".join(map(re.escape, CONFIGURATION.engines)),
     model="|".join(map(re.escape, CONFIGURATION.models)),
     workload=r"[a-z0-9._-]+",
-    study="|".join(map(re.escape, CONFIGURATION.study_names())),
+    study="|".join(map(re.escape, [] if IN_JOB else CONFIGURATION.study_names())),
     cell=r"[a-z0-9._-]+",
     number=r"[0-9]+",
 
