@@ -127,6 +127,8 @@ BAD_ENTRIES = {
     "flag with underscores": (overlaid("engines", "truth", flags={"max_num_seqs": 4}), "engines.truth.flags.max_num_seqs: flag 'max_num_seqs': write a flag by its long name, without `--` and with hyphens: `max-num-seqs`"),
     "flag with dashes": (overlaid("engines", "truth", flags={"--seed": 4}), "with hyphens: `seed`"),
     "negated flag": (overlaid("engines", "truth", flags={"no-cache": True}), "engines.truth.flags: flag 'no-cache': write `cache: false`"),
+    "endless flag": (overlaid("engines", "truth", flags={"ttft": float("inf")}), "engines.truth.flags: flag 'ttft': inf cannot be written: numbers must be finite"),
+    "flag with keys of two kinds": (overlaid("engines", "truth", flags={"x": {"a": {"b": 1, 2: 1}}}), "flag 'x': {'a': {'b': 1, 2: 1}} cannot be written"),
     "flag without value": (overlaid("engines", "truth", flags={"seed": None}), "engines.truth.flags.seed: must be true or false or a whole number"),
     "kind of engine": (overlaid("engines", "truth", kind="trth"), "engines.truth.kind: there is no 'trth' here; did you mean 'truth'?"),
     "kind of launch": (overlaid("engines", "truth", launch={"kind": "pyton"}), "engines.truth.launch: there is no kind 'pyton'; did you mean 'python'?"),
@@ -223,8 +225,16 @@ def test_an_entry_laid_over_replaces_key_by_key(repository: Repository) -> None:
             "mine": {"kind": "truth", "device": "cpu", "launch": {"kind": "pipeline"}},
         }
     )
-    assert laid.engines["truth"].start_timeout == 120 and laid.engines["truth"].flags == {"enable-prefix-caching": True}
+    assert laid.engines["truth"].start_timeout == 120
+    assert laid.engines["truth"].flags == repository.configuration().engines["truth"].flags
     assert laid.engines["mine"].flags == {}
+
+
+def test_a_level_is_a_finite_number(repository: Repository) -> None:
+    numbers = {"values": {"type": "number", "engines": {"truth": {"flags": {"max-num-seqs": "{value}"}}}}}
+    repository.write("endless", STUDY.replace("[64, 4]", "[64, 1e999]"))
+    said = refusal(repository, study="endless", levers={"max_num_seqs": numbers})
+    assert "levers.max_num_seqs: there is no level 'inf'" in said
 
 
 def test_numbers_in_an_environment_are_text(repository: Repository) -> None:

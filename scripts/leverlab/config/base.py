@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, RootModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from leverlab.identity import canonical_json
 from leverlab.metrics import METRICS, UnknownMetricError
 from leverlab.units import parse_quantity
 
@@ -220,12 +221,22 @@ def _no_negation(flags: dict[str, Any]) -> dict[str, Any]:
     return flags
 
 
+def _writable(flags: dict[str, Any]) -> dict[str, Any]:
+    for name, value in flags.items():
+        try:
+            canonical_json(value)
+        except (ValueError, TypeError):
+            raise ValueError(f"flag {name!r}: {value!r} cannot be written: numbers must be finite, keys text") from None
+    return flags
+
+
 FlagValue = bool | int | float | str | list[str | int | float] | dict[str, Any]
 """The value of a server's flag: true and false for a switch, a mapping for a flag that takes JSON."""
 
 Flags = Annotated[
     dict[Annotated[str, AfterValidator(_flag_name)], FlagValue],
     AfterValidator(_no_negation),
+    AfterValidator(_writable),
     Written("flag → true, false, number, text, list, or a mapping for JSON"),
 ]
 """Flags of a server by their one spelling, so that one server has one identity."""

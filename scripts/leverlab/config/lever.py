@@ -1,5 +1,6 @@
 """A lever: one thing that can be set in a server, its levels, its mechanism and what is expected of it."""
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -112,7 +113,7 @@ class Lever(StrictModel):
             number = float(level)
         except ValueError:
             return False
-        if self.values.type == "integer" and not number.is_integer():
+        if not math.isfinite(number) or (self.values.type == "integer" and not number.is_integer()):
             return False
         return self.values.minimum <= number and (self.values.maximum is None or number <= self.values.maximum)
 
