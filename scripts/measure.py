@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from leverlab.records import JobSpecification, read_json, write_json
-from leverlab.trial.cell_files import DiskFullError, told_of_full_disk
+from leverlab.trial.cell_files import DamagedCellError, DiskFullError, told_of_full_disk
 from leverlab.trial.outcomes import EX_TEMPFAIL, Interrupted, MayPassError
 from leverlab.trial.progress import Progress
 from leverlab.trial.runner import run_job
@@ -43,6 +43,9 @@ def main() -> int:
             return EX_TEMPFAIL
         except Interrupted as interrupted:
             return interrupted.exit_status
+        except DamagedCellError as error:
+            progress.say(str(error))
+            return 1
         except DiskFullError as error:
             print(error, file=sys.stderr)
             return EX_TEMPFAIL

@@ -182,6 +182,25 @@ def test_a_second_run_starts_no_server(job: TrialJob) -> None:
     assert job.cell_folder(RATE_PHASE).stat().st_mtime_ns == before
 
 
+def test_a_damaged_record_is_named_and_left_alone_and_the_others_are_measured(job: TrialJob) -> None:
+    for damage in ("", "half a rec", '{"status": "measured", "duration_s": 1.0, "trial": 1}'):
+        damaged = job.cell_folder(RATE_PHASE) / "cell.json"
+        damaged.parent.mkdir(parents=True, exist_ok=True)
+        damaged.write_text(damage)
+        code, shown = job.measure()
+        assert code == 1 and "Traceback" not in shown, shown
+        assert f"{damaged}: " in shown and "delete its folder to measure the cell again" in shown
+        assert damaged.read_text() == damage
+        assert (job.cell_folder(BURST_PHASE) / "cell.json").is_file()
+        assert job.trials() == ["finished"], "a damaged record alone starts no server"
+    damaged.unlink()
+    half_written = job.cell_folder(RATE_PHASE) / "requests.parquet"
+    half_written.write_bytes(b"PAR1")
+    assert job.measure()[0] == 0
+    assert job.statuses() == {RATE_PHASE: "measured", BURST_PHASE: "measured"}
+    assert pq.read_table(half_written).num_rows == 16
+
+
 def test_a_warm_cache_is_filled_with_the_workload_itself(job: TrialJob) -> None:
     warm = job.changed(cache="warm", phases={BURST_PHASE: BURST})
     assert warm.measure()[0] == 0

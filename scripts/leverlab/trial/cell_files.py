@@ -22,19 +22,24 @@ _WORTH: Final[dict[Status, int]] = {"failed": 0, "infeasible": 1, "measured": 2}
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
+class DamagedCellError(ValueError):
+    """There is a record of a cell, and it cannot be read. The message names the file and the remedy."""
+
+
 class DiskFullError(OSError):
     """The disk, or the user's share of it, is full. The message names the folder and the remedy."""
 
 
 def read_cell(folder: Path) -> CellRecord | None:
-    """The record of the cell kept in `folder`; None where there is none. Raises ValueError, naming the file, for another."""
+    """The record of the cell kept in `folder`; None where there is none. Raises DamagedCellError."""
     path = folder / CELL_FILE
     try:
         return CellRecord.model_validate(read_json(path))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; delete the folder to measure the cell again") from None
+        said = " ".join(str(error).split())
+        raise DamagedCellError(f"{path}: {said[:200]}; delete its folder to measure the cell again") from None
 
 
 def write_cell(

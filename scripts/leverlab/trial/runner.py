@@ -13,7 +13,7 @@ from leverlab.identity import seed_from
 from leverlab.layout import Layout
 from leverlab.load.plan import read_requests
 from leverlab.records import JobRecord, JobSpecification, PhaseSpecification, Reason, Status
-from leverlab.trial.cell_files import clear_leftovers, read_cell
+from leverlab.trial.cell_files import DamagedCellError, clear_leftovers, read_cell
 from leverlab.trial.job import Job
 from leverlab.trial.lease import DevicesUnavailableError, LeaseHeldError, lease_devices, replicate_lease
 from leverlab.trial.outcomes import InfeasibleError, Interrupted, MayPassError, ServerDiedError
@@ -30,8 +30,8 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def run_job(specification: JobSpecification, progress: Progress) -> JobRecord:
     """Measure what is missing of the job's cells, one start of the server after another, and return its record.
 
-    Raises MayPassError for what another attempt may not meet, DiskFullError, and Interrupted where a signal asks to end;
-    the cells that are finished by then are kept.
+    Raises MayPassError for what another attempt may not meet, DiskFullError, Interrupted where a signal asks to end, and,
+    once all others are measured, DamagedCellError; the cells that are finished by then are kept.
     """
     layout = Layout(Path(specification.results))
     server, replicate = specification.server, specification.replicate
@@ -55,18 +55,22 @@ def run_job(specification: JobSpecification, progress: Progress) -> JobRecord:
 def missing_cells(specification: JobSpecification, layout: Layout) -> list[PhaseSpecification]:
     """The cells without a record and, where that is asked for, those that failed; in the order drawn from the seed.
 
+    A record that cannot be read is left alone: what lies beside it may be worth more than another measurement.
     The order of two phases depends on nothing but the seed and the two: all servers of a replicate have the same one.
     """
     missing = []
     for wanted in specification.cells:
-        there = read_cell(layout.cell(specification.server, specification.replicate, wanted.phase))
+        try:
+            there = read_cell(layout.cell(specification.server, specification.replicate, wanted.phase))
+        except DamagedCellError:
+            continue
         if there is None or (there.status == "failed" and specification.retry_failed):
             missing.append(wanted)
     return sorted(missing, key=lambda wanted: seed_from(specification.order_seed, wanted.phase))
 
 
 def job_record(specification: JobSpecification, layout: Layout) -> JobRecord:
-    """The job's record, from the records of its cells. Raises FileNotFoundError where one has none."""
+    """The job's record, from the records of its cells. Raises FileNotFoundError where one has none, and DamagedCellError."""
     statuses: dict[str, Status] = {}
     for wanted in specification.cells:
         folder = layout.cell(specification.server, specification.replicate, wanted.phase)
