@@ -5,6 +5,8 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from leverlab.report.looks import VARIABLES
@@ -113,7 +115,7 @@ def test_the_verdict_comes_first_and_names_lever_interval_load_and_replicates(pa
     first, caching, limit = verdicts(page)
     assert first.startswith("Prefix caching moved its primary metric most")
     assert re.search(
-        r"raises the median time to first token at 1 request/s by a factor of [\d.]+ \(95 % interval [\d.]+ to [\d.]+\)",
+        r"raises the median time to first token at 1 request/s by a factor of [\d.]+ \(97.5 % interval [\d.]+ to [\d.]+\)",
         caching,
     )
     assert "in 3 replicates" in caching
@@ -202,3 +204,38 @@ def test_the_index_has_a_line_for_each_study(studies: dict[str, ReportStudy], pa
     assert "of 18 cells measured" in text_of(page)
     assert "2026-03-03" in page
     assert "Prefix caching off instead of on" in page
+
+
+def test_a_primary_verdict_quotes_the_interval_that_it_rests_on(
+    studies: dict[str, ReportStudy], pages: dict[str, str]
+) -> None:
+    """Of two primary comparisons that differ, the clearer one is decided at 97.5 %, the other at 95 % (Holm)."""
+    table = pq.read_table(studies[SIMULATED].layout.study(SIMULATED) / "effects.parquet").to_pandas()
+    primary = table[table["primary"]]
+    assert sorted(primary["verdict_level"]) == pytest.approx([0.95, 0.975])
+    found = re.findall(r"\(([\d.]+) % interval ([\d.]+) to ([\d.]+)\)", " ".join(verdicts(pages[SIMULATED])))
+    wanted = [
+        (100 * row["verdict_level"], row["verdict_low"], row["verdict_high"])
+        for row in primary.sort_values("lever", ascending=False).to_dict("records")
+    ]
+    assert [tuple(map(float, entry)) for entry in found] == [pytest.approx(entry, rel=0.01) for entry in wanted]
+    assert "2 primary comparisons" in text_of(pages[SIMULATED])
+    assert "<small>97.5\N{NO-BREAK SPACE}% interval</small>" in pages[SIMULATED]
+
+
+def test_rates_are_told_as_they_were_drawn(studies: dict[str, ReportStudy], tmp_path: Path) -> None:
+    study = make_study(tmp_path, SIMULATED)
+    path = study.layout.study(SIMULATED) / "cells.parquet"
+    table = pq.read_table(path)
+    drawn = pa.array([{"r1": 1.5, "r2": 2.0, "r3": 2.25}[replicate] for replicate in table["replicate"].to_pylist()])
+    pq.write_table(table.set_column(table.schema.get_field_index("offered_rate"), "offered_rate", drawn), path)
+    text = text_of(study.write_report().read_text())
+    assert "1.5 requests/s to 2.25 requests/s at 2 requests/s" in text
+    assert "while 1.92 requests/s arrived (Baseline)" in text
+    assert "Arrived, as drawn" not in text_of(studies[SIMULATED].write_report().read_text())
+
+
+def test_means_over_different_replicates_are_not_passed_off_as_comparable(pages: dict[str, str]) -> None:
+    warning = "each replicate is another draw"
+    assert warning in text_of(pages[TROUBLED]), "its treatments have lost cells in a burst"
+    assert warning not in text_of(pages[CROSSED])

@@ -11,6 +11,7 @@ from leverlab.report.sentences import (
     Telling,
     expectation_sentence,
     headline,
+    level_phrase,
     limit_sentence,
     row_sentence,
     spread_sentence,
@@ -29,7 +30,7 @@ SIMULATED = replace(TELLING, simulated=True)
 OFF = Effect(
     engine="vllm", model="tiny", gpu="cpu", gpu_count=1, treatment="prefix_caching=off", changed={"prefix_caching": ("off", "on")},
     lever="prefix_caching", load="rate 1", metric="ttft_s", statistic="p50", baseline=0.062, value=0.31, estimate=5.0, low=4.0, high=6.25,
-    pairs=3, primary=True, verdict="worsens", reason="", minimum_detectable=1.25,
+    level=0.975, alone=(4.4, 5.7), pairs=3, primary=True, verdict="worsens", reason="", minimum_detectable=1.25,
 )  # fmt: skip
 LIMIT = replace(
     OFF, treatment="max_num_seqs=4", changed={"max_num_seqs": ("4", "64")}, lever="max_num_seqs", load="burst", metric="throughput", statistic=None,
@@ -58,6 +59,7 @@ def swapped(effect: Effect) -> Effect:
         estimate=1 / effect.estimate,
         low=1 / effect.high,
         high=1 / effect.low,
+        alone=effect.alone and (1 / effect.alone[1], 1 / effect.alone[0]),
         verdict={"worsens": "improves", "improves": "worsens"}.get(effect.verdict, effect.verdict),
     )
 
@@ -77,20 +79,20 @@ def told(effect: Effect, telling: Telling = TELLING) -> list[str]:
 def test_a_large_effect_is_told_as_a_factor_with_values_and_replicates() -> None:
     assert verdict_sentence(OFF, TELLING) == (
         "Prefix caching off instead of on raises the median time to first token at 1 request/s by a factor of 5.00 "
-        "(95 % interval 4.00 to 6.25): from 62 ms to 310 ms, in 3 replicates. That is worse."
+        "(97.5 % interval 4.00 to 6.25): from 62 ms to 310 ms, in 3 replicates. That is worse."
     )
 
 
 def test_seen_from_the_other_side_the_same_factor_is_a_reduction() -> None:
     assert verdict_sentence(swapped(OFF), TELLING) == (
         "Prefix caching on instead of off lowers the median time to first token at 1 request/s by a factor of 5.00 "
-        "(95 % interval 4.00 to 6.25): from 310 ms to 62 ms, in 3 replicates. That is better."
+        "(97.5 % interval 4.00 to 6.25): from 310 ms to 62 ms, in 3 replicates. That is better."
     )
 
 
 def test_a_small_effect_is_told_in_percent() -> None:
     sentence = verdict_sentence(LIMIT, TELLING)
-    assert "lowers the output tokens per second in a burst by 12 % (95 % interval 9 % to 15 %)" in sentence
+    assert "lowers the output tokens per second in a burst by 12 % (97.5 % interval 9 % to 15 %)" in sentence
     assert sentence.endswith("That is worse.")
 
 
@@ -108,17 +110,28 @@ def test_no_difference_says_what_would_have_been_seen() -> None:
     )
     sentence = verdict_sentence(effect, TELLING)
     assert "no difference found" in sentence
-    assert "a ratio of 1.02 (95 % interval 0.95 to 1.10)" in sentence
-    assert "A change of 9 % or more would have been seen in four of five such studies." in sentence
+    assert "a ratio of 1.02 (97.5 % interval 0.95 to 1.10)" in sentence
+    assert "A change by 9 % or more would have been seen in four of five such studies." in sentence
 
 
 def test_a_difference_that_the_correction_takes_away_is_told() -> None:
-    effect = replace(OFF, estimate=1.2, low=1.01, high=1.4, verdict="no difference found")
+    effect = replace(OFF, estimate=1.2, low=0.98, high=1.47, alone=(1.01, 1.4), verdict="no difference found")
+    assert "a ratio of 1.20 (97.5 % interval 0.98 to 1.47)" in verdict_sentence(effect, TELLING)
     assert "corrected for 2 primary comparisons it does not" in verdict_sentence(effect, TELLING)
 
 
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [(0.95, "95 %"), (0.975, "97.5 %"), (1 - 0.05 / 3, "98.3 %"), (1 - 0.05 / 600, "99.9917 %"), (None, "95 %")],
+)
+def test_the_interval_is_called_by_its_level(level: float | None, told: str) -> None:
+    assert level_phrase(replace(OFF, level=level)) == f"{told} interval"
+
+
 def test_one_replicate_is_not_judgeable() -> None:
-    effect = replace(OFF, low=None, high=None, pairs=1, verdict="not judgeable", minimum_detectable=None)
+    effect = replace(
+        OFF, low=None, high=None, level=None, alone=None, pairs=1, verdict="not judgeable", minimum_detectable=None
+    )
     assert "not judgeable" in verdict_sentence(effect, TELLING)
     assert "in 1 replicate." in verdict_sentence(effect, TELLING)
     assert "any two runs" in limit_sentence(effect, TELLING)

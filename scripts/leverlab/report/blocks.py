@@ -76,7 +76,7 @@ def _curves_of(data: StudyData, place: int) -> list[Part]:
     context = data.contexts[place]
     cells = data.of_context(context)
     where = f": {context_phrase(*context)}" if len(data.contexts) > 1 else ""
-    parts = []
+    parts, unpaired = [], _unpaired(cells)
     for number, (about, names) in enumerate(data.series_sets(set(cells["treatment"]))):
         series = [Series(name, data.label(name), position) for position, name in enumerate(names)]
         title, key, legend = f"{where}{about}", f"c{place}-{number}", _legend(series)
@@ -88,19 +88,20 @@ def _curves_of(data: StudyData, place: int) -> list[Part]:
             _there(panels),
             "where waiting begins to grow as the load does, and for whom: the median user, one in twenty, one in a hundred. "
             "Lines join the means of the replicates, small marks are the replicates; the burst stands apart, since it is no rate.",
-            "what happens between the load points, and how sure a percentile is: with fewer than 100 requests the 99th is the slowest one.",
+            f"what happens between the load points, and how sure a percentile is: it rests on the slowest few requests.{unpaired}",
             _ONE_LOAD, legend,
         )))  # fmt: skip
         parts.append(Part(f"Saturation{title}", FigureBlock(
             _there([offered_achieved(cells, series, f"{key}-rate")]),
-            "at which rate the server no longer keeps up. Below the dotted line requests pile up for as long as the load lasts.",
-            "how long the server could have gone on: a short phase ends before the queue shows its full length.",
+            "at which rate the server no longer keeps up. Below the dotted line requests pile up for as long as the load lasts. "
+            "Small marks are the replicates, each at the rate that arrived in its draw.",
+            f"how long the server could have gone on: a short phase ends before the queue shows its full length.{unpaired}",
             _rates_sentence(cells, series), legend, "single",
         )))  # fmt: skip
         parts.append(Part(f"Throughput against per-user speed{title}", FigureBlock(
             _there([pareto(cells, series, f"{key}-pareto")]),
             "what each user pays for serving more of them. A curve further up and to the right is better at every trade; numbers are rates in requests/s.",
-            "how long a user waits for the first token, which is in neither axis.",
+            f"how long a user waits for the first token, which is in neither axis. At a rate that the server keeps up with, throughput is what arrived.{unpaired}",
             _ONE_LOAD, legend, "single",
         )))  # fmt: skip
     return parts
@@ -215,15 +216,27 @@ def _there(panels: Sequence[Markup | None]) -> tuple[Markup, ...]:
     return tuple(panel for panel in panels if panel is not None)
 
 
+def _unpaired(cells: pd.DataFrame) -> str:
+    """A warning where the means of two treatments at one load point are not of the same replicates."""
+    sets = cells.groupby(["load", "treatment"], observed=True)["replicate"].agg(frozenset)
+    if (sets.groupby(level="load").nunique() < 2).all():
+        return ""
+    return " Not every treatment has all replicates here, and each replicate is another draw: the tables compare pairs, these means do not."
+
+
 def _rates_sentence(cells: pd.DataFrame, series: Sequence[Series]) -> str:
     """Offered and achieved rate in words, where there are too few rates for a curve."""
-    own = cells[cells["load"].str.startswith("rate ")]
+    own = cells[cells["load_kind"] == "rate"].dropna(subset=["achieved_rate", "offered_rate"])
     if own.empty:
         return "The study has no finite rate, so that there is no offered rate to compare with."
     load = str(own["load"].iloc[0])
     said = [
-        f"{value_phrase('achieved_rate', float(rows['achieved_rate'].mean()))} ({entry.label})"
+        f"{value_phrase('achieved_rate', float(rows['achieved_rate'].mean()))} while "
+        f"{value_phrase('achieved_rate', float(rows['offered_rate'].mean()))} arrived ({entry.label})"
         for entry in series
         if not (rows := own[own["treatment"] == entry.treatment]).empty
     ]
-    return f"The study has one finite rate, so that no curve can be drawn. {load_phrase(load).capitalize()} the servers completed {', '.join(said)}."
+    return (
+        f"The study has one finite rate, so that no curve can be drawn. {load_phrase(load).capitalize()} the servers completed {', '.join(said)}. "
+        "A server that keeps up completes about what arrives; ends and arrivals are counted over their own stretches of the phase."
+    )

@@ -33,7 +33,12 @@ class Effect:
     value: float | None
     estimate: float | None
     low: float | None
+    """Of the interval that the verdict rests on, at `level`."""
     high: float | None
+    level: float | None
+    """0.95, or the level that Holm's correction asks of a primary effect."""
+    alone: tuple[float, float] | None
+    """The 95 % interval, as if this were the only comparison."""
     pairs: int
     primary: bool
     verdict: Verdict

@@ -13,8 +13,9 @@ from leverlab.report.phrases import (
     metric_heading,
     value_phrase,
 )
-from leverlab.report.sentences import Telling, row_sentence
+from leverlab.report.sentences import Telling, level_phrase, row_sentence
 from leverlab.report.view import Cell, Column, Group, Mark, Row, Table, verdict_mark
+from leverlab.stats.intervals import LEVEL
 
 MAIN: tuple[tuple[str, str | None], ...] = (
     ("ttft_s", "p50"),
@@ -80,11 +81,16 @@ def _row(effect: Effect, telling: Telling) -> Row:
             Cell(metric_heading(effect.metric, effect.statistic)),
             Cell(value_phrase(effect.metric, effect.baseline)),
             Cell(value_phrase(effect.metric, effect.value)),
-            Cell(row_sentence(effect)),
+            Cell(row_sentence(effect), note=_level_note(effect)),
             Cell("primary" if effect.primary else "", mark, note=effect.reason),
         ),
         primary=effect.primary,
     )
+
+
+def _level_note(effect: Effect) -> str:
+    """The interval's level where it is not the column's."""
+    return "" if effect.level in (None, LEVEL) else level_phrase(effect)
 
 
 def _level_names(effect: Effect, telling: Telling) -> tuple[str, str]:

@@ -126,7 +126,7 @@ def forest_block(data: StudyData) -> FigureBlock:
     return FigureBlock(
         (drawn,) if drawn else (),
         "how large each primary effect is beside the others, and how far its interval stays away from 1, where nothing changes. "
-        "A triangle that points up is an improvement, one that points down a worsening, a circle no difference found.",
+        "A triangle that points up is an improvement, one that points down a worsening, a circle no difference found, a cross not judgeable.",
         "whether an effect matters to users: that depends on the values themselves, in the tables below.",
         "No primary effect is a ratio that could be drawn; the sentences above hold what there is.",
         arrangement="single",

@@ -18,7 +18,7 @@ from leverlab.report.findings import findings, forest_block, limits, primary_eff
 from leverlab.report.ledger import cell_table, cells_note, check_tables, command_table, troubles
 from leverlab.report.phrases import joined
 from leverlab.report.provenance import provenance
-from leverlab.report.sentences import headline
+from leverlab.report.sentences import correction_sentence, headline
 from leverlab.report.source import StudyData
 from leverlab.report.study_card import lever_table, study_facts
 from leverlab.report.svg import drawing
@@ -81,6 +81,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "finished": last_measured(data),
         "headline": headline(data.effects, data.telling),
         "findings": findings(data),
+        "correction": correction_sentence(data.telling),
         "incomplete": _incomplete(data),
         "forest": forest_block(data),
         "replicates": replicates,
@@ -115,7 +116,8 @@ def _incomplete(data: StudyData) -> str:
     missing = int((data.cells["status"] != "measured").sum())
     if not missing:
         return ""
-    return f"{missing} of {len(data.cells)} cells have no numbers; what is said above rests on the others. The cell table says why."
+    have = "has" if missing == 1 else "have"
+    return f"{missing} of {len(data.cells)} cells {have} no numbers; what is said above rests on the others. The cell table says why."
 
 
 def _effect_parts(data: StudyData) -> tuple[str, list[dict[str, Any]]]:
@@ -142,7 +144,11 @@ def _effect_parts(data: StudyData) -> tuple[str, list[dict[str, Any]]]:
             "more_title": f"Further metrics, all exploratory ({len(others)} comparisons)",
         })  # fmt: skip
     exploratory = sum(not effect.primary for effect in known)
-    corrected = f"Primary verdicts are corrected for their number, {len(primary)} (Holm). " if len(primary) > 1 else ""
+    corrected = (
+        f"A primary verdict is corrected for the number of them, {len(primary)} (Holm); its row shows the wider interval that it rests on. "
+        if len(primary) > 1
+        else ""
+    )
     note = (
         f"{_simulated(data)}Change is treatment ÷ baseline (×) or treatment − baseline (+, −), within each replicate, with its 95 % interval over the replicates. "
         f"{corrected}The other {exploratory} comparisons are exploratory: their intervals are not corrected, about one in twenty excludes no change by chance alone, "

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from leverlab.report.phrases import joined
@@ -23,7 +24,12 @@ _FACTS: Final[tuple[tuple[str, str, Callable[[str, str], str]], ...]] = (
     ("CPU", "cpu.logical", lambda _, value: f"{value} logical cores"),
     ("CPU", "memory.total_bytes", lambda _, value: f"{format_number(float(value) / 2**30)} GiB of memory"),
     ("CPU", "cpu.governor", lambda _, value: f"governor {value}"),
-    ("GPU", "gpu.", lambda key, value: f"{key} {value}"),
+    ("GPU", "gpu.*.name", lambda _, value: value),
+    ("GPU", "gpu.*.memory_bytes", lambda _, value: f"{format_number(float(value) / 2**30)} GiB"),
+    ("GPU", "gpu.*.power_limit_w", lambda _, value: f"limit {format_number(float(value))} W"),
+    ("GPU", "gpu.*.sm_clock_most_hz", lambda _, value: f"at most {format_number(float(value) / 1e6)} MHz"),
+    ("GPU", "gpu.*.mig", lambda _, value: "MIG on" if value == "True" else "no MIG"),
+    ("GPU", "gpu.driver", lambda _, value: f"driver {value}"),
     ("Slurm", "slurm.", lambda key, value: f"{key} {value}"),
     ("Versions", "versions.", lambda key, value: f"{key} {value}"),
     ("Source", "git.commit", lambda _, value: f"commit {value[:12]}"),
@@ -31,7 +37,7 @@ _FACTS: Final[tuple[tuple[str, str, Callable[[str, str], str]], ...]] = (
     ("Source", "leverlab.version", lambda _, value: f"leverlab {value}"),
     ("Source", "leverlab.measurement_version", lambda _, value: f"measurement version {value}"),
 )
-"""Heading, key of the fingerprint (all keys below it, where it ends in a dot), and how the value is told."""
+"""Heading, key of the fingerprint (a pattern; all keys below it, where it ends in a dot), and how the value is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ def _facts(same: Mapping[str, str]) -> tuple[list[tuple[str, str]], set[str]]:
     shown: set[str] = set()
     for heading, wanted, tell in _FACTS:
         for key in same:
-            if same[key] != _UNKNOWN and (key.startswith(wanted) if wanted.endswith(".") else key == wanted):
+            if same[key] != _UNKNOWN and (key.startswith(wanted) if wanted.endswith(".") else fnmatchcase(key, wanted)):
                 shown.add(key)
                 said.setdefault(heading, []).append(tell(_name(key.removeprefix(wanted)), same[key]))
     return [(heading, ", ".join(filter(None, parts))) for heading, parts in said.items()], shown
@@ -91,7 +97,15 @@ def _difference_table(differing: Mapping[str, Mapping[str, list[Mapping[str, Any
     for key, found in list(differing.items())[:_DIFFERENCES]:
         for value, cells in found.items():
             replicates = sorted({str(row["replicate"]) for row in cells})
-            rows.append(Row((Cell(_name(key)), Cell(value), Cell(f"{len(cells)} cells, {', '.join(replicates)}"))))
+            rows.append(
+                Row(
+                    (
+                        Cell(_name(key)),
+                        Cell(value),
+                        Cell(f"{len(cells)} cell{'' if len(cells) == 1 else 's'}, {', '.join(replicates)}"),
+                    )
+                )
+            )
     if not rows:
         return None
     columns = (Column("What"), Column("Value", "prose"), Column("Where"))

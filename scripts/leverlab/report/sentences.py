@@ -6,7 +6,7 @@ treatment swapped every one of them reads differently. All of them are plain tex
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, inf, log
+from math import exp, floor, inf, log, log10
 from typing import Final, Literal
 
 from leverlab.config.lever import Lever
@@ -22,6 +22,7 @@ from leverlab.report.phrases import (
     metric_phrase,
     value_phrase,
 )
+from leverlab.stats.intervals import LEVEL
 from leverlab.units import format_number
 
 Outcome = Literal["confirmed", "contradicted", "not resolved", "simulated", "not stated for this comparison"]
@@ -83,10 +84,10 @@ def headline(effects: Sequence[Effect], telling: Telling) -> str:
         return f"{prefix}{joined([f'{_subject(e, telling)} moved {metric_phrase(e.metric, e.statistic)}' for e in differing])}."
     subjects = list(dict.fromkeys(_subject(effect, telling) for effect in primary))
     if not subjects:
-        return f"{prefix}Nothing was compared: the study has no primary metric that could be judged."
+        return f"{prefix}Nothing was compared: no primary metric has a treatment to judge."
     if all(effect.verdict == "no difference found" for effect in primary):
         return f"{prefix}No difference was found between {joined(subjects)}, in any primary metric."
-    return f"{prefix}What can be said of {joined(subjects)} is not enough for a verdict on any primary metric."
+    return f"{prefix}No verdict yet: what was measured of {joined(subjects)} is not enough to judge any primary metric."
 
 
 def expectation_sentence(effect: Effect, lever: Lever | None, telling: Telling) -> tuple[Outcome, str]:
@@ -149,7 +150,18 @@ def limit_sentence(effect: Effect, telling: Telling) -> str:
     smallest = _smallest(effect)
     if smallest is None:
         return f"{subject}: how small a change in {what} could have been seen is not known."
-    return f"{subject}: with {_replicates(effect.pairs)} on this machine, a change of less than {smallest} in {what} could easily have gone unseen."
+    return f"{subject}: with {_replicates(effect.pairs)} on this machine, a change by less than {smallest} in {what} could easily have gone unseen."
+
+
+def correction_sentence(telling: Telling) -> str:
+    """What the intervals of the primary verdicts are corrected for; empty where there is nothing to correct."""
+    if telling.comparisons < 2:
+        return ""
+    return (
+        f"Each interval above is the one that its verdict rests on. The study has {telling.comparisons} primary comparisons, "
+        "so the intervals are wider than those of one comparison (Holm): the chance of calling any of them a difference "
+        "where there is none stays below 5 %."
+    )
 
 
 def spread_sentence(effect: Effect, baseline: Sequence[float], treatment: Sequence[float]) -> str:
@@ -163,8 +175,16 @@ def spread_sentence(effect: Effect, baseline: Sequence[float], treatment: Sequen
     return f" The replicates themselves gave {sides[0]} at the baseline and {sides[1]} with the treatment."
 
 
+def level_phrase(effect: Effect) -> str:
+    """The interval that decided, by its level: `95 % interval`, `97.5 % interval`."""
+    outside = 100 * (1 - (effect.level or LEVEL))
+    # Two digits of what lies outside: among 500 comparisons it is 99.99 %, and never 100 %.
+    told = f"{100 - outside:.{1 - floor(log10(outside))}f}".rstrip("0").rstrip(".")
+    return f"{told} % interval"
+
+
 def row_sentence(effect: Effect) -> str:
-    """An effect's estimate and interval for a table: `×5.12 (4.30 to 6.10)`, `+75 points (+71 to +79)`."""
+    """An effect's estimate and the interval that decided, for a table: `×5.12 (4.30 to 6.10)`, `+75 points (+71 to +79)`."""
     interval = ""
     if effect.by_ratio and _has_interval(effect):
         interval = f" ({_times(effect.low)} to {_times(effect.high)})"
@@ -226,10 +246,12 @@ def _size(effect: Effect) -> str:
         far = exp(abs(log(effect.estimate))) >= _PERCENT_UNTIL
         if _has_interval(effect):
             low, high = sorted((effect.low or 0, effect.high or 0), reverse=not upside)
-            interval = f" (95 % interval {_ratio_size(low, upside, far)} to {_ratio_size(high, upside, far)})"
+            interval = f" ({level_phrase(effect)} {_ratio_size(low, upside, far)} to {_ratio_size(high, upside, far)})"
         return f"{'a factor of ' if far else ''}{_ratio_size(effect.estimate, upside, far)}{interval}"
     if _has_interval(effect):
-        interval = f" (95 % interval of the change {_signed(effect, effect.low)} to {_signed(effect, effect.high)})"
+        interval = (
+            f" ({level_phrase(effect)} of the change {_signed(effect, effect.low)} to {_signed(effect, effect.high)})"
+        )
     return change_phrase(effect.metric, effect.estimate or 0) + interval
 
 
@@ -248,10 +270,12 @@ def _factor(effect: Effect) -> str:
 
 def _estimate(effect: Effect) -> str:
     if effect.by_ratio:
-        interval = f" (95 % interval {_times(effect.low)} to {_times(effect.high)})" if _has_interval(effect) else ""
+        interval = (
+            f" ({level_phrase(effect)} {_times(effect.low)} to {_times(effect.high)})" if _has_interval(effect) else ""
+        )
         return f"a ratio of {_times(effect.estimate)}{interval}"
     interval = (
-        f" (95 % interval {_signed(effect, effect.low)} to {_signed(effect, effect.high)})"
+        f" ({level_phrase(effect)} {_signed(effect, effect.low)} to {_signed(effect, effect.high)})"
         if _has_interval(effect)
         else ""
     )
@@ -261,7 +285,7 @@ def _estimate(effect: Effect) -> str:
 def _detectable(effect: Effect) -> str:
     smallest = _smallest(effect)
     if smallest:
-        return f"A change of {smallest} or more would have been seen in four of five such studies."
+        return f"A change by {smallest} or more would have been seen in four of five such studies."
     return "How small a change would have been seen is not known."
 
 
@@ -270,7 +294,7 @@ def _remark(effect: Effect) -> str:
 
 
 def _correction(effect: Effect, telling: Telling) -> str:
-    if not effect.primary or not _has_interval(effect) or (effect.low or 0) <= effect.neutral <= (effect.high or 0):
+    if not effect.primary or effect.alone is None or effect.alone[0] <= effect.neutral <= effect.alone[1]:
         return ""
     return (
         f" (Alone it would count as a difference; corrected for {telling.comparisons} primary comparisons it does not.)"

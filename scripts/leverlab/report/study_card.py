@@ -4,12 +4,15 @@ from typing import Final
 
 from leverlab.config.lever import Lever
 from leverlab.metrics import parse_metric_reference
-from leverlab.report.phrases import joined, load_phrase, metric_heading, metric_phrase
+from leverlab.report.phrases import joined, load_phrase, metric_heading, metric_phrase, value_phrase
 from leverlab.report.source import StudyData
 from leverlab.report.view import Cell, Column, Group, Row, Table
 from leverlab.units import format_number, format_seconds
 
 Facts = list[tuple[str, str]]
+
+_AS_ASKED: Final = 1.01
+"""Arrivals that come within this factor of the load point's rate need no mention."""
 
 _DESIGNS: Final = {
     "one-at-a-time": "one lever at a time, the others at the baseline",
@@ -31,6 +34,7 @@ def study_facts(data: StudyData) -> Facts:
         ("Models", joined(models)),
         ("GPUs", joined(gpus)),
         ("Load", joined([load_phrase(str(point)) for point in study.load.points()])),
+        *_drawn_rates(data),
         ("Baseline", joined(baseline)),
         ("Design", _DESIGNS.get(design or "", "the treatments that the study names")),
         ("Replicates", f"{study.replicates}, each with new servers and new seeds, compared in pairs"),
@@ -40,6 +44,19 @@ def study_facts(data: StudyData) -> Facts:
         said = [f"{_objective(name)} at most {format_seconds(value)}" for name, value in study.objectives.items()]
         facts.append(("Objectives", joined(said)))
     return facts
+
+
+def _drawn_rates(data: StudyData) -> Facts:
+    """What arrived at each rate, by the replicates' draws, where that is not the rate itself."""
+    said = []
+    drawn = data.valid[data.valid["load_kind"] == "rate"].dropna(subset=["offered_rate"])
+    for load, own in drawn.groupby("load", sort=False):
+        low, high, asked = own["offered_rate"].min(), own["offered_rate"].max(), own["load_value"].iloc[0]
+        if max(high / asked, asked / low) > _AS_ASKED:
+            said.append(
+                f"{value_phrase('achieved_rate', low)} to {value_phrase('achieved_rate', high)} {load_phrase(str(load))}"
+            )
+    return [("Arrived, as drawn", joined(said))] if said else []
 
 
 def lever_table(data: StudyData) -> Table:

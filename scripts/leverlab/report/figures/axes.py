@@ -56,7 +56,7 @@ def load_title(loads: Iterable[str]) -> str:
     kinds = {parse_load_point(load).kind for load in loads} - {"burst"}
     if kinds == {"concurrency"}:
         return "concurrent streams"
-    return "offered rate (requests/s)" if len(kinds) < 2 else "offered rate (requests/s), c: concurrent streams"
+    return "nominal rate (requests/s)" if len(kinds) < 2 else "nominal rate (requests/s), c: concurrent streams"
 
 
 def load_axis(loads: Sequence[str]) -> LoadAxis:

@@ -39,17 +39,18 @@ def offered_achieved(cells: pd.DataFrame, series: Sequence[Series], name: str) -
     """Achieved against offered rate; None with fewer than two finite rates."""
     drawn = _drawn(cells, series, "achieved_rate")
     drawn = drawn[drawn["load_kind"] == "rate"].dropna(subset=["offered_rate"])
-    # What was offered differs a little from the load point's rate, as arrivals are drawn: it is the same for all treatments.
-    drawn = drawn.assign(x=drawn.groupby("load")["offered_rate"].transform("mean"), y=drawn["achieved_rate"])
-    if drawn["x"].nunique() < 2:
+    if drawn["load"].nunique() < 2:
         return None
+    # What was offered is what the draw of the replicate made of the load point's rate, and differs by replicate.
+    drawn = drawn.assign(x=drawn["offered_rate"], y=drawn["achieved_rate"])
     figure, axes = new_figure()
     highest = float(max(drawn["x"].max(), drawn["y"].max())) * 1.08
     axes.plot([0, highest], [0, highest], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.annotate(
         "dotted: all that is offered", (0.98, 0.04), xycoords="axes fraction", color=MUTED, fontsize=9, ha="right"
     )
-    _seaborn_lines(axes, drawn, series)
+    _replicate_marks(axes, drawn, series)
+    _seaborn_lines(axes, drawn.groupby(["treatment", "load"], observed=True)[["x", "y"]].mean().reset_index(), series)
     axes.set_xlim(0, float(drawn["x"].max()) * 1.08)
     axes.set_ylim(0, highest)
     axes.set_xlabel("offered rate (requests/s)")
@@ -100,18 +101,25 @@ def _lines(axes: Axes, drawn: pd.DataFrame, axis: LoadAxis, series: Sequence[Ser
         if len(group) == 1 and len(series) > 1:
             spread = {entry.treatment: (place - (len(series) - 1) / 2) * 0.16 for place, entry in enumerate(series)}
             own = own.assign(x=own["x"] + own["treatment"].map(spread))
+        _replicate_marks(axes, own, series)
         _seaborn_lines(axes, own, series)
 
 
+def _replicate_marks(axes: Axes, drawn: pd.DataFrame, series: Sequence[Series]) -> None:
+    """A small mark a replicate, where there are several."""
+    if drawn["replicate"].nunique() < 2:
+        return
+    for entry in series:
+        own, style = drawn[drawn["treatment"] == entry.treatment], look(entry.number)
+        axes.plot(
+            own["x"], own["y"], color=style.colour, marker=style.marker, linestyle="none", markersize=3, alpha=0.5
+        )
+
+
 def _seaborn_lines(axes: Axes, drawn: pd.DataFrame, series: Sequence[Series]) -> None:
+    """A line a treatment through the means at each x."""
     present = [entry for entry in series if entry.treatment in set(drawn["treatment"])]
     looks = {entry.treatment: look(entry.number) for entry in present}
-    if drawn["replicate"].nunique() > 1:
-        for treatment, style in looks.items():
-            own = drawn[drawn["treatment"] == treatment]
-            axes.plot(
-                own["x"], own["y"], color=style.colour, marker=style.marker, linestyle="none", markersize=3, alpha=0.5
-            )
     seaborn.lineplot(
         data=drawn,
         x="x",

@@ -16,7 +16,7 @@ _NARROW = (1, 1.1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
 
 
 def forest(rows: Sequence[tuple[str, Effect]], name: str) -> Markup | None:
-    """A row a (label, effect), ratio and 95 % interval on a logarithmic axis; None where no effect is a ratio."""
+    """A row a (label, effect), ratio and the interval that decided on a logarithmic axis; None where no effect is a ratio."""
     drawn = [(label, effect) for label, effect in rows if effect.by_ratio and effect.estimate]
     if not drawn:
         return None
@@ -58,4 +58,4 @@ def forest(rows: Sequence[tuple[str, Effect]], name: str) -> Markup | None:
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("treatment ÷ baseline")
     spoken = "; ".join(f"{label}: {row_sentence(effect)}, {effect.verdict}" for label, effect in drawn)
-    return inline(figure, name, f"Ratio to the baseline with its 95 % interval. {spoken}.")
+    return inline(figure, name, f"Ratio to the baseline with the interval that its verdict rests on. {spoken}.")
