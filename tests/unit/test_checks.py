@@ -191,7 +191,7 @@ def test_multi_token_chunks_add_up() -> None:
 
 
 def test_checks_file_round_trip(tmp_path: Path) -> None:
-    results = check_cell(clean(rows(99), workload_requests=99))
+    results = check_cell(clean(rows(19), workload_requests=19))
     write_checks(tmp_path / "checks.json", "a-cell", results)
     record = read_checks(tmp_path / "checks.json")
     assert (record.cell, record.worst, record.checks) == ("a-cell", "caution", results)

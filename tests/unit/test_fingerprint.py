@@ -13,11 +13,12 @@ import pytest
 from leverlab.records import JobSpecification
 from leverlab.trial import fingerprint as module
 from leverlab.trial.fingerprint import UNKNOWN, fingerprint
+from leverlab.truth import TRUTH_VERSION
 
 
 def job(**changed: object) -> JobSpecification:
     values = {
-        "server": "s", "identity": {}, "replicate": "r1", "job": "j", "cells": [], "engine": "truth", "engine_kind": "truth",
+        "server": "s", "identity": {}, "replicate": "r1", "job": "j", "cells": [], "engine": "e", "engine_kind": "vllm",
         "device": "cpu", "gpu_count": 0, "command_prefix": [sys.executable], "identity_packages": ["pydantic"],
         "model_folder": "m", "start_timeout_s": 1, "order_seed": 1,
     }  # fmt: skip
@@ -55,6 +56,10 @@ def test_what_cannot_be_seen_is_unknown(tmp_path: Path, monkeypatch: pytest.Monk
     found = fingerprint(job(device="cuda", command_prefix=["/nowhere/python"]), ["GPU-that-is-not-here"])
     assert (found["git"], found["memory"], found["versions"]) == (UNKNOWN, UNKNOWN, UNKNOWN)
     assert found["gpu"] == UNKNOWN
+
+
+def test_the_truth_engine_has_a_version_of_its_own() -> None:
+    assert fingerprint(job(engine_kind="truth", identity_packages=[]))["versions"] == {"truth": TRUTH_VERSION}
 
 
 def test_an_image_is_known_by_its_digest() -> None:

@@ -138,8 +138,9 @@ def test_a_levers_flag_changes_the_treatments_that_hold_the_level_and_no_other(r
 def test_an_engines_flag_that_a_lever_overrides_changes_nothing(repository: Repository) -> None:
     """Not even the readable part, which once named the flags that differ from the engine's own."""
     before = servers(repository)
+    own = repository.configuration().engines["truth"].flags
     for value in (64, 128):
-        laid = {"truth": {"flags": {"enable-prefix-caching": True, "max-num-seqs": value}}}
+        laid = {"truth": {"flags": {**own, "max-num-seqs": value}}}
         assert servers(repository, engines=laid) == before
 
 
@@ -150,7 +151,7 @@ def test_the_name_of_the_engine_and_the_way_it_is_launched_change_nothing(reposi
         "device": "cpu",
         "launch": {"kind": "python", "python": "/usr/bin/python3"},
         "versions": {"truth": "1"},
-        "flags": {"enable-prefix-caching": True},
+        "flags": dict(repository.configuration().engines["truth"].flags),
     }
     repository.change("[truth]", "[elsewhere]")
     assert servers(repository, engines={"elsewhere": entry}) == before
