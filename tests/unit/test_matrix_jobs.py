@@ -1,5 +1,6 @@
 """Jobs: which are still to be done, what they are told, how long they may take."""
 
+import errno
 import hashlib
 import json
 import os
@@ -24,6 +25,19 @@ def test_all_jobs_are_incomplete_at_first_and_looking_writes_nothing(repository:
     matrix = repository.matrix()
     assert incomplete_jobs(matrix, repository.layout) == list(matrix.jobs)
     assert not repository.layout.results.exists()
+
+
+def test_a_plan_needs_no_right_to_write(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of results that belong to somebody else: where there is no record, none is removed."""
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    matrix = repository.matrix()
+    repository.measure(matrix.jobs[0])
+    incomplete_jobs(matrix, repository.layout)
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert incomplete_jobs(matrix, repository.layout) == list(matrix.jobs[1:])
 
 
 def test_a_measured_job_gets_its_record_with_the_time_of_its_newest_cell(repository: Repository) -> None:

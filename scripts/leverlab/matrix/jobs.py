@@ -40,7 +40,9 @@ def incomplete_jobs(matrix: Matrix, layout: Layout) -> list[Job]:
         found = measured(layout, job)
         path = layout.job_record(job.server.id, str(job.replicate), job.hash)
         if missing_phases(job, found, retry_failed):
-            path.unlink(missing_ok=True)
+            # Asked first: a plan of results that somebody else may write must not need to write there.
+            if path.exists():
+                path.unlink(missing_ok=True)
             incomplete.append(job)
             continue
         record = JobRecord(
