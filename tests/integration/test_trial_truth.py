@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -258,6 +259,27 @@ def test_told_to_end_it_stops_the_server_and_keeps_what_is_finished(job: TrialJo
     assert long.statuses() == finished and len(finished) == 1
     assert not long.output.exists()
     assert not list(long.root.rglob("*.part")) and not list(long.root.rglob("lease.json"))
+
+
+@pytest.mark.parametrize("victim", ["leverlab.truth", "leverlab.load"])
+def test_a_signal_that_reaches_a_child_first_is_no_failure_of_the_child(job: TrialJob, victim: str) -> None:
+    """A scheduler signals all processes of a job, in any order."""
+    long = job.changed(phases=SLOW)
+    process = long.start()
+    wait_for(lambda: long.phases_begun() == 1, "the phase", 40)
+
+    def running(module: str) -> list[psutil.Process]:
+        return [child for child in _children(process.pid) if module in child.cmdline()]
+
+    wait_for(lambda: running("leverlab.load"), "the client")
+    for child in running(victim):
+        child.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert long.trials() == ["interrupted"]
+    assert long.statuses() == {}
 
 
 def test_a_refused_configuration_is_infeasible_for_every_cell(job: TrialJob) -> None:

@@ -1,9 +1,14 @@
 """How a trial can end other than well, as exceptions: each is caught in one place, by the loop over the starts."""
 
+import time
+from typing import Final
+
 from leverlab.records import Reason
 
-EX_TEMPFAIL = 75
+EX_TEMPFAIL: Final = 75
 """sysexits.h: a failure that may pass; the caller should try again."""
+
+_OWN_SIGNAL_S: Final = 1.0
 
 
 class ServerDiedError(Exception):
@@ -41,3 +46,12 @@ class Interrupted(BaseException):
     def exit_status(self) -> int:
         """The status by which shells know it: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.signal_number
+
+
+def see_whether_told_to_end() -> None:
+    """To be called where a server or a client has ended, before that is called its failure.
+
+    A scheduler that ends a job signals all of its processes at once, and a child may be gone before its parent has heard
+    of it. Raises Interrupted, by the handler of the signal, where that is so.
+    """
+    time.sleep(_OWN_SIGNAL_S)

@@ -21,7 +21,7 @@ from leverlab.topology import (
 )
 from leverlab.trial.compile_caches import cache_states, compiled_entries
 from leverlab.trial.lease import DeviceLease
-from leverlab.trial.outcomes import InfeasibleError, MayPassError
+from leverlab.trial.outcomes import InfeasibleError, MayPassError, see_whether_told_to_end
 
 PORT_ATTEMPTS: Final = 3
 _RESULTS: Final = ("configuration_refused", "out_of_memory")
@@ -66,6 +66,7 @@ def started_server(
             try:
                 healthy_s = wait_ready(server, engine, timeout_s, progress)
             except ServerEnded as ended:
+                see_whether_told_to_end()
                 if ended.reason.code == "port_taken" and attempt < PORT_ATTEMPTS:
                     # The next attempt's log must not hold this one's reason.
                     (launch.folder / LOG_FILE).rename(launch.folder / f"server.port-taken-{attempt}.log")

@@ -25,7 +25,13 @@ from leverlab.trial.fingerprint import fingerprint
 from leverlab.trial.gpu_memory import memory_returned, used_bytes
 from leverlab.trial.job import Job
 from leverlab.trial.offer import ClientFailedError, Clients
-from leverlab.trial.outcomes import InfeasibleError, Interrupted, MayPassError, ServerDiedError
+from leverlab.trial.outcomes import (
+    InfeasibleError,
+    Interrupted,
+    MayPassError,
+    ServerDiedError,
+    see_whether_told_to_end,
+)
 from leverlab.trial.phase import Measurement, measure_phase
 from leverlab.trial.progress import phase_line
 from leverlab.trial.served import Served
@@ -150,6 +156,7 @@ class Trial:
 
         def check_alive() -> None:
             if server.poll() is not None:
+                see_whether_told_to_end()
                 raise ServerDiedError(engine.explain_exit(server.log_text()))
 
         return Served(
@@ -212,6 +219,7 @@ class Trial:
                 progress=show,
             )
         except ClientFailedError as error:
+            see_whether_told_to_end()
             self.write_unmeasured(wanted, "failed", error.reason, position, time.monotonic() - begun_s)
             return
         self._write_measured(wanted, found, position, len(workload))
