@@ -78,6 +78,14 @@ GIVEN_CPUS = (GIVEN and GIVEN.cpus) or 1
 GIVEN_GPUS = len(GIVEN.gpus) if GIVEN else 0
 
 
+def settled(files, output):
+    """Inputs that do not trigger that `output` is made again once it is there.
+
+    Only then ancient: Snakemake forgets a job that has to run where an ancient input of it is outdated itself.
+    """
+    return ancient(files) if Path(output).exists() else files
+
+
 def record_of(job):
     """The record that `measure` makes for a job."""
     return str(LAYOUT.job_record(job.server.id, str(job.replicate), job.hash))

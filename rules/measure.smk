@@ -1,7 +1,6 @@
 """The measurement: one job a server lifetime.
 
-Requires: the engine's environment, the model, the workloads, the flags' check; all ancient, as what was measured does not
-change with them.
+Requires: the engine's environment, the model, the workloads, the flags' check.
 Makes: results/servers/{server}/{replicate}/jobs/{job}.json. The cells it measures are kept under
 results/servers/{server}/{replicate}/cells/ as they are done, and are declared nowhere: nothing deletes them.
 """
@@ -10,9 +9,11 @@ results/servers/{server}/{replicate}/cells/ as they are done, and are declared n
 rule measure:
     """Serve one treatment and measure what is missing of its cells, one after another."""
     input:
-        setup=of_job(lambda job: ancient(setup_of(job.server.engine, job.server.model)), []),
-        flags=of_job(lambda job: ancient(f"results/flags/{job.server.engine}.json"), []),
-        workloads=of_job(lambda job: ancient([requests_of(workload, job.replicate) for workload in job.workloads]), []),
+        # Not ancient(): what is measured is no job any more (see INCOMPLETE), and a job that lies behind an outdated ancient
+        # input is one that Snakemake forgets.
+        setup=of_job(lambda job: setup_of(job.server.engine, job.server.model), []),
+        flags=of_job(lambda job: f"results/flags/{job.server.engine}.json", []),
+        workloads=of_job(lambda job: [requests_of(workload, job.replicate) for workload in job.workloads], []),
     output:
         "results/servers/{server}/{replicate}/jobs/{job}.json",
     log:

@@ -8,7 +8,10 @@ Makes: results/reproductions/{cell}/{number}/verdict.html.
 rule reproduce:
     """A fresh server for one cell, compared with what was recorded of it."""
     input:
-        setup=of_cell(lambda server: ancient(setup_of(server.engine, server.model)), []),
+        setup=lambda wildcards: settled(
+            of_cell(lambda server: setup_of(server.engine, server.model), [])(wildcards),
+            f"results/reproductions/{wildcards.cell}/{wildcards.number}/verdict.html",
+        ),
     output:
         "results/reproductions/{cell}/{number}/verdict.html",
     log:

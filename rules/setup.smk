@@ -45,7 +45,10 @@ rule model:
 rule workload:
     """Prompts, output lengths and unit-rate arrivals, drawn from the replicate's seed."""
     input:
-        model=lambda wildcards: ancient(f"results/models/{MATRIX.workloads[wildcards.workload].model}/model.json"),
+        model=lambda wildcards: settled(
+            f"results/models/{MATRIX.workloads[wildcards.workload].model}/model.json",
+            requests_of(MATRIX.workloads[wildcards.workload], wildcards.replicate),
+        ),
     output:
         "results/workloads/{workload}/{replicate}/requests.jsonl",
         "results/workloads/{workload}/{replicate}/card.json",
