@@ -1,7 +1,8 @@
 """A started server as the phases of a trial see it: asked for its counters, reset, and sent requests."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -42,15 +43,22 @@ class Served:
     def reset_cache(self) -> bool:
         """Empty the prefix cache once nothing runs; whether the server says that it did."""
         self.settled_counters()
-        return self.engine.reset_cache(self.client)
+        with self.answering("/reset_prefix_cache"):
+            return self.engine.reset_cache(self.client)
 
     def counters(self) -> dict[str, float]:
         """The canonical counters now. Raises ServerDiedError where the server does not tell."""
-        try:
+        with self.answering("/metrics"):
             return snapshot(self.engine, self.client)
+
+    @contextmanager
+    def answering(self, where: str) -> Iterator[None]:
+        """Turn a question that goes unanswered into ServerDiedError, with the reason that the server's log gives if it ended."""
+        try:
+            yield
         except httpx.HTTPError as error:
             self.check_alive()
-            message = f"The server runs and does not answer at /metrics: {type(error).__name__}: {error}"
+            message = f"The server runs and does not answer at {where}: {type(error).__name__}: {error}"
             raise ServerDiedError(Reason(code="server_unresponsive", message=message)) from error
 
     def settled_counters(self) -> dict[str, float]:

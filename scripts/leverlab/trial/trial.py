@@ -112,8 +112,8 @@ class Trial:
             started_server(job.engine, launch, job.devices, spec.start_timeout_s, starting, self._stopped) as started,
             started.server.client() as client,
         ):
-            self._ready(started, client)
             served = self._served(started, client)
+            self._ready(started, served)
             self._warm_up(served)
             left = TimeLeft(job.layout, spec.server, self._phases, job.workloads)
             for position, wanted in enumerate(self._phases):
@@ -134,9 +134,10 @@ class Trial:
         if refusal is not None:
             raise InfeasibleError(refusal)
 
-    def _ready(self, started: Started, client: httpx.Client) -> None:
+    def _ready(self, started: Started, served: Served) -> None:
         engine, identity = self._job.engine, self._job.specification.identity
-        effective = self._redacted(engine.effective_configuration(client, started.server.log_text()))
+        with served.answering("its configuration"):
+            effective = self._redacted(engine.effective_configuration(served.client, started.server.log_text()))
         differences = [asdict(found) for found in engine.differences(identity, effective)]
         steps_s = {name: round(seconds, 3) for name, seconds in started.steps_s.items()}
         self._note(

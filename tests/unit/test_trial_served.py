@@ -1,0 +1,42 @@
+"""What a server that is asked and does not answer is called: dead, with its own reason, or unresponsive."""
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from leverlab.engines.truth import TruthEngine
+from leverlab.load.plan import Endpoint
+from leverlab.records import Reason
+from leverlab.trial.outcomes import ServerDiedError
+from leverlab.trial.served import Served
+
+
+def silent_at(path: str, check_alive: Callable[[], None]) -> Served:
+    """A server that answers everywhere but at `path`, where the connection is refused."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == path:
+            raise httpx.ConnectError("Connection refused")
+        return httpx.Response(200, text="")
+
+    client = httpx.Client(base_url="http://127.0.0.1:1", transport=httpx.MockTransport(answer))
+    return Served(TruthEngine(), client, "127.0.0.1", 1, "key", Endpoint.COMPLETIONS, 1.0, check_alive)
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/reset_prefix_cache"])
+def test_one_that_lives_is_unresponsive(path: str) -> None:
+    with pytest.raises(ServerDiedError) as told:
+        silent_at(path, lambda: None).reset_cache()
+    assert told.value.reason.code == "server_unresponsive"
+    assert f"does not answer at {path}: ConnectError" in told.value.reason.message
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/reset_prefix_cache"])
+def test_one_that_ended_has_its_own_reason(path: str) -> None:
+    def ended() -> None:
+        raise ServerDiedError(Reason(code="out_of_memory", message="no memory"))
+
+    with pytest.raises(ServerDiedError) as told:
+        silent_at(path, ended).reset_cache()
+    assert told.value.reason.code == "out_of_memory"
