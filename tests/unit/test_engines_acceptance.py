@@ -14,6 +14,7 @@ from leverlab.engines.acceptance import Acceptance, check_engine
 from leverlab.engines.truth import TruthEngine
 from leverlab.layout import Layout
 from leverlab.matrix.expand import expand
+from leverlab.records import Reason
 
 REPOSITORY = Path(__file__).parents[2]
 STUDY = "truth-tour"
@@ -61,6 +62,16 @@ def test_an_engines_own_misspelt_flag_is_named_with_its_file(root: Path) -> None
     assert {refusal.where for refusal in check(root).refusals} == {
         "config/engines.yaml: truth.flags.enable-prefix-cachin"
     }
+
+
+def test_a_refusal_is_not_remembered(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that is part of leverlab learns flags without another environment to show for it."""
+    refused = Reason(code="unknown_flag", message="there is no flag --ttft")
+    with monkeypatch.context() as older:
+        older.setattr(TruthEngine, "check_flags", lambda _, __, treatments: [refused] * len(treatments))
+        found = check(root)
+        assert len(found.refusals) == found.servers
+    assert check(root).refusals == ()
 
 
 def test_a_new_environment_is_asked_anew_and_one_that_cannot_be_reached_is_left_to_the_job(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which of a matrix's treatments their engine accepts: asked once for each environment and treatment, and remembered."""
+"""Which of a matrix's treatments their engine accepts: asked once for each environment and treatment."""
 
 import re
 from collections.abc import Sequence
@@ -50,8 +50,8 @@ class Acceptance:
 def check_engine(name: str, matrix: Matrix, layout: Layout) -> Acceptance:
     """Put the flags of every server of the engine `name` to its own argument parser.
 
-    Answers are kept beside the output, under the environment's content and the flags, so that a treatment is asked about
-    once. Raises EngineUnreachableError where an environment that should be there does not run.
+    What was accepted is kept beside the output, under the environment's content and the flags, so that a treatment is asked
+    about once; a refusal, which stops the run, is asked about again. Raises EngineUnreachableError where an environment that should be there does not run.
     """
     configuration = matrix.configuration
     engine = configuration.engines[name]
@@ -59,22 +59,20 @@ def check_engine(name: str, matrix: Matrix, layout: Layout) -> Acceptance:
     ready = _ready(name, layout)
     if ready.get("reachable") is False:
         return Acceptance(name, False, len(places), 0, ())
-    remembered = _remembered(name, layout)
+    accepted = _accepted(name, layout)
     keys = {server.id: _key(engine.kind, ready, server) for server, _, _ in places}
-    missing = [server for server, _, _ in places if keys[server.id] not in remembered]
-    if missing:
-        settings = [Settings(server.identity["flags"], server.identity["environment"]) for server in missing]
-        answers = engine_for(engine.kind).check_flags(command_prefix(name, engine), settings)
-        for server, answer in zip(missing, answers, strict=True):
-            remembered[keys[server.id]] = None if answer is None else answer.model_dump(mode="json")
-        write_json(_memory(name, layout), {"answers": remembered})
+    missing = [place for place in places if keys[place[0].id] not in accepted]
     refusals = []
-    for server, study, treatment in places:
-        answer = remembered[keys[server.id]]
-        if answer is not None:
-            reason = Reason(**answer)
-            where = _where(configuration, server, treatment, reason)
-            refusals.append(Refusal(server.id, study, treatment.name, where, reason))
+    if missing:
+        settings = [Settings(server.identity["flags"], server.identity["environment"]) for server, _, _ in missing]
+        answers = engine_for(engine.kind).check_flags(command_prefix(name, engine), settings)
+        for (server, study, treatment), answer in zip(missing, answers, strict=True):
+            if answer is None:
+                accepted.add(keys[server.id])
+            else:
+                where = _where(configuration, server, treatment, answer)
+                refusals.append(Refusal(server.id, study, treatment.name, where, answer))
+        write_json(_memory(name, layout), {"accepted": sorted(accepted)})
     return Acceptance(name, True, len(places), len(missing), tuple(refusals))
 
 
@@ -100,14 +98,14 @@ def _key(kind: str, ready: dict[str, Any], server: Server) -> str:
 
 
 def _memory(name: str, layout: Layout) -> Path:
-    return layout.results / "flags" / f"{name}.answers.json"
+    return layout.results / "flags" / f"{name}.accepted.json"
 
 
-def _remembered(name: str, layout: Layout) -> dict[str, Any]:
+def _accepted(name: str, layout: Layout) -> set[str]:
     try:
-        return dict(read_json(_memory(name, layout))["answers"])
-    except (OSError, ValueError, KeyError):
-        return {}
+        return set(read_json(_memory(name, layout))["accepted"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _where(configuration: Configuration, server: Server, treatment: Treatment, reason: Reason) -> str:
