@@ -11,7 +11,14 @@ from leverlab.config import load
 from leverlab.matrix.expand import expand
 from tests.unit.repository import SOURCE, Repository
 
-PAGES = ["config/README.md", "docs/adding-a-lever.md", "docs/adding-a-gpu.md", "docs/adding-an-engine.md", "README.md"]
+PAGES = [
+    "config/README.md",
+    "docs/adding-a-lever.md",
+    "docs/adding-a-gpu.md",
+    "docs/adding-an-engine.md",
+    "docs/tutorial.md",
+    "README.md",
+]
 
 
 def blocks(page: str) -> list[dict[str, Any]]:
