@@ -13,6 +13,9 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+USER_TOKEN = "hf_QQexampleTokenOfTheUser0123456789"
+"""Every run is one of a user who has a token in the environment."""
+
 SMALL_STUDY = """\
 title: Small
 question: What do prefix caching and the batch limit do to an engine whose times are declared?
@@ -32,7 +35,7 @@ replicates: 2
 
 @dataclass(frozen=True)
 class Checkout:
-    """A copy of the repository's files, without results."""
+    """A copy of the repository's files."""
 
     root: Path
 
@@ -45,11 +48,26 @@ class Checkout:
         assert old in text, f"{path} does not hold {old!r}"
         file.write_text(text.replace(old, new))
 
-    def snakemake(self, *arguments: str, study: str = "small", check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "snakemake", *arguments, "--config", f"study={study}"]
-        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, timeout=timeout, check=False, env=clean_environment())
+    def command(self, *arguments: str, study: str = "small") -> list[str]:
+        return [sys.executable, "-m", "snakemake", *arguments, "--config", f"study={study}"]
+
+    def snakemake(
+        self, *arguments: str, study: str = "small", check: bool = True, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        command = self.command(*arguments, study=study)
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env=clean_environment(),
+        )
         if check and done.returncode != 0:
-            raise AssertionError(f"{' '.join(command)} exited with {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}")
+            raise AssertionError(
+                f"{' '.join(command)} exited with {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+            )
         return done
 
     def planned(self, *arguments: str, study: str = "small") -> dict[str, int]:
@@ -61,21 +79,36 @@ class Checkout:
     def cells(self) -> dict[str, dict[str, object]]:
         """cell.json of every measured cell, by its path under results/servers."""
         base = self.root / "results" / "servers"
-        return {str(path.parent.relative_to(base)): json.loads(path.read_text()) for path in base.glob("*/*/cells/*/cell.json")}
+        return {
+            str(path.parent.relative_to(base)): json.loads(path.read_text())
+            for path in base.glob("*/*/cells/*/cell.json")
+        }
+
+    def recorded(self) -> dict[str, int]:
+        """When each cell was recorded: what is not written again keeps its time."""
+        base = self.root / "results" / "servers"
+        return {
+            str(path.parent.relative_to(base)): path.stat().st_mtime_ns for path in base.glob("*/*/cells/*/cell.json")
+        }
 
     def started_servers(self) -> int:
         return len(list((self.root / "results" / "servers").glob("*/*/trials/*")))
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without the coverage and Snakemake settings of the test run itself."""
-    return {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEMAKE_", "PYTEST_"))}
+    """The environment without the coverage and Snakemake settings of the test run itself, and with a token."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEMAKE_", "PYTEST_"))}
+    return {**kept, "HF_TOKEN": USER_TOKEN}
 
 
 def copy_repository(target: Path) -> Checkout:
     """The files that git tracks or would track, copied to `target`."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines()
     for name in listed:
         source = REPOSITORY / name
@@ -86,18 +119,17 @@ def copy_repository(target: Path) -> Checkout:
     return Checkout(target)
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    """A fresh copy with the study `small`."""
-    copy = copy_repository(tmp_path / "leverlab")
-    copy.write_study("small", SMALL_STUDY)
-    return copy
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A copy in which `small` has been measured; tests that use it must leave it measured."""
+    """A copy in which `small` has been measured. Tests only look at it."""
     copy = copy_repository(tmp_path_factory.mktemp("measured") / "leverlab")
     copy.write_study("small", SMALL_STUDY)
     copy.snakemake("--cores", "2")
     return copy
+
+
+@pytest.fixture
+def again(measured: Checkout, tmp_path: Path) -> Checkout:
+    """The measured copy once more, as it is on disk, for a test that changes it."""
+    shutil.copytree(measured.root, tmp_path / "leverlab", symlinks=True)
+    return Checkout(tmp_path / "leverlab")

@@ -2,11 +2,16 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-from tests.workflow.conftest import SMALL_STUDY, Checkout, copy_repository
+import pyarrow.parquet as pq
+
+from tests.workflow.conftest import SMALL_STUDY, USER_TOKEN, Checkout, copy_repository
 
 SERVERS, PHASES, REPLICATES = 3, 2, 2
+ONE_REPLICATE = SMALL_STUDY.replace("replicates: 2", "replicates: 1")
 
 
 def measurements(planned: dict[str, int]) -> int:
@@ -22,30 +27,56 @@ def test_first_run_measures_every_cell_and_writes_the_report(measured: Checkout)
     assert (measured.root / "reports" / "index.html").is_file()
 
 
+def test_the_users_token_is_in_no_file(measured: Checkout) -> None:
+    made = (measured.root / name for name in ("results", "reports", ".snakemake"))
+    files = [path for folder in made for path in folder.rglob("*") if path.is_file()]
+    assert {"trial.json", "server.log", "cells.parquet", "index.html"} <= {path.name for path in files}
+    for path in files:
+        assert USER_TOKEN.encode() not in path.read_bytes(), path
+        if path.suffix == ".parquet":
+            assert USER_TOKEN not in str(pq.read_table(path).to_pydict()), path
+
+
 def test_second_run_does_nothing(measured: Checkout) -> None:
     done = measured.snakemake("--cores", "2")
     assert "Nothing to be done" in done.stdout + done.stderr
     assert measured.planned() == {}
 
 
-def test_touching_and_commenting_files_measures_nothing(measured: Checkout) -> None:
-    for path in measured.root.rglob("*"):
-        relative = path.relative_to(measured.root).parts[0]
-        if path.is_file() and relative not in (".snakemake", "results", "reports"):
-            os.utime(path)
-    for name in ("config/levers.yaml", "config/engines.yaml", "config/models.yaml", "config/studies/small.yaml", "rules/measure.smk", "Snakefile"):
-        file = measured.root / name
-        file.write_text(file.read_text() + "\n# A remark.\n")
-    assert measurements(measured.planned()) == 0
+def test_touching_and_commenting_files_measures_nothing(again: Checkout) -> None:
+    for path in again.root.rglob("*"):
+        top = path.relative_to(again.root).parts[0]
+        if not path.is_file() or path.is_symlink() or top in (".snakemake", "reports"):
+            continue
+        if top != "results" and path.suffix in (".py", ".smk", ".yaml", ".txt", ".sh", ".toml"):
+            path.write_text(path.read_text() + "\n# A remark.\n")
+        os.utime(path)
+    assert measurements(again.planned()) == 0
 
 
-def test_remaking_workloads_and_models_measures_nothing(measured: Checkout) -> None:
-    shutil.rmtree(measured.root / "results" / "workloads")
-    shutil.rmtree(measured.root / "results" / "models")
-    assert measurements(measured.planned()) == 0
-    for path in (measured.root / "results" / "flags").glob("*"):
-        path.unlink()
-    assert measurements(measured.planned()) == 0
+def test_another_flag_measures_exactly_the_treatments_that_hold_the_level_and_a_branch_back_nothing(
+    again: Checkout,
+) -> None:
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
+        subprocess.run(["git", *who, *arguments], cwd=again.root, check=True, capture_output=True)
+
+    git("init", "--initial-branch", "main")
+    git("add", "--all")
+    git("commit", "--message", "As measured")
+    git("checkout", "-b", "slower")
+    again.edit(
+        "config/levers.yaml",
+        "truth: {flags: {enable-prefix-caching: false}}",
+        "truth: {flags: {enable-prefix-caching: false, ttft: 0.03}}",
+    )
+    git("commit", "--all", "--message", "Slower without a cache")
+    shown = again.snakemake("--dry-run", "--cores", "2").stdout
+    outputs = [line for line in shown.splitlines() if "output:" in line and "/jobs/" in line]
+    assert len(outputs) == REPLICATES
+    assert all("ttft-0.03" in line and "no-prefix-caching" in line for line in outputs)
+    git("checkout", "main")
+    assert measurements(again.planned()) == 0
 
 
 def test_results_copied_into_a_fresh_clone_are_measured_there(measured: Checkout, tmp_path: Path) -> None:
@@ -55,55 +86,54 @@ def test_results_copied_into_a_fresh_clone_are_measured_there(measured: Checkout
     assert measurements(fresh.planned()) == 0
 
 
-def test_a_lost_job_record_is_rebuilt_from_its_cells(measured: Checkout) -> None:
-    for record in (measured.root / "results" / "servers").glob("*/*/jobs/*.json"):
+def test_lost_job_records_are_rebuilt_from_their_cells(again: Checkout) -> None:
+    for record in (again.root / "results" / "servers").glob("*/*/jobs/*.json"):
         record.unlink()
-    assert measurements(measured.planned()) == 0
+    assert measurements(again.planned()) == 0
 
 
-def test_a_rate_more_measures_only_the_new_cells(measured: Checkout) -> None:
-    before = {path: (measured.root / "results/servers" / path / "cell.json").stat().st_mtime_ns for path in measured.cells()}
-    measured.write_study("wider", SMALL_STUDY.replace("rates: [20, inf]", "rates: [20, 40, inf]"))
-    assert measurements(measured.planned(study="wider")) == SERVERS * REPLICATES
-    measured.snakemake("--cores", "2", study="wider")
-    after = measured.cells()
-    assert len(after) == SERVERS * (PHASES + 1) * REPLICATES
-    assert all((measured.root / "results/servers" / path / "cell.json").stat().st_mtime_ns == time for path, time in before.items())
-    assert measurements(measured.planned()) == 0, "the first study still has its cells"
+def test_a_rate_more_measures_only_the_new_cells_whatever_was_made_again(again: Checkout) -> None:
+    """With an engine that has an environment to be made, which the pipeline's own has not."""
+    again.edit("config/engines.yaml", "{kind: pipeline}", f"{{kind: python, python: {sys.executable}}}")
+    assert measurements(again.planned()) == 0, "how the engine is launched is no part of its identity"
+    before = again.recorded()
+    again.write_study("wider", ONE_REPLICATE.replace("rates: [20, inf]", "rates: [20, 40, inf]"))
+    planned = again.planned(study="wider")
+    assert (planned["environment"], measurements(planned)) == (1, SERVERS)
+    again.snakemake("--cores", "2", "--until", "measure", study="wider")
+    after = again.recorded()
+    assert len(after) == len(before) + SERVERS
+    assert {path: after[path] for path in before} == before
+    for made in (".envs", "results/workloads", "results/models", "results/flags"):
+        shutil.rmtree(again.root / made)
+        assert measurements(again.planned(study="wider")) == 0, f"{made} is gone"
+    assert measurements(again.planned()) == 0, "the first study still has its cells"
 
 
-def test_a_study_that_shares_the_baseline_measures_nothing_twice(measured: Checkout) -> None:
-    started = measured.started_servers()
-    shared = SMALL_STUDY.replace("  max_num_seqs: [64, 2]\n", "").replace(", max_num_seqs: 64}", "}").replace(", max_num_seqs: throughput at burst", "")
-    measured.write_study("shared", shared)
-    # Its baseline holds no batch limit of its own, so it is another server, unless the engine's own flags say the same.
-    planned = measurements(measured.planned(study="shared"))
-    measured.snakemake("--cores", "2", study="shared")
-    assert measured.started_servers() - started == planned
-    assert measurements(measured.planned(study="shared")) == 0
-    subset = SMALL_STUDY.replace("rates: [20, inf]", "rates: [20]").replace("throughput at burst", "throughput at rate 20")
-    measured.write_study("subset", subset)
-    assert measurements(measured.planned(study="subset")) == 0
-
-
-def test_a_levers_flag_measures_exactly_the_treatments_that_hold_the_level(checkout: Checkout) -> None:
-    checkout.snakemake("--cores", "2")
-    checkout.edit(
-        "config/levers.yaml",
-        "truth: {flags: {enable-prefix-caching: false}}",
-        "truth: {flags: {enable-prefix-caching: false, ttft: 0.03}}",
+def test_two_studies_that_share_a_baseline_measure_nothing_twice(again: Checkout) -> None:
+    before, started = again.recorded(), again.started_servers()
+    other = (
+        ONE_REPLICATE.replace("rates: [20, inf]", "rates: [20, 30]")
+        .replace("[on, off]", "[on]")
+        .replace("[64, 2]", "[64, 3]")
+        .replace("ttft_s p50 at rate 20, max_num_seqs: throughput at burst", "ttft_s p50 at rate 30")
     )
-    assert measurements(checkout.planned()) == REPLICATES
-    started = checkout.started_servers()
-    checkout.snakemake("--cores", "2")
-    assert checkout.started_servers() == started + REPLICATES
+    again.write_study("other", other)
+    again.snakemake("--cores", "2", "--until", "measure", study="other")
+    after = again.recorded()
+    # The baseline has rate 20 already and needs 30; the other server is new.
+    assert len(after) == len(before) + 1 + 2
+    assert {path: after[path] for path in before} == before
+    assert again.started_servers() == started + 2
+    assert measurements(again.planned(study="small,other")) == 0
 
 
-def test_a_deleted_cell_is_measured_again_alone(checkout: Checkout) -> None:
-    checkout.snakemake("--cores", "2")
-    victim = next(iter((checkout.root / "results" / "servers").glob("*/r1/cells/*")))
-    shutil.rmtree(victim)
-    assert measurements(checkout.planned()) == 1
-    checkout.snakemake("--cores", "2")
-    assert (victim / "cell.json").is_file()
-    assert checkout.started_servers() == SERVERS * REPLICATES + 1
+def test_a_deleted_cell_is_measured_again_alone(again: Checkout) -> None:
+    before, started = again.recorded(), again.started_servers()
+    victim = min(path for path in before if "/r1/" in path)
+    shutil.rmtree(again.root / "results" / "servers" / victim)
+    assert measurements(again.planned()) == 1
+    again.snakemake("--cores", "2", "--until", "measure")
+    after = again.recorded()
+    assert {path for path in before if after[path] != before[path]} == {victim}
+    assert again.started_servers() == started + 1
