@@ -170,3 +170,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"{path}: not a JSON object")
     return data
+
+
+def flattened(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
+    """A nested record as `area.key` → text, without what is empty: for what compares and prints fingerprints."""
+    flat: dict[str, str] = {}
+    for key, item in value.items():
+        here = f"{path}.{key}" if path else str(key)
+        if isinstance(item, Mapping):
+            flat |= flattened(item, here)
+        elif item not in (None, []):
+            flat[here] = ", ".join(map(str, item)) if isinstance(item, list) else str(item)
+    return flat

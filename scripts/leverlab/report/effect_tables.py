@@ -36,14 +36,7 @@ def is_main(effect: Effect, primary: set[tuple[str, str | None]]) -> bool:
 
 def before_after(identifier: str, effects: Sequence[Effect], telling: Telling, caption: str, note: str = "") -> Table:
     """A row a metric and load point: baseline, treatment, change with its interval, verdict. `effects` share treatment and context."""
-    names = _level_names(effects[0], telling)
-    columns = (
-        Column("Metric"),
-        Column(names[0], "number"),
-        Column(names[1], "number"),
-        Column("Change (95 % interval)", "number"),
-        Column("Verdict", "short"),
-    )
+    columns = _columns("Metric", effects[0], telling)
     ordered = sorted(effects, key=lambda effect: (load_order(effect.load), _metric_order(effect)))
     groups = tuple(
         Group(tuple(_row(effect, telling) for effect in own), load_heading(load))
@@ -54,14 +47,7 @@ def before_after(identifier: str, effects: Sequence[Effect], telling: Telling, c
 
 def side_by_side(identifier: str, effects: Sequence[Effect], telling: Telling, caption: str) -> Table:
     """One primary metric of one treatment over contexts: a row an engine, model and GPU."""
-    names = _level_names(effects[0], telling)
-    columns = (
-        Column("Where"),
-        Column(names[0], "number"),
-        Column(names[1], "number"),
-        Column("Change (95 % interval)", "number"),
-        Column("Verdict", "short"),
-    )
+    columns = _columns("Where", effects[0], telling)
     rows = tuple(Row((Cell(context_phrase(*effect.context)), *_row(effect, telling).cells[1:])) for effect in effects)
     return Table(identifier, caption, columns, (Group(rows),))
 
@@ -85,6 +71,17 @@ def _row(effect: Effect, telling: Telling) -> Row:
             Cell("primary" if effect.primary else "", mark, note=effect.reason),
         ),
         primary=effect.primary,
+    )
+
+
+def _columns(first: str, effect: Effect, telling: Telling) -> tuple[Column, ...]:
+    baseline, treatment = _level_names(effect, telling)
+    return (
+        Column(first),
+        Column(baseline, "number"),
+        Column(treatment, "number"),
+        Column("Change (95 % interval)", "number"),
+        Column("Verdict", "short"),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from leverlab.records import flattened
 from leverlab.report.phrases import joined
 from leverlab.report.source import StudyData, rows_of
 from leverlab.report.view import Cell, Column, Group, Row, Table, plain_table
@@ -53,7 +54,7 @@ class Provenance:
 def provenance(data: StudyData) -> Provenance:
     """What the measured cells recorded of the nodes they ran on (`leverlab.trial.fingerprint`)."""
     measured = data.cells[(data.cells["status"] == "measured") & data.cells["provenance"].notna()]
-    recorded = [(row, _flat(json.loads(row["provenance"]))) for row in rows_of(measured)]
+    recorded = [(row, flattened(json.loads(row["provenance"]))) for row in rows_of(measured)]
     if not recorded:
         return Provenance([], "", None, None)
     values: dict[str, dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
@@ -116,17 +117,6 @@ def _difference_table(differing: Mapping[str, Mapping[str, list[Mapping[str, Any
 def _by_nature(values: int, cells: int) -> bool:
     """Whether a value differs in most cells, as clocks, temperatures and job numbers do: it says nothing about the cells."""
     return cells > 4 and values > cells / 2
-
-
-def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, item in value.items():
-        here = f"{path}.{key}" if path else str(key)
-        if isinstance(item, Mapping):
-            flat |= _flat(item, here)
-        elif item not in (None, []):
-            flat[here] = ", ".join(map(str, item)) if isinstance(item, list) else str(item)
-    return flat
 
 
 def _name(key: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 from leverlab.aggregate.cell_metrics import Key
 from leverlab.aggregate.schema import metric_keys
 from leverlab.metrics import METRICS
+from leverlab.records import flattened
 from leverlab.reproduce.evidence import Evidence, Replicate
 from leverlab.stats.intervals import Interval, prediction_interval
 
@@ -114,21 +115,10 @@ def _compared(key: Key, recorded: Sequence[Replicate], new: Replicate) -> Compar
 
 
 def _differences(recorded: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> Iterator[Difference]:
-    flat = [_flat(provenance) for provenance in recorded]
-    now = _flat(here)
+    flat = [flattened(provenance) for provenance in recorded]
+    now = flattened(here)
     for key in sorted({*now, *(key for one in flat for key in one)}):
         values = tuple(dict.fromkeys(one[key] for one in flat if key in one))
         if now.get(key) in values or (len(flat) > 1 and len(values) == len(flat)):
             continue  # the same somewhere, or different in each replicate: a number of the day, such as a process id
         yield Difference(key, values, now.get(key, "not recorded"))
-
-
-def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, item in value.items():
-        here = f"{path}.{key}" if path else str(key)
-        if isinstance(item, Mapping):
-            flat |= _flat(item, here)
-        elif item is not None and item != []:
-            flat[here] = ", ".join(map(str, item)) if isinstance(item, list) else str(item)
-    return flat
