@@ -74,7 +74,9 @@ def test_samples_cover_the_phase(measured: Checkout) -> None:
         host = pq.read_table(folder / "host.parquet").to_pandas()
         assert host["server_rss_bytes"].max() > 3e8
         server = pq.read_table(folder / "server_metrics.parquet").to_pandas()
-        assert server.loc[server["name"] == "running", "value"].max() >= 1
+        # Requests of a few hundred milliseconds may all fall between two looks; what was generated is seen to grow.
+        generated = server.loc[server["name"] == "generation_tokens", "value"]
+        assert generated.max() > generated.min()
 
 
 def test_the_servers_key_is_in_no_artifact(measured: Checkout) -> None:

@@ -1,12 +1,13 @@
 """Ids: what they depend on, what they do not, and that they are safe in a path and a URL."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leverlab.config.base import StrictModel
 from leverlab.identity import (
     MAXIMUM_ID_LENGTH,
     canonical,
@@ -95,3 +96,16 @@ def test_load_points_by_name() -> None:
     for text in ("rate", "rate 0", "rate -1", "4", "rate nan", "burst 3"):
         with pytest.raises(ValueError, match=r"load point|must be positive"):
             parse_load_point(text)
+
+
+def test_a_key_at_its_default_is_no_part_of_an_identity() -> None:
+    """So that a key which a later version adds changes no id."""
+
+    class Entry(StrictModel):
+        kind: Literal["plain"] = "plain"
+        size: int
+        added_later: int = 3
+        path: str = "here"
+
+    assert Entry(size=1).identity() == Entry(size=1, added_later=3).identity() == {"kind": "plain", "size": 1}
+    assert Entry(size=1, added_later=4, path="there").identity("path") == {"kind": "plain", "size": 1, "added_later": 4}

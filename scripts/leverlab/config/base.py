@@ -26,6 +26,15 @@ class StrictModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def identity(self, *left_out: str) -> dict[str, Any]:
+        """The entry as a part of an identity, without the keys `left_out`.
+
+        Keys at their default are left out too, so that a key added later changes no id. In return a default never changes
+        its meaning: another behaviour is another key or value. The kind that tells entries apart always stands.
+        """
+        kind = {"kind"} & set(type(self).model_fields)
+        return self.model_dump(include=kind) | self.model_dump(exclude_defaults=True, exclude=set(left_out))
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` with the nearest of `known`, then all of them (at most 20): the end of an error's sentence."""

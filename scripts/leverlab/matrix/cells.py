@@ -98,7 +98,7 @@ def build_workload(configuration: Configuration, workload: Workload, model_name:
     identity = canonical(
         {
             "drawing_version": DRAWING_VERSION,
-            "workload": workload.model_dump(),
+            "workload": workload.identity(),
             "tokenizer": model_identity(model_name, configuration.models[model_name]),
         }
     )

@@ -44,7 +44,7 @@ class Server:
 def model_identity(name: str, model: Model) -> dict[str, Any]:
     """What identifies a model's files: never the path where a machine keeps them."""
     made = {"version": SYNTHETIC_VERSION} if isinstance(model.source, SyntheticSource) else {}
-    return {"name": name, **model.source.model_dump(exclude={"path"}), **made}
+    return {"name": name, **model.source.identity("path"), **made}
 
 
 def engine_versions(root: Path, name: str, configuration: Configuration) -> dict[str, str]:
