@@ -56,8 +56,8 @@ class NodeGroup:
 
 #: The name of a group with GPUs is also the type of its GPUs.
 NODE_GROUPS = (
-    NodeGroup("a100", nodes=2, cpus=32, memory_mb=256_000, gpus=4),
-    NodeGroup("h100", nodes=2, cpus=64, memory_mb=512_000, gpus=8),
+    NodeGroup("a100", nodes=2, cpus=32, memory_mb=512_000, gpus=4),
+    NodeGroup("h100", nodes=2, cpus=64, memory_mb=1_024_000, gpus=8),
     NodeGroup("cpu", nodes=1, cpus=16, memory_mb=64_000),
 )
 
@@ -119,7 +119,7 @@ class OneBoxSlurm:
         """Start the daemons that are not running and wait until every node is ready."""
         if reason := why_not_here():
             raise RuntimeError(reason)
-        for name in ("etc", "state", "log", "run", "dev"):
+        for name in ("etc", "state", "log", "run", "dev", "tmp"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o755)
         self._write_configuration()
@@ -219,6 +219,12 @@ class OneBoxSlurm:
         etc = self.root / "etc"
         (etc / "slurm.conf").write_text(self._slurm_conf())
         (etc / "gres.conf").write_text(self._gres_conf())
+        # As on many clusters, each job has a folder for temporary files. Here it also keeps jobs on different stand-in
+        # nodes, and whatever else runs on this machine, from waiting for each other's cores.
+        prolog = etc / "task_prolog.sh"
+        folder = f"{self.root}/tmp/$SLURM_JOB_ID"
+        prolog.write_text(f'#!/bin/sh\nmkdir -p "{folder}"\necho "export TMPDIR={folder}"\n')
+        prolog.chmod(0o755)
 
     def _link_configuration(self) -> None:
         BUILT_IN_CONFIGURATION.mkdir(exist_ok=True)
@@ -248,6 +254,7 @@ class OneBoxSlurm:
             f"SlurmdLogFile={log}/slurmd-%n.log",
             "ProctrackType=proctrack/linuxproc",  # no cgroups needed: works inside a container
             "TaskPlugin=task/none",
+            f"TaskProlog={self.root}/etc/task_prolog.sh",
             "MpiDefault=none",
             "SelectType=select/cons_tres",
             "SelectTypeParameters=CR_Core_Memory",

@@ -1,22 +1,18 @@
 """Each job gets the GPUs it asked for and no other."""
 
-import pytest
-
-from tests.slurm.conftest import STUDY, Cluster, Watch
-
-pytestmark = pytest.mark.slurm
+from tests.slurm.cluster import STUDY, Cluster, Watch
 
 
-def test_each_job_has_its_gpus_and_no_other(cluster: Cluster) -> None:
+def each_job_has_its_gpus_and_no_other(cluster: Cluster) -> None:
     asked = {"a100": 2, "h100": 3}
     study = (
-        STUDY.replace('["a100:2"]', str([f"{name}:{count}" for name, count in asked.items()]))
+        STUDY.replace('["a100:1"]', str([f"{name}:{count}" for name, count in asked.items()]))
         .replace("prefix_caching: [on]", "prefix_caching: [on, off]")
-        .replace("rates: [2, 4, inf]", "rates: [2]")
+        .replace("rates: [2, 4, 5]", "rates: [2]")
         .replace("replicates: 1", "replicates: 2")
     )
     cluster.checkout.write_study("placement", study)
-    with Watch() as watch:
+    with Watch(cluster) as watch:
         cluster.start(study="placement").succeed()
 
     seen = watch.seen()
@@ -30,11 +26,17 @@ def test_each_job_has_its_gpus_and_no_other(cluster: Cluster) -> None:
     assert max(len(look) for look in watch.looks) > 2, "jobs ran side by side"
 
 
-def test_a_server_without_gpu_gets_none(cluster: Cluster) -> None:
+def a_server_without_gpu_gets_none(cluster: Cluster) -> None:
     study = (
-        STUDY.replace("truth-gpu", "truth").replace('["a100:2"]', "[cpu]").replace("rates: [2, 4, inf]", "rates: [inf]")
+        STUDY.replace("truth-gpu", "truth")
+        .replace('["a100:1"]', "[cpu]")
+        .replace("rates: [2, 4, 5]", "rates: [inf]")
+        .replace("ttft_s p50 at rate 2", "throughput at burst")
     )
     cluster.checkout.write_study("cpu", study)
-    with Watch() as watch:
+    with Watch(cluster) as watch:
         cluster.start(study="cpu").succeed()
     assert [sighting.gpus for sighting in watch.seen()] == [()]
+
+
+STORIES = (each_job_has_its_gpus_and_no_other, a_server_without_gpu_gets_none)
