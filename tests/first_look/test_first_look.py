@@ -30,13 +30,26 @@ def test_every_cell_has_an_outcome_and_none_is_invalid() -> None:
     assert "invalid" not in set(cells["checks"]), cells[["treatment", "load", "replicate", "check_codes"]].to_string()
 
 
-def test_prefix_caching_is_named_as_the_lever_that_moved_the_first_token() -> None:
-    effects = pandas.read_parquet(EFFECTS)
-    primary = effects[effects["primary"] & (effects["lever"] == "prefix_caching")].iloc[0]
-    assert primary["metric"] == "ttft_s"
-    assert primary["estimate"] > 2, "off against on: the first token takes several times as long"
-    assert primary["verdict"] == "worsens"
-    assert any("Prefix caching" in sentence for sentence in verdict_sentences(REPORT.read_text()))
+def test_prefix_caching_saves_most_of_the_first_tokens_wait_in_every_replicate() -> None:
+    cells = (
+        pandas.read_parquet(CELLS)
+        .query("load == 'rate 0.5'")
+        .pivot(index="replicate", columns="treatment", values="ttft_s_p50")
+    )
+    assert (cells["prefix_caching=off"] > 2 * cells["baseline"]).all(), cells.to_string()
+
+
+def test_the_report_names_the_lever_that_moved_the_first_token_if_the_interval_allows_it() -> None:
+    """Three replicates on a busy machine may not allow it; then the page must not claim it."""
+    primary = pandas.read_parquet(EFFECTS).query("primary and lever == 'prefix_caching'").iloc[0]
+    assert (primary["metric"], primary["statistic"]) == ("ttft_s", "p50")
+    sentence = next(said for said in verdict_sentences(REPORT.read_text()) if "Prefix caching" in said)
+    if primary["verdict_low"] > 1:
+        assert primary["verdict"] == "worsens"
+        assert "raises the median time to first token" in sentence
+    else:
+        assert primary["verdict"] == "no difference found"
+        assert "no difference found" in sentence
 
 
 def test_the_report_is_one_small_file_without_outside_links() -> None:
