@@ -109,5 +109,5 @@ def test_leftovers_of_dead_writers_are_cleared_and_cells_are_not(tmp_path: Path)
 def test_a_record_that_is_none_is_named(tmp_path: Path) -> None:
     assert read_cell(tmp_path) is None
     (tmp_path / "cell.json").write_text(json.dumps({"cell": "c-1"}))
-    with pytest.raises(ValueError, match=r"(?s)cell\.json.*delete the folder"):
+    with pytest.raises(ValueError, match=r"(?s)cell\.json.*delete its folder"):
         read_cell(tmp_path)
