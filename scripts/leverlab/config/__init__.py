@@ -63,7 +63,7 @@ class Configuration:
 
     def study_names(self) -> list[str]:
         """Every study there is."""
-        return sorted(checked_name(path.stem, "config/studies") for path in self.study_folder.glob("*.yaml"))
+        return sorted(checked_name(path.stem, "config/studies") for path in self.study_folder.glob("[!.]*.yaml"))
 
     def selected_studies(self) -> list[str]:
         """The studies that the setting `study` asks for, checked to exist."""
