@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import httpx
 
@@ -12,6 +12,15 @@ from leverlab.records import Reason
 
 class EngineUnreachableError(Exception):
     """The engine's environment could not be run on this machine. The text says what was tried and what it answered."""
+
+
+OPENAI_REQUEST_EXTRAS: Final[Mapping[str, Any]] = {
+    "stream": True,
+    "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    "ignore_eos": True,
+    "temperature": 0,
+}
+"""What vLLM takes to make lengths exact and tokens countable; engines that take the same get the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)

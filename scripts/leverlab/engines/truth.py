@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx
 
 from leverlab.config.base import nearest
-from leverlab.engines.base import Difference, Launch, Settings
+from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Settings
 from leverlab.engines.flags import flag_words
 from leverlab.engines.prometheus import cache_info, canonical_metrics
 from leverlab.load.plan import KEY_VARIABLE
@@ -65,12 +65,7 @@ class TruthEngine:
         return False
 
     def request_extras(self) -> dict[str, Any]:
-        return {
-            "stream": True,
-            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-            "ignore_eos": True,
-            "temperature": 0,
-        }
+        return dict(OPENAI_REQUEST_EXTRAS)
 
     def effective_configuration(self, client: httpx.Client, log: str) -> dict[str, Any]:
         return {

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import httpx
 
-from leverlab.engines.base import Difference, Launch, Settings
+from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Settings
 from leverlab.engines.flags import flag_words
 from leverlab.engines.prometheus import cache_info, canonical_metrics
 from leverlab.engines.vllm_check import OWN_VARIABLES, check_configuration, check_flags
@@ -85,12 +85,7 @@ class VllmEngine:
         return False
 
     def request_extras(self) -> dict[str, Any]:
-        return {
-            "stream": True,
-            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-            "ignore_eos": True,
-            "temperature": 0,
-        }
+        return dict(OPENAI_REQUEST_EXTRAS)
 
     def effective_configuration(self, client: httpx.Client, log: str) -> dict[str, Any]:
         # It also lists the system, by running a dozen programs, and answers with an error where one of them is missing.
