@@ -94,3 +94,21 @@ def test_one_cell_is_reproduced_from_the_studys_table_alone(measured: Checkout, 
     doubter.snakemake("--cores", "all", target, study="first-look", timeout=600)
     page = (doubter.root / target).read_text()
     assert "not judgeable" in page.lower(), "one recorded replicate gives no prediction interval"
+
+
+def test_the_chat_endpoint_and_another_client_are_measured_by_one_server(measured: Checkout) -> None:
+    small = STUDY.replace("requests: 12", "requests: 6").replace("[on, off]", "[on]").replace(": off}", ": on}")
+    measured.write_study("chat", small + "endpoint: chat\n")
+    measured.write_study("bench", small + "client: vllm-bench\n")
+    measured.snakemake("--cores", "all", study="chat,bench", timeout=900)
+    for study in ("chat", "bench"):
+        [cell] = pandas.read_parquet(measured.root / f"results/studies/{study}/cells.parquet").to_dict("records")
+        assert cell["status"] == "measured"
+        assert cell["checks"] in ("ok", "caution"), cell["check_codes"]
+        assert cell["ttft_s_p50"] > 0
+        requests = pandas.read_parquet(measured.root / f"results/studies/{study}/requests.parquet")
+        assert list(requests["status"]) == ["ok"] * 6
+        assert set(requests["completion_tokens"]) == {8}
+    # The replay client tells what it adds; the other client does not, and its numbers are marked for it.
+    assert "client_error" in cell["check_codes"]
+    assert len(list((measured.root / "results/servers").glob("*/r1/trials/*"))) == 3

@@ -201,14 +201,14 @@ class Cluster:
         """A Snakemake that measures where it runs."""
         return Run(self.checkout, study, "--cores", "2", *arguments)
 
-    def jobs(self) -> list[QueueEntry]:
-        """This checkout's measuring jobs, in the order in which they were submitted."""
+    def jobs(self, rule: str = "measure") -> list[QueueEntry]:
+        """This checkout's jobs of a rule, in the order in which they were submitted."""
         lines = output_of("squeue", "--noheader", "--states=all", "--format=%i|%T|%N|%Z|%k").splitlines()
         fields = [line.split("|", maxsplit=4) for line in lines]
         jobs = [
             QueueEntry(job, state, node, comment)
             for job, state, node, folder, comment in fields
-            if Path(folder) == self.checkout.root and comment.startswith("rule_measure_")
+            if Path(folder) == self.checkout.root and comment.startswith(f"rule_{rule}_")
         ]
         return sorted(jobs, key=lambda job: int(job.id))
 
@@ -218,7 +218,7 @@ class Cluster:
     def cancel_all(self) -> None:
         """Cancel this checkout's jobs and wait until they are gone."""
         ended = {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL"}
-        living = [job.id for job in self.jobs() if job.state not in ended]
+        living = [job.id for rule in ("measure", "reproduce") for job in self.jobs(rule) if job.state not in ended]
         if living:
             output_of("scancel", "--quiet", *living)
             wait_until(

@@ -1,4 +1,6 @@
-"""Each job gets the GPUs it asked for and no other."""
+"""Each job gets the GPUs it asked for and no other, and a cell is reproduced on GPUs like its own."""
+
+import json
 
 from tests.slurm.cluster import STUDY, Cluster, Watch
 
@@ -39,4 +41,20 @@ def a_server_without_gpu_gets_none(cluster: Cluster) -> None:
     assert [sighting.gpus for sighting in watch.seen()] == [()]
 
 
-STORIES = (each_job_has_its_gpus_and_no_other, a_server_without_gpu_gets_none)
+def a_cell_is_reproduced_in_a_job_of_its_own(cluster: Cluster) -> None:
+    cluster.checkout.write_study(
+        "cluster", STUDY.replace("rates: [2, 4, 5]", "rates: [5]").replace("at rate 2", "at rate 5")
+    )
+    cluster.start("--until", "measure").succeed()
+    [recorded] = cluster.checkout.cells().values()
+    folder = cluster.checkout.root / "results" / "reproductions" / str(recorded["cell"]) / "1"
+    cluster.start(str(folder.relative_to(cluster.checkout.root) / "verdict.html")).succeed()
+    assert json.loads((folder / "verdict.json").read_text())["cell"] == recorded["cell"]
+    assert [job.state for job in cluster.jobs("reproduce")] == ["COMPLETED"]
+
+
+STORIES = (
+    each_job_has_its_gpus_and_no_other,
+    a_server_without_gpu_gets_none,
+    a_cell_is_reproduced_in_a_job_of_its_own,
+)
