@@ -170,6 +170,17 @@ def test_saturation_never_makes_a_cell_invalid() -> None:
     assert worst(check_cell(clean(slow_server(capacity=1)))) == "caution"
 
 
+def test_arrivals_that_come_in_bunches_are_not_taken_for_saturation() -> None:
+    """Twenty requests at 0.5/s as they were once drawn, each finished a tenth of a second after it came."""
+    drawn_s = np.cumsum([0, 2, 2, 2, 2, 3, 3, 2, 3, 2, 2, 3, 2, 3, 3, 2, 2, 3, 0.2, 0.2])
+    made = [request_row(index, float(at_s)) for index, at_s in enumerate(drawn_s)]
+    slow = {**SPECIFICATION, "phase": {"load": {"kind": "rate", "value": 0.5}, "cache": "cold"}}
+    inputs = replace(clean(made), specification=slow, workload_requests=len(made))
+    offered, achieved = 17 / (drawn_s[-1] - drawn_s[2]), 14 / (drawn_s[17] - drawn_s[3])
+    assert achieved < 0.9 * offered, "the whole of the arrivals is faster than their middle"
+    assert "saturated" not in found(inputs)
+
+
 def test_a_burst_cannot_be_saturated() -> None:
     burst = {**SPECIFICATION, "phase": {"load": {"kind": "burst"}, "cache": "cold"}}
     made = [request_row(index, 0.0, 0.1 * (index + 1)) for index in range(REQUESTS)]

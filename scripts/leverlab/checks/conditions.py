@@ -5,10 +5,10 @@ from typing import Final
 import numpy as np
 
 from leverlab.checks.base import CellInputs, Check, Finding
-from leverlab.checks.window import achieved_rate, offered_rate, steady_window
+from leverlab.checks.window import achieved_rate, comparable_arrival_rate, steady_window
 
 SATURATION_SHARE: Final = 0.9
-"""Achieved ÷ offered rate below which a cell is called saturated."""
+"""Rate of the ends ÷ rate of the arrivals, of the same requests, below which a cell is called saturated."""
 
 _HIT_TOLERANCE: Final = 0.02
 """By how much of the prompt tokens the measured hit ratio may pass the workload's own sharing."""
@@ -18,14 +18,13 @@ _FEW_HITS_SHARE: Final = 0.5
 
 
 def _saturated(inputs: CellInputs) -> Finding | None:
-    window = steady_window(
-        inputs.column("scheduled_s"), inputs.column("sent_s"), inputs.column("last_token_s"), inputs.load
-    )
-    offered = offered_rate(window, inputs.load) if window else None
-    if window is None or offered is None:
+    scheduled_s, last_token_s = inputs.column("scheduled_s"), inputs.column("last_token_s")
+    window = steady_window(scheduled_s, inputs.column("sent_s"), last_token_s, inputs.load)
+    if window is None or inputs.load.kind != "rate":
         return None
-    achieved = achieved_rate(window, inputs.ended_well, inputs.column("last_token_s"), inputs.load)
-    if achieved is None:
+    offered = comparable_arrival_rate(window, inputs.ended_well, scheduled_s, last_token_s)
+    achieved = achieved_rate(window, inputs.ended_well, last_token_s, inputs.load)
+    if offered is None or achieved is None:
         return None
     saw = f"{offered:.3g} requests/s arrived, {achieved:.3g} were finished"
     expected = f"at least {SATURATION_SHARE:.0%} of what is offered is finished per second"

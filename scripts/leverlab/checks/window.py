@@ -66,8 +66,26 @@ def achieved_rate(window: Window, ended_well: NDArray[np.bool_], last_token_s: F
     counted = window.inside & ended_well
     if load.kind != "rate":
         return float(counted.sum()) / window.length_s
-    ends = np.sort(last_token_s[counted & ~np.isnan(last_token_s)])
-    low, high = int(0.1 * (len(ends) - 1)), len(ends) - 1 - int(0.1 * (len(ends) - 1))
-    if len(ends) < 2 or ends[high] <= ends[low]:
+    return _central_rate(last_token_s[counted & ~np.isnan(last_token_s)])
+
+
+def comparable_arrival_rate(
+    window: Window, ended_well: NDArray[np.bool_], scheduled_s: Floats, last_token_s: Floats
+) -> float | None:
+    """Requests per second at which the requests of `achieved_rate` arrived: between the same points, of the same requests.
+
+    In a drawn process the middle of the arrivals is faster or slower than their whole, with few requests by a tenth and more.
+    A server that keeps up finishes them as they came, so that this is what `achieved_rate` is held against; `offered_rate`
+    is what the cell was loaded with.
+    """
+    return _central_rate(scheduled_s[window.inside & ended_well & ~np.isnan(last_token_s)])
+
+
+def _central_rate(instants_s: Floats) -> float | None:
+    """Instants per second between their 10 % and their 90 % point; None where nothing lies between."""
+    ordered = np.sort(instants_s)
+    low = int(0.1 * (len(ordered) - 1))
+    high = len(ordered) - 1 - low
+    if len(ordered) < 2 or ordered[high] <= ordered[low]:
         return None
-    return float((high - low) / (ends[high] - ends[low]))
+    return float((high - low) / (ordered[high] - ordered[low]))
