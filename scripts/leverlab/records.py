@@ -91,6 +91,9 @@ class CellRecord(Record):
     position: int = Field(description="which phase of its trial this was, from 0")
     started_at: str = Field(description="UTC, ISO 8601")
     duration_s: float
+    request_timeout_s: float | None = Field(
+        default=None, description="how long each request was followed; null in records older than this field"
+    )
     cache: dict[str, Any] = Field(
         default={}, description="state asked for, how it was brought about, whether it was seen"
     )

@@ -24,6 +24,7 @@ levers: {max_num_seqs: [64]}
 baseline: {max_num_seqs: 64}
 primary: {max_num_seqs: ttft_s p50 at rate 40}
 replicates: 3
+request_timeout: 90 s
 """
 
 
@@ -76,6 +77,7 @@ def test_a_cell_is_measured_again_and_compared(measured: Checkout) -> None:
     own = Layout(measured.root / "results" / "reproductions" / cell / "1")
     record = json.loads(next(own.results.glob("servers/*/x1/cells/*/cell.json")).read_text())
     assert record["cell"] == cell and record["replicate"] == "x1"
+    assert record["request_timeout_s"] == 90
     drawn = next(own.results.glob("workloads/*/x1/requests.jsonl")).read_bytes()
     for other in (measured.root / "results" / "workloads").glob("*/r*/requests.jsonl"):
         assert other.read_bytes() != drawn, "a draw of its own"
@@ -98,6 +100,9 @@ def test_a_table_alone_suffices(measured: Checkout, tmp_path: Path) -> None:
     assert verdict["metrics"]["ttft_s p50"]["recorded"] == list(table["ttft_s_p50"])
     assert len(verdict["replicates"]) + len(verdict["excluded"]) == 3
     assert "cells.parquet" in page
+    kept = doubter.root / "results/reproductions" / table["cell"][0] / "1" / "results"
+    record = json.loads(next(kept.glob("servers/*/x1/cells/*/cell.json")).read_text())
+    assert record["request_timeout_s"] == 90, "followed as long as it was recorded"
 
 
 def test_an_engine_that_became_slower_does_not_hold(measured: Checkout, tmp_path: Path) -> None:

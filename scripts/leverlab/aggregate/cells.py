@@ -94,6 +94,7 @@ def _outcome(entry: StudyCell, stored: StoredCell) -> Row:
         "position": record.position if record else None,
         "started_at": record.started_at if record else None,
         "duration_s": record.duration_s if record else None,
+        "request_timeout_s": record.request_timeout_s if record else None,
         "provenance": _json(record.provenance) if record else None,
         "specification": _json(specification),
     }

@@ -88,6 +88,7 @@ def cells_schema(levers: Sequence[str]) -> pa.Schema:
         _field("position", _COUNT, "which phase of its trial this was, from 0", "1"),
         _field("started_at", _TEXT, "when the phase began: UTC, ISO 8601"),
         _field("duration_s", _NUMBER, "how long the phase took", "s"),
+        _field("request_timeout_s", _NUMBER, "how long each request was followed", "s"),
         _field("requests", _COUNT, "requests of the phase", "1"),
         _field("window_s", _NUMBER, "length of the window that rates are taken over", "s"),
         _field(

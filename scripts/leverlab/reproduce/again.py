@@ -48,7 +48,7 @@ def _cell(evidence: Evidence) -> Cell:
     server = Server(evidence.server, identity, **asdict(at))
     drawn = {key: value for key, value in phase["workload"].items() if key != "id"}
     workload = WorkloadFile(phase["workload"]["id"], drawn, at.model)
-    timeout_s = float(Study.model_fields["request_timeout"].default)
+    timeout_s = evidence.request_timeout_s or float(Study.model_fields["request_timeout"].default)
     built = Phase(
         evidence.phase, phase, workload, evidence.load, phase["cache"], phase["endpoint"], phase["client"], timeout_s
     )

@@ -37,6 +37,8 @@ class Evidence:
     specification: Mapping[str, Any]
     replicates: tuple[Replicate, ...]
     source: str
+    request_timeout_s: float | None = None
+    """How long its requests were followed; None where that was not recorded."""
 
     @property
     def load(self) -> LoadPoint:
@@ -97,6 +99,7 @@ def _from_folders(cell: str, folders: list[Path]) -> Evidence | None:
         specification=records[0].specification,
         replicates=tuple(replicate for replicate in found if replicate is not None),
         source=str(folders[0].parents[2]),
+        request_timeout_s=records[0].request_timeout_s,
     )
 
 
@@ -127,4 +130,5 @@ def _from_tables(cell: str, layout: Layout) -> Evidence | None:
         specification=json.loads(rows[0]["specification"]),
         replicates=tuple(replicates),
         source=f"{layout.results}/studies/*/cells.parquet",
+        request_timeout_s=rows[0].get("request_timeout_s"),
     )

@@ -294,6 +294,7 @@ class Trial:
             position=position,
             started_at=utc_now(),
             duration_s=0.0,
+            request_timeout_s=wanted.request_timeout_s,
             provenance=self._record.fingerprint,
         )
 
