@@ -93,10 +93,16 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("no_request_ended_well", "invalid", lambda: clean(failed("http_error", REQUESTS, http_status=500))),
     ("connection_errors", "caution", lambda: clean(failed("connection_error"))),
     ("connection_errors", "invalid", lambda: clean(failed("connection_error", 2))),
-    ("http_errors", "invalid", lambda: clean(failed("http_error", 5, http_status=503))),
+    ("http_errors", "caution", lambda: clean(failed("http_error", 1, http_status=500))),
+    ("http_errors", "invalid", lambda: clean(failed("http_error", 5, http_status=500))),
+    ("http_errors", "caution", lambda: clean(failed("http_error", 1, http_status=None))),
+    ("requests_rejected", "caution", lambda: clean(failed("http_error", 1, http_status=429))),
+    ("requests_rejected", "invalid", lambda: clean(failed("http_error", 5, http_status=503))),
     ("streams_cut", "invalid", lambda: clean(failed("cut", 3))),
     ("requests_timed_out", "invalid", lambda: clean(failed("timeout", 3))),
     ("malformed_answers", "invalid", lambda: clean(failed("malformed", 3))),
+    ("no_tokens", "invalid", lambda: clean(failed("no_tokens", 3))),
+    ("stopped_early", "invalid", lambda: clean(changed(3, finish_reason="stop"))),
     ("few_samples", "caution", lambda: clean(rows(19), workload_requests=19)),
     ("tokens_not_as_asked", "invalid", lambda: clean(changed(3, requested_output_tokens=6))),
     ("tokens_assumed", "caution", lambda: clean(changed(3, token_source="chunks"))),
@@ -179,6 +185,11 @@ def test_arrivals_that_come_in_bunches_are_not_taken_for_saturation() -> None:
     offered, achieved = 17 / (drawn_s[-1] - drawn_s[2]), 14 / (drawn_s[17] - drawn_s[3])
     assert achieved < 0.9 * offered, "the whole of the arrivals is faster than their middle"
     assert "saturated" not in found(inputs)
+
+
+def test_a_server_that_turns_requests_away_is_told_from_one_that_fails() -> None:
+    assert "http_errors" not in found(clean(failed("http_error", 5, http_status=429)))
+    assert "requests_rejected" not in found(clean(failed("http_error", 5, http_status=500)))
 
 
 def test_a_burst_cannot_be_saturated() -> None:

@@ -30,10 +30,21 @@ def _none_ended_well(inputs: CellInputs) -> Finding:
     return Finding("invalid", saw, expected, "read server.log of the trial: the server answered nothing of use")
 
 
-def _failures(status: str) -> Callable[[CellInputs], Finding]:
+_REJECTED: Final = (429, 503)
+"""HTTP statuses by which a server that lives turns a request away: too many requests, no capacity."""
+
+
+def _failures(
+    status: str,
+    counts: Callable[[int | None], bool] = lambda _: True,
+    remedy: str = "read server.log of the trial at that time",
+) -> Callable[[CellInputs], Finding]:
+    """A check of the requests with `status` whose HTTP status `counts`."""
+
     def look(inputs: CellInputs) -> Finding:
         table = inputs.requests
-        failed = [row for row, found in enumerate(table.column("status").to_pylist()) if found == status]
+        ends = zip(table.column("status").to_pylist(), table.column("http_status").to_pylist(), strict=True)
+        failed = [row for row, (found, http_status) in enumerate(ends) if found == status and counts(http_status)]
         share = len(failed) / max(table.num_rows, 1)
         expected = f"none; beyond {MAXIMUM_FAILED_SHARE:.0%} of requests the others are no fair sample"
         if not failed:
@@ -45,10 +56,26 @@ def _failures(status: str) -> Callable[[CellInputs], Finding]:
             "invalid" if share > MAXIMUM_FAILED_SHARE else "caution",
             f"{len(failed)} of {table.num_rows} ({share:.1%}), the first with: {answered}{words}"[:300],
             expected,
-            "read server.log of the trial at that time",
+            remedy,
         )
 
     return look
+
+
+def _stopped_early(inputs: CellInputs) -> Finding:
+    reasons = [reason for reason in inputs.requests.column("finish_reason").to_pylist() if reason is not None]
+    stopped = sum(reason == "stop" for reason in reasons)
+    saw = f"{stopped} of {len(reasons)} answers ended by themselves"
+    expected = "none: each generates the length it was given, whatever the model would say"
+    if not stopped:
+        return Finding("ok", saw, expected)
+    return Finding(
+        "invalid",
+        saw,
+        expected,
+        "the engine obeyed an end-of-sequence token or a stop word in spite of ignore_eos: lengths, and with them all times, "
+        "are then the model's choice and differ between treatments",
+    )
 
 
 def _few_samples(inputs: CellInputs) -> Finding:
@@ -65,9 +92,24 @@ OUTCOME_CHECKS: Final = (
     Check("requests_missing", "Is every request of the workload accounted for, once?", _requests_missing),
     Check("no_request_ended_well", "Did the server answer at all?", _none_ended_well),
     Check("connection_errors", "Did every request get an answer?", _failures("connection_error")),
-    Check("http_errors", "Did the server accept every request?", _failures("http_error")),
+    Check(
+        "http_errors",
+        "Did the server answer without errors?",
+        _failures("http_error", lambda code: code not in _REJECTED),
+    ),
+    Check(
+        "requests_rejected",
+        "Did the server accept every request?",
+        _failures(
+            "http_error",
+            lambda code: code in _REJECTED,
+            "it limits what it admits (HTTP 429, 503): lower the rate, or raise the limit; see server.log of the trial",
+        ),
+    ),
     Check("streams_cut", "Did every answer reach its end?", _failures("cut")),
     Check("requests_timed_out", "Did every answer end in time?", _failures("timeout")),
-    Check("malformed_answers", "Was every answer of the protocol, with at least one token?", _failures("malformed")),
+    Check("malformed_answers", "Was every answer of the protocol?", _failures("malformed")),
+    Check("no_tokens", "Did every answer hold at least one token?", _failures("no_tokens")),
+    Check("stopped_early", "Did every answer go on to the length it was given?", _stopped_early),
     Check("few_samples", "Are there enough requests for the percentiles?", _few_samples),
 )

@@ -73,7 +73,7 @@ def _status(outcome: str, transport_error: str, answer: Answer) -> tuple[str, st
     if not answer.done and answer.finish_reason is None:
         return "cut", "the stream ended without a finish reason and without [DONE]"
     if not answer.chunk_reads:
-        return "malformed", "the answer reports no generated token"
+        return "no_tokens", "the answer reports no generated token"
     return "ok", ""
 
 

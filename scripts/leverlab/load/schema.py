@@ -16,7 +16,7 @@ def _field(name: str, kind: pa.DataType, unit: str, definition: str, *, nullable
     return pa.field(name, kind, nullable, metadata={"unit": unit, "definition": definition})
 
 
-STATUSES: Final = ("ok", "http_error", "connection_error", "cut", "timeout", "malformed")
+STATUSES: Final = ("ok", "http_error", "connection_error", "cut", "timeout", "malformed", "no_tokens")
 
 REQUESTS: Final[pa.Schema] = pa.schema(
     [
@@ -24,7 +24,7 @@ REQUESTS: Final[pa.Schema] = pa.schema(
         _field("request_id", pa.string(), "", "what went out as X-Request-Id, where the client lets it be set"),
         _field("status", pa.string(), "", "ok: HTTP 200, the body's end seen and confirmed, at least one generated token; http_error: another "
                "status, or an error event in the stream; connection_error: no byte of an answer; cut: the answer broke off; "
-               "timeout: no end in time; malformed: an answer that is not the protocol, or without any token", nullable=False),
+               "timeout: no end in time; malformed: an answer that is not the protocol; no_tokens: a whole answer without any", nullable=False),
         _field("http_status", _N, "1", "status code of the answer"),
         _field("error", pa.string(), "", "what went wrong, in the words of the system or the server; empty when ok", nullable=False),
         _field("prompt_tokens", _N, "tokens", "prompt tokens by the server's usage; the workload's count where it reported none"),
