@@ -40,6 +40,7 @@ class TrialJob:
     start_timeout_s: float = 20.0
     retry_failed: bool = False
     cache: str = "cold"
+    request_timeout_s: float = 20.0
     server: str = "truth_server-0000000000"
     replicate: str = "r1"
     job: str = "abc"
@@ -90,7 +91,11 @@ class TrialJob:
         }  # fmt: skip
         file = self.layout.workload(f"w-{requests}", self.replicate) / REQUESTS_FILE
         return PhaseSpecification(
-            cell=f"cell_{name}", phase=name, identity=identity, workload_file=str(file), request_timeout_s=20.0
+            cell=f"cell_{name}",
+            phase=name,
+            identity=identity,
+            workload_file=str(file),
+            request_timeout_s=self.request_timeout_s,
         )
 
     def prepare(self) -> "TrialJob":

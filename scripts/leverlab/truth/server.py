@@ -15,7 +15,8 @@ import msgspec
 
 from leverlab.load.plan import Endpoint
 from leverlab.load.timer import Timer
-from leverlab.truth.answers import AnswerWriter, Vocabulary
+from leverlab.truth.answers import AnswerWriter, Vocabulary, framed
+from leverlab.truth.faults import GARBAGE, AnswerPlan, Faults
 from leverlab.truth.http import STREAM_HEAD, Client, listen, whole_answer
 from leverlab.truth.log import RequestTruth, TruthLog
 from leverlab.truth.metrics import Metrics
@@ -59,9 +60,12 @@ class _Generate(msgspec.Struct):
 class _Flight:
     """A stream, how its answer is written, and to whom."""
 
-    __slots__ = ("client", "stream", "streamed", "writer")
+    __slots__ = ("client", "plan", "stream", "streamed", "writer")
 
-    def __init__(self, stream: Stream, writer: AnswerWriter, client: Client, *, streamed: bool) -> None:
+    def __init__(
+        self, stream: Stream, plan: AnswerPlan, writer: AnswerWriter, client: Client, *, streamed: bool
+    ) -> None:
+        self.plan = plan
         self.stream = stream
         self.writer = writer
         self.client = client
@@ -74,6 +78,7 @@ class TruthServer:
     def __init__(self, settings: Settings, api_key: str | None) -> None:
         self._settings = settings
         self._authorization = None if api_key is None else f"Bearer {api_key}".encode()
+        self._faults = Faults(settings)
         self._engine = Engine(settings)
         self._metrics = Metrics(settings, self._engine)
         self._vocabulary = Vocabulary(settings.seed, settings.empty_text_every)
@@ -167,6 +172,12 @@ class TruthServer:
         stream.position = after
         if before == 0:
             stream.first_sent_ns = begun_ns
+        if flight.plan.broken and before < flight.plan.broken_at <= after:
+            if flight.plan.broken == "cut":
+                heapq.heappop(self._due)
+                self._close(flight.client)
+                return ended_ns
+            self._write(flight.client, framed(GARBAGE))
         if last:
             heapq.heappop(self._due)
             self._end(flight, begun_ns)
@@ -197,7 +208,7 @@ class TruthServer:
         self._flights.pop(flight.client, None)
         if flight.streamed:
             try:
-                self._write(flight.client, flight.writer.closing(stream.output_tokens))
+                self._write(flight.client, flight.writer.closing(stream.output_tokens + self._settings.wrong_usage_by))
             except OSError:
                 self._close(flight.client)
         self._start(self._engine.release(stream, time.monotonic_ns()))
@@ -279,10 +290,10 @@ class TruthServer:
         elif route == (b"GET", b"/leverlab/config"):
             self._answer(client, 200, self._settings.public())
         elif route == (b"POST", b"/reset_prefix_cache"):
-            idle = not self._engine.running
-            if idle:
+            resets = not self._engine.running and not self._settings.refuse_reset
+            if resets and not self._settings.keep_cache_on_reset:
                 self._engine.cache.reset()
-            self._answer(client, 200, {"success": idle})
+            self._answer(client, 200, {"success": resets})
         else:
             self._answer(client, 404, {"error": {"message": "no such route", "code": 404}})
 
@@ -292,9 +303,15 @@ class TruthServer:
     def _generate(self, client: Client, endpoint: Endpoint) -> None:
         number = self._requests
         self._requests += 1
-        every = self._settings.http_error_every
-        if every and (number + 1) % every == 0:
-            self._answer(client, 500, {"error": {"message": "failed as told by --http-error-every", "code": 500}})
+        request_id = client.headers.get(b"x-request-id", b"%d" % number).decode("latin-1")
+        struck = self._faults.count(request_id)
+        refusal = self._faults.http_error(struck)
+        if refusal is not None:
+            self._answer(
+                client, refusal, {"error": {"message": "refused as told by --http-error-every", "code": refusal}}
+            )
+            return
+        if self._faults.silent(struck):
             return
         try:
             body = self._decoder.decode(client.body)
@@ -302,10 +319,10 @@ class TruthServer:
             self._answer(client, 400, {"error": {"message": str(error), "code": 400}})
             return
         words = body.words()
-        request_id = client.headers.get(b"x-request-id", b"%d" % number).decode("latin-1")
         limit = body.max_completion_tokens or body.max_tokens or 16
         tokens = self._output_tokens(words, limit, ignore_eos=body.ignore_eos)
-        stream = Stream(number, request_id, words, tokens, "length" if tokens == limit else "stop", client.received_ns)
+        plan = self._faults.plan(struck, tokens, "length" if tokens == limit else "stop")
+        stream = Stream(number, request_id, words, plan.tokens, plan.finish_reason, client.received_ns)
         options = body.stream_options or _StreamOptions()
         writer = AnswerWriter(
             self._vocabulary,
@@ -314,11 +331,11 @@ class TruthServer:
             request_id,
             prompt_tokens=len(words),
             start=number * 7,
-            include_usage=options.include_usage,
+            include_usage=options.include_usage and self._settings.usage,
             continuous_usage=options.continuous_usage_stats,
             token_ids=bool(body.return_token_ids),
         )
-        flight = _Flight(stream, writer, client, streamed=body.stream)
+        flight = _Flight(stream, plan, writer, client, streamed=body.stream)
         if body.stream:
             self._write(client, STREAM_HEAD)
         self._flights[client] = self._flight_of[number] = flight

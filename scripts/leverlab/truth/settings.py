@@ -28,6 +28,17 @@ class Settings:
     exit_after_requests: int = 0
     refuse: str | None = None
     http_error_every: int = 0
+    http_error_status: int = 500
+    silent_every: int = 0
+    no_tokens_every: int = 0
+    short_every: int = 0
+    stop_every: int = 0
+    cut_every: int = 0
+    malformed_every: int = 0
+    usage: bool = True
+    wrong_usage_by: int = 0
+    refuse_reset: bool = False
+    keep_cache_on_reset: bool = False
     empty_text_every: int = 0
     split_chunks: bool = False
 
@@ -54,7 +65,18 @@ _HELP = {
     "startup_s": "seconds before the server answers at all",
     "exit_after_requests": "die once this many requests have ended, cutting the others; 0: never",
     "refuse": "refuse to start, with this text as the error",
-    "http_error_every": "answer every n-th request with HTTP 500; 0: none",
+    "http_error_every": "refuse every n-th request with --http-error-status; 0: none (this and all faults below spare warm-up requests)",
+    "http_error_status": "HTTP status of these refusals: 500, 429, 503, …",
+    "silent_every": "take every n-th request in and never answer it; 0: none",
+    "no_tokens_every": "end every n-th answer without a token; 0: none",
+    "short_every": "generate half of the tokens that every n-th request asks for; 0: none",
+    "stop_every": "end every n-th answer half-way by itself, whatever ignore_eos says; 0: none",
+    "cut_every": "close the connection half-way through every n-th answer; 0: none",
+    "malformed_every": "send an event that is no JSON half-way through every n-th answer; 0: none",
+    "usage": "report usage where it is asked for",
+    "wrong_usage_by": "report so many tokens too many in the last usage",
+    "refuse_reset": "refuse to reset the prefix cache",
+    "keep_cache_on_reset": "say that the prefix cache was reset, and keep it",
     "empty_text_every": "give every n-th token an empty text, as random weights do; 0: none",
     "split_chunks": "send each chunk in two segments, cut inside a character where it holds one of several bytes",
 }
@@ -67,6 +89,7 @@ _AT_LEAST = {
     "gap": 0,
     "prefill_per_token": 0,
     "startup_s": 0,
+    "http_error_status": 400,
 }
 
 
