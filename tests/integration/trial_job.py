@@ -41,6 +41,8 @@ class TrialJob:
     retry_failed: bool = False
     cache: str = "cold"
     request_timeout_s: float = 20.0
+    shape: Mapping[str, int] = field(default_factory=dict)
+    """What is otherwise in the workload: groups, prefix_tokens, suffix_tokens, output_tokens."""
     server: str = "truth_server-0000000000"
     replicate: str = "r1"
     job: str = "abc"
@@ -83,6 +85,7 @@ class TrialJob:
         requests = load.pop("requests", 16)
         workload = {
             "kind": "shared-prefix", "requests": requests, "groups": 2, "prefix_tokens": 96, "suffix_tokens": 16, "output_tokens": 8,
+            **self.shape,
         }  # fmt: skip
         identity = {
             "measurement_version": MEASUREMENT_VERSION,
