@@ -34,8 +34,10 @@ def study_rows(matrix: StudyMatrix, layout: Layout) -> Iterator[StudyRow]:
             folder = layout.cell(entry.cell.server.id, str(replicate), entry.cell.phase.id)
             stored = stored_cell(folder)
             row = _factors(entry, replicate) | _outcome(entry, stored)
-            if stored.requests is not None:
-                row |= _numbers(entry, stored, matrix.study.objectives)
+            if stored.requests is not None and stored.record is not None:
+                delta = stored.record.server_delta
+                cell = MeasuredCell(stored.requests, stored.chunks, entry.load, delta, stored.gpu)
+                row |= numbers(stored.requests, cell, matrix.study.objectives)
             yield StudyRow(row, stored.requests)
 
 
@@ -100,20 +102,19 @@ def _outcome(entry: StudyCell, stored: StoredCell) -> Row:
     }
 
 
-def _numbers(entry: StudyCell, stored: StoredCell, objectives: Mapping[str, float]) -> Row:
-    assert stored.record is not None
-    cell = MeasuredCell(stored.requests, stored.chunks, entry.load, stored.record.server_delta, stored.gpu)
-    numbers: Row = {
-        "requests": stored.requests.num_rows if stored.requests is not None else None,
+def numbers(requests: pa.Table, cell: MeasuredCell, objectives: Mapping[str, float]) -> Row:
+    """The columns of cells.parquet that are computed from the tables of a measured cell."""
+    found: Row = {
+        "requests": requests.num_rows,
         "window_s": cell.window.length_s if cell.window else None,
         "offered_rate": cell.offered_rate,
     }
     for (metric, statistic), value in cell.metrics(objectives).items():
-        numbers[metric_column(metric, statistic)] = value
+        found[metric_column(metric, statistic)] = value
     for (metric, statistic), interval in cell.intervals().items():
-        numbers[f"{metric}_{statistic}_low"] = interval.low if interval else None
-        numbers[f"{metric}_{statistic}_high"] = interval.high if interval else None
-    return numbers
+        found[f"{metric}_{statistic}_low"] = interval.low if interval else None
+        found[f"{metric}_{statistic}_high"] = interval.high if interval else None
+    return found
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -83,12 +83,17 @@ def percentile_interval(values: Sequence[float], share: float, level: float = LE
     tail, count = (1 - level) / 2, len(values)
     if count == 0:
         return None
-    lower = int(stats.binom.ppf(tail, count, share))  # the largest l with P(count < l) ≤ tail
-    upper = int(stats.binom.ppf(1 - tail, count, share)) + 1  # the smallest u with P(count ≥ u) ≤ tail
+    lower, upper = _ranks(tail, count, share)
     if lower < 1 or upper > count:
         return None
     ordered = np.sort(np.asarray(values, float))
     return Interval(float(ordered[lower - 1]), float(ordered[upper - 1]), level)
+
+
+@functools.cache
+def _ranks(tail: float, count: int, share: float) -> tuple[int, int]:
+    """The largest l with P(count < l) ≤ tail, and the smallest u with P(count ≥ u) ≤ tail."""
+    return int(stats.binom.ppf(tail, count, share)), int(stats.binom.ppf(1 - tail, count, share)) + 1
 
 
 @functools.cache

@@ -1,0 +1,43 @@
+"""Intervals and verdicts keep what they promise, from simulated requests through tables and effects: a sample.
+
+The whole of it is `python benchmarks/coverage.py`.
+"""
+
+import importlib.util
+import sys
+from types import ModuleType
+
+import pytest
+from scipy import stats
+
+from tests.unit.repository import SOURCE
+
+STUDIES, SEED = 60, 1
+CHANCE = 1e-4
+"""How seldom a method that is right may fail a limit here; the seed makes it the same every time."""
+
+
+@pytest.fixture(scope="module")
+def coverage() -> ModuleType:
+    found = importlib.util.spec_from_file_location("coverage_benchmark", SOURCE / "benchmarks" / "coverage.py")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("effect", [0.9, 1.0])
+def test_intervals_hold_the_truth_and_no_effect_shows_none(coverage: ModuleType, effect: float) -> None:
+    settings, false_studies = coverage.covered(coverage.study_matrix(), STUDIES, SEED, effect, [3, 5], progress=False)
+    least = stats.binom.ppf(CHANCE, STUDIES, 0.93)
+    assert len(settings) == 2 * len(coverage.METRICS)
+    for setting in settings:
+        assert setting.held >= least, setting
+        assert setting.held + setting.missed_below + setting.missed_above == STUDIES
+    if effect == 1:
+        most = stats.binom.ppf(1 - CHANCE, STUDIES, 0.05)
+        assert all(wrong <= most for wrong in false_studies.values()), false_studies
+    else:
+        throughput = [setting for setting in settings if setting.metric == "throughput"]
+        assert all(setting.true_ratio > 1.05 for setting in throughput), "work that takes less is done sooner"
+        assert throughput[-1].verdicts > STUDIES / 2, "five replicates find a tenth"
