@@ -137,3 +137,8 @@ def test_a_deleted_cell_is_measured_again_alone(again: Checkout) -> None:
     after = again.recorded()
     assert {path for path in before if after[path] != before[path]} == {victim}
     assert again.started_servers() == started + 1
+
+
+def test_snakemakes_own_report_bundles_the_page(again: Checkout) -> None:
+    again.snakemake("--report", "bundle.html")
+    assert "small.html" in (again.root / "bundle.html").read_text()
