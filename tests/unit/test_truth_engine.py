@@ -223,6 +223,9 @@ def test_refusing_to_start():
         (["--max-num-seqs", "0"], "--max-num-seqs 0: must be at least 1"),
         (["--no-such-flag"], "--no-such-flag"),
         (["--truth-log", "/nowhere/at/all"], "there is no such folder"),
+        (["--ttft", "lognormal(0.05)"], "lognormal(median, sigma)"),
+        (["--acceptance", "1.5"], "--acceptance 1.5: must be at most 1"),
+        (["--ignore-flag", "gaap"], "--ignore-flag gaap: there is no such flag"),
     ],
 )
 def test_bad_arguments(arguments, words, capsys):
@@ -234,7 +237,7 @@ def test_bad_arguments(arguments, words, capsys):
 
 def test_switches_are_read():
     settings = parse_settings(["--no-enable-prefix-caching", "--gap", "0.02", "--refuse", "x"])
-    assert (settings.enable_prefix_caching, settings.gap, settings.refuse) == (False, 0.02, "x")
+    assert (settings.enable_prefix_caching, settings.gap.constant, settings.refuse) == (False, 0.02, "x")
 
 
 def test_a_taken_port_is_named(engine):

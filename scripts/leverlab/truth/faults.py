@@ -13,6 +13,8 @@ SPARED: Final = "warmup-"
 
 Breakage = Literal["", "cut", "malformed"]
 GARBAGE: Final = b"{this is no JSON"
+_STRING: Final = b'":"'
+"""Between a key and the string that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,24 @@ class Faults:
         """Whether request `number` is taken in and never answered."""
         return _strikes(self._settings.silent_every, number)
 
+    def pause_ns(self, number: int) -> int:
+        """For how long the engine makes no progress from request `number` on."""
+        told = self._settings
+        return round(told.pause_s * 1e9) if number and number == told.pause_at_request else 0
+
+    def pause_line(self) -> str | None:
+        """What is logged of that pause, in vLLM's words; None where it is to be silent."""
+        told = self._settings
+        return (
+            f"Compiling a graph for compile range (1, 2048) takes {told.pause_s:.2f} s"
+            if told.pause_is_logged
+            else None
+        )
+
+    def resets_counters(self, number: int) -> bool:
+        """Whether the counters of /metrics begin again with request `number`."""
+        return bool(number) and number == self._settings.reset_counters_at_request
+
     def plan(self, number: int, tokens: int, finish_reason: str) -> AnswerPlan:
         """The answer to request `number`, of which `tokens` tokens would be right."""
         told = self._settings
@@ -65,6 +85,17 @@ class Faults:
         if _strikes(told.malformed_every, number):
             return AnswerPlan(tokens, finish_reason, "malformed", half)
         return AnswerPlan(tokens, finish_reason)
+
+    def pieces(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """`data` in two pieces, to be sent one after the other; None where it goes out whole."""
+        told = self._settings
+        if told.split_chunks:
+            at = next((at for at, byte in enumerate(data) if byte >= 0xC0), len(data) // 2) + 1
+        elif told.split_json and (found := data.rfind(_STRING)) >= 0:
+            at = found + len(_STRING)
+        else:
+            return None
+        return data[:at], data[at:]
 
 
 def _strikes(every: int, number: int) -> bool:

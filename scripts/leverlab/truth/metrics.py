@@ -31,7 +31,10 @@ _NS = 1e9
 
 
 class Metrics:
-    """Counters and histograms, brought up to date when a request ends and when somebody looks."""
+    """Counters and histograms, brought up to date when a request ends and when somebody looks.
+
+    They count from when they are made: made again, they begin again, as those of a server that was restarted.
+    """
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.registry = CollectorRegistry()
@@ -44,6 +47,9 @@ class Metrics:
         self._generated = self._counter("generation_tokens", "tokens sent")
         self._queries = self._counter("prefix_cache_queries", "prompt tokens looked up in the prefix cache")
         self._hits = self._counter("prefix_cache_hits", "prompt tokens found in the prefix cache")
+        self._drafts = self._counter("spec_decode_num_drafts", "times that tokens were drafted")
+        self._drafted = self._counter("spec_decode_num_draft_tokens", "drafted tokens")
+        self._accepted = self._counter("spec_decode_num_accepted_tokens", "drafted tokens that were accepted")
         self._preemptions = self._counter("num_preemptions", "preemptions: none are modelled")
         self._success = Counter(
             "vllm:request_success", "requests that ended", (*_LABELS, "finished_reason"), registry=self.registry
@@ -63,8 +69,8 @@ class Metrics:
         Gauge("vllm:cache_config_info", "configuration of the cache", tuple(labels), registry=self.registry).labels(
             **labels
         ).set(1)
-        self._generated_so_far = self._queried_so_far = self._hit_so_far = 0
         self._finished_tokens = 0
+        self._counted = self._totals()
 
     def admitted(self, stream: Stream) -> None:
         """`stream` got its seat."""
@@ -90,13 +96,22 @@ class Metrics:
         engine = self._engine
         self._running.set(len(engine.running))
         self._waiting.set(len(engine.waiting))
-        generated = self._finished_tokens + sum(stream.position for stream in engine.running)
-        self._generated.inc(generated - self._generated_so_far)
-        self._queries.inc(engine.cache.queried_tokens - self._queried_so_far)
-        self._hits.inc(engine.cache.hit_tokens - self._hit_so_far)
-        self._generated_so_far = generated
-        self._queried_so_far, self._hit_so_far = engine.cache.queried_tokens, engine.cache.hit_tokens
+        for counter, total in self._totals().items():
+            counter.inc(total - self._counted[counter])
+            self._counted[counter] = total
         return generate_latest(self.registry)
+
+    def _totals(self) -> dict[Counter, int]:
+        """The counters of what the engine knows itself, with how much there has been since the start."""
+        engine = self._engine
+        return {
+            self._generated: self._finished_tokens + sum(stream.position for stream in engine.running),
+            self._queries: engine.cache.queried_tokens,
+            self._hits: engine.cache.hit_tokens,
+            self._drafts: engine.drafts,
+            self._drafted: engine.drafted_tokens,
+            self._accepted: engine.accepted_tokens,
+        }
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"vllm:{name}", text, _LABELS, registry=self.registry).labels(*self._values)

@@ -1,5 +1,6 @@
 """The model of an engine: seats with a queue, a prefix cache, and when each chunk of a stream is due."""
 
+import random
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -7,6 +8,8 @@ from typing import Final
 from leverlab.truth.settings import Settings
 
 _NS: Final = 1_000_000_000
+_NO_DRAWS: Final = random.Random(0)
+"""Where every time is a constant, nothing is drawn, and no request pays for a generator of its own."""
 
 
 class PrefixCache:
@@ -46,7 +49,11 @@ class PrefixCache:
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """One request under way. `position` counts the tokens that were sent; instants are ns of CLOCK_MONOTONIC."""
+    """One request under way. `position` counts the tokens that were sent; instants are ns of CLOCK_MONOTONIC.
+
+    `draws` is what its times and its accepted tokens are drawn from, seeded with `key` and the prompt: its own, so that the
+    order of arrival decides nothing.
+    """
 
     number: int
     request_id: str
@@ -58,6 +65,8 @@ class Stream:
     admitted_ns: int = 0
     first_sent_ns: int = 0
     position: int = 0
+    key: str = ""
+    draws: random.Random = _NO_DRAWS
     prompt_tokens: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,16 +77,28 @@ class Engine:
     """Seats and times. `offer` takes a request in, `release` frees its seat; both return who got a seat thereby."""
 
     def __init__(self, settings: Settings) -> None:
-        self._ttft_ns = round(settings.ttft * _NS)
+        self._ttft, self._gap = settings.ttft, settings.gap
+        self._constant_gap_ns = None if settings.gap.constant is None else round(settings.gap.constant * _NS)
+        self._gap_per_stream_ns = settings.gap_per_stream * _NS
         self._prefill_ns = settings.prefill_per_token * _NS
+        self._serial_prefill = settings.serial_prefill
+        self._prefill_free_ns = 0
         self._seats = settings.max_num_seqs
-        self.gap_ns = round(settings.gap * _NS)
+        self._tokens_per_chunk, self._acceptance = settings.tokens_per_chunk, settings.acceptance
+        self._seed = settings.seed
+        self._draws = None in (settings.ttft.constant, settings.gap.constant) or settings.acceptance < 1
+        self._drift_per_s = settings.drift_per_s
+        self._drift_from_ns: int | None = None
+        self._held_until_ns = 0
         self.cache = PrefixCache(settings.block_size, enabled=settings.enable_prefix_caching)
         self.running: set[Stream] = set()
         self.waiting: deque[Stream] = deque()
+        self.drafts = self.drafted_tokens = self.accepted_tokens = 0
 
     def offer(self, stream: Stream, now_ns: int) -> list[Stream]:
         """Queue `stream`; admit whoever can be."""
+        if self._draws:
+            stream.draws = random.Random(f"{self._seed} {stream.key} {' '.join(stream.words)}")
         self.waiting.append(stream)
         return self._admit(now_ns)
 
@@ -90,9 +111,70 @@ class Engine:
         return self._admit(now_ns)
 
     def first_due_ns(self, stream: Stream) -> int:
-        """When the first chunk of an admitted stream is due: admission + TTFT + prefill of what is not cached."""
-        uncached = stream.prompt_tokens - stream.cached_tokens
-        return stream.admitted_ns + self._ttft_ns + round(self._prefill_ns * uncached)
+        """When the first chunk of an admitted stream is due: admission + prefill of what is not cached + TTFT.
+
+        With serial prefills its own begins when those before it are done.
+        """
+        begun_ns = max(stream.admitted_ns, self._held_until_ns)
+        prefill_ns = round(self._prefill_ns * (stream.prompt_tokens - stream.cached_tokens))
+        if self._serial_prefill:
+            begun_ns = max(begun_ns, self._prefill_free_ns)
+            self._prefill_free_ns = begun_ns + prefill_ns
+        took_ns = prefill_ns + round(self._ttft.draw(stream.draws) * _NS)
+        return begun_ns + round(took_ns * self._slowness(begun_ns))
+
+    def next_due_ns(self, stream: Stream, due_ns: int) -> int:
+        """When the chunk after the one that was due at `due_ns` is due."""
+        gap_ns = self._constant_gap_ns
+        if gap_ns is None:
+            gap_ns = round(self._gap.draw(stream.draws) * _NS)
+        if self._gap_per_stream_ns:
+            gap_ns += round(self._gap_per_stream_ns * (len(self.running) - 1))
+        if self._drift_from_ns is not None:
+            gap_ns = round(gap_ns * self._slowness(due_ns))
+        return due_ns + gap_ns
+
+    def whole_due_ns(self, stream: Stream) -> int:
+        """When an answer is due that is not streamed: with the last of the chunks that it would have had."""
+        due_ns, left = self.first_due_ns(stream), stream.output_tokens
+        while (left := left - self.chunk_tokens(stream, left)) > 0:
+            due_ns = self.next_due_ns(stream, due_ns)
+        return due_ns
+
+    def chunk_tokens(self, stream: Stream, left: int) -> int:
+        """How many of the `left` tokens still to come are in the next chunk.
+
+        One, and the drafted tokens up to the first that is not accepted (Leviathan et al. 2023, algorithm 1).
+        """
+        most = self._tokens_per_chunk
+        if most == 1:
+            return min(1, left)
+        tokens = most
+        if self._acceptance < 1:
+            tokens = 1
+            while tokens < most and stream.draws.random() < self._acceptance:
+                tokens += 1
+        tokens = min(tokens, left)
+        if tokens:
+            self.drafts += 1
+            self.drafted_tokens += most - 1
+            self.accepted_tokens += tokens - 1
+        return tokens
+
+    def drift_from(self, now_ns: int) -> None:
+        """Let times grow from now on, where they are told to; the first call counts."""
+        if self._drift_per_s and self._drift_from_ns is None:
+            self._drift_from_ns = now_ns
+
+    def hold(self, now_ns: int, pause_ns: int) -> None:
+        """Do nothing for `pause_ns`. What is due already is for the caller to move."""
+        self._held_until_ns = now_ns + pause_ns
+        self._prefill_free_ns += pause_ns
+
+    def _slowness(self, at_ns: int) -> float:
+        if self._drift_from_ns is None:
+            return 1.0
+        return 1.0 + self._drift_per_s * max(at_ns - self._drift_from_ns, 0) / _NS
 
     def _admit(self, now_ns: int) -> list[Stream]:
         admitted: list[Stream] = []

@@ -16,8 +16,10 @@ import msgspec
 from leverlab.load.plan import Endpoint
 from leverlab.load.timer import Timer
 from leverlab.truth.answers import AnswerWriter, Vocabulary, framed
+from leverlab.truth.body import Body, StreamOptions
 from leverlab.truth.faults import GARBAGE, AnswerPlan, Faults
 from leverlab.truth.http import STREAM_HEAD, Client, listen, whole_answer
+from leverlab.truth.lateness import Lateness
 from leverlab.truth.log import RequestTruth, TruthLog
 from leverlab.truth.metrics import Metrics
 from leverlab.truth.model import Engine, Stream
@@ -26,35 +28,6 @@ from leverlab.truth.settings import Settings
 _POLL_EVERY_NS: Final = 500_000
 """Under load the loop looks for new requests at least this often between two sends."""
 _EXIT_STATUS: Final = 70
-
-
-class _Message(msgspec.Struct):
-    content: str | list[dict[str, object]] = ""
-
-
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool = False
-    continuous_usage_stats: bool = False
-
-
-class _Generate(msgspec.Struct):
-    """What of a request's body the engine honours."""
-
-    prompt: str | list[int | str] | None = None
-    messages: list[_Message] | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    stream: bool = False
-    stream_options: _StreamOptions | None = None
-    ignore_eos: bool = False
-    return_token_ids: bool | None = False
-
-    def words(self) -> list[str]:
-        """The prompt's tokens: words, or the ids where ids were given."""
-        if self.messages is not None:
-            return " ".join(str(message.content) for message in self.messages).split()
-        prompt = self.prompt or ""
-        return prompt.split() if isinstance(prompt, str) else " ".join(map(str, prompt)).split()
 
 
 class _Flight:
@@ -83,7 +56,7 @@ class TruthServer:
         self._metrics = Metrics(settings, self._engine)
         self._vocabulary = Vocabulary(settings.seed, settings.empty_text_every)
         self._log = TruthLog(Path(settings.truth_log) if settings.truth_log else None)
-        self._decoder = msgspec.json.Decoder(_Generate)
+        self._decoder = msgspec.json.Decoder(Body)
         self._epoll = select.epoll()
         self._timer = Timer(self._epoll)
         self._clients: dict[int, Client] = {}
@@ -92,9 +65,8 @@ class TruthServer:
         self._due: list[tuple[int, int, _Flight]] = []
         self._requests = 0
         self._ended = 0
-        self._sends = 0
-        self._late_ns = 0
-        self._latest_ns = 0
+        self._lateness = Lateness()
+        self._splits = settings.split_chunks or settings.split_json
         self._stopping = False
         self._listener = listen(settings.host, settings.port)
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
@@ -132,12 +104,7 @@ class TruthServer:
                     self._serve_client(self._clients[fd], mask)
             next_poll = clock() + _POLL_EVERY_NS
         self._log.flush()
-        if self._sends:
-            mean_us, latest_us = self._late_ns / self._sends / 1e3, self._latest_ns / 1e3
-            print(
-                f"{self._sends} chunks sent; late by {mean_us:.0f} µs on average, {latest_us:.0f} µs at most",
-                file=sys.stderr,
-            )
+        print(self._lateness.sentence(), file=sys.stderr)
 
     def _send_next(self, now_ns: int) -> int:
         """Send the chunk that is due first; return the time after it."""
@@ -147,11 +114,8 @@ class TruthServer:
             heapq.heappop(self._due)
             return time.monotonic_ns()
         before = stream.position
-        tokens = (
-            min(self._settings.tokens_per_chunk, stream.output_tokens - before)
-            if flight.streamed
-            else stream.output_tokens
-        )
+        left = stream.output_tokens - before
+        tokens = self._engine.chunk_tokens(stream, left) if flight.streamed else left
         after = before + tokens
         last = after >= stream.output_tokens
         data = self._payload(flight, before, tokens, last=last)
@@ -164,11 +128,7 @@ class TruthServer:
             return time.monotonic_ns()
         ended_ns = time.monotonic_ns()
         self._log.records.extend((number, tokens, due_ns, begun_ns, ended_ns if complete else -1))
-        late_ns = begun_ns - due_ns
-        self._sends += 1
-        self._late_ns += late_ns
-        if late_ns > self._latest_ns:
-            self._latest_ns = late_ns
+        self._lateness.add(begun_ns - due_ns)
         stream.position = after
         if before == 0:
             stream.first_sent_ns = begun_ns
@@ -182,7 +142,7 @@ class TruthServer:
             heapq.heappop(self._due)
             self._end(flight, begun_ns)
         else:
-            heapq.heapreplace(self._due, (due_ns + self._engine.gap_ns, number, flight))
+            heapq.heapreplace(self._due, (self._engine.next_due_ns(stream, due_ns), number, flight))
         return ended_ns
 
     def _payload(self, flight: _Flight, before: int, tokens: int, *, last: bool) -> bytes:
@@ -194,10 +154,9 @@ class TruthServer:
 
     def _write(self, client: Client, data: bytes) -> bool:
         """Send `data`, in two segments where that is asked for. False where the kernel did not take all of it at once."""
-        if self._settings.split_chunks:
-            inside = next((at for at, byte in enumerate(data) if byte >= 0xC0), len(data) // 2) + 1
-            client.write(data[:inside])
-            data = data[inside:]
+        if self._splits and (pieces := self._faults.pieces(data)) is not None:
+            client.write(pieces[0])
+            data = pieces[1]
         complete = client.write(data)
         if not complete:
             self._epoll.modify(client.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
@@ -224,11 +183,13 @@ class TruthServer:
             flight = self._flight_of.pop(stream.number)
             if self._settings.enable_prompt_tokens_details:
                 flight.writer.cached_tokens = stream.cached_tokens
-            first_ns = self._engine.first_due_ns(stream)
-            if not flight.streamed:
-                chunks = -(-stream.output_tokens // self._settings.tokens_per_chunk)
-                first_ns += (chunks - 1) * self._engine.gap_ns
-            heapq.heappush(self._due, (first_ns, stream.number, flight))
+            if flight.streamed:
+                due_ns = self._engine.first_due_ns(stream)
+                if self._settings.empty_first_chunk:
+                    self._write_empty(flight)
+            else:
+                due_ns = self._engine.whole_due_ns(stream)
+            heapq.heappush(self._due, (due_ns, stream.number, flight))
             self._metrics.admitted(stream)
             self._log.add(
                 RequestTruth(
@@ -236,6 +197,12 @@ class TruthServer:
                     stream.prompt_tokens, stream.cached_tokens, stream.output_tokens,
                 )
             )  # fmt: skip
+
+    def _write_empty(self, flight: _Flight) -> None:
+        try:
+            self._write(flight.client, flight.writer.chunk(0, 0, b"null"))
+        except OSError:
+            self._close(flight.client)
 
     def _accept(self) -> None:
         while True:
@@ -289,6 +256,8 @@ class TruthServer:
             self._answer(client, 200, {"object": "list", "data": [model]})
         elif route == (b"GET", b"/leverlab/config"):
             self._answer(client, 200, self._settings.public())
+        elif route == (b"GET", b"/leverlab/lateness"):
+            self._answer(client, 200, self._lateness.report())
         elif route == (b"POST", b"/reset_prefix_cache"):
             resets = not self._engine.running and not self._settings.refuse_reset
             if resets and not self._settings.keep_cache_on_reset:
@@ -303,8 +272,11 @@ class TruthServer:
     def _generate(self, client: Client, endpoint: Endpoint) -> None:
         number = self._requests
         self._requests += 1
-        request_id = client.headers.get(b"x-request-id", b"%d" % number).decode("latin-1")
+        key = client.headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = key or str(number)
         struck = self._faults.count(request_id)
+        if struck:
+            self._disturb(struck)
         refusal = self._faults.http_error(struck)
         if refusal is not None:
             self._answer(
@@ -319,11 +291,10 @@ class TruthServer:
             self._answer(client, 400, {"error": {"message": str(error), "code": 400}})
             return
         words = body.words()
-        limit = body.max_completion_tokens or body.max_tokens or 16
-        tokens = self._output_tokens(words, limit, ignore_eos=body.ignore_eos)
-        plan = self._faults.plan(struck, tokens, "length" if tokens == limit else "stop")
-        stream = Stream(number, request_id, words, plan.tokens, plan.finish_reason, client.received_ns)
-        options = body.stream_options or _StreamOptions()
+        tokens = self._output_tokens(words, body.limit, ignore_eos=body.ignore_eos)
+        plan = self._faults.plan(struck, tokens, "length" if tokens == body.limit else "stop")
+        stream = Stream(number, request_id, words, plan.tokens, plan.finish_reason, client.received_ns, key=key)
+        options = body.stream_options or StreamOptions()
         writer = AnswerWriter(
             self._vocabulary,
             endpoint,
@@ -340,6 +311,18 @@ class TruthServer:
             self._write(client, STREAM_HEAD)
         self._flights[client] = self._flight_of[number] = flight
         self._start(self._engine.offer(stream, time.monotonic_ns()))
+
+    def _disturb(self, struck: int) -> None:
+        """What befalls the whole engine with the request of this number among those that faults may strike."""
+        now_ns = time.monotonic_ns()
+        self._engine.drift_from(now_ns)
+        if pause_ns := self._faults.pause_ns(struck):
+            self._engine.hold(now_ns, pause_ns)
+            self._due[:] = [(due_ns + pause_ns, number, flight) for due_ns, number, flight in self._due]
+            if line := self._faults.pause_line():
+                print(line, file=sys.stderr, flush=True)
+        if self._faults.resets_counters(struck):
+            self._metrics = Metrics(self._settings, self._engine)
 
     def _output_tokens(self, words: list[str], limit: int, *, ignore_eos: bool) -> int:
         mean = self._settings.natural_tokens

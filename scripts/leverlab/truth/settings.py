@@ -1,23 +1,31 @@
 """What the truth engine is told on its command line."""
 
 import argparse
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from leverlab.truth.distributions import FORMS_TEXT, Distribution, constant, parse_distribution
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The engine's whole configuration; times in seconds. The command line's help is made from `_HELP`."""
+    """The engine's whole configuration; times in seconds. The command line's help is made from `_HELP`.
+
+    What is drawn is drawn from the seed, the request's id and its prompt: the same whatever came before it.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
     served_model_name: str = "truth"
     seed: int = 0
-    ttft: float = 0.05
+    ttft: Distribution = field(default_factory=lambda: constant(0.05))
     prefill_per_token: float = 0.0
-    gap: float = 0.01
+    serial_prefill: bool = False
+    gap: Distribution = field(default_factory=lambda: constant(0.01))
+    gap_per_stream: float = 0.0
     tokens_per_chunk: int = 1
+    acceptance: float = 1.0
     natural_tokens: int = 0
     max_num_seqs: int = 1024
     enable_prefix_caching: bool = True
@@ -39,12 +47,20 @@ class Settings:
     wrong_usage_by: int = 0
     refuse_reset: bool = False
     keep_cache_on_reset: bool = False
+    ignore_flag: str | None = None
+    pause_at_request: int = 0
+    pause_s: float = 0.0
+    pause_is_logged: bool = True
+    drift_per_s: float = 0.0
+    reset_counters_at_request: int = 0
     empty_text_every: int = 0
+    empty_first_chunk: bool = False
     split_chunks: bool = False
+    split_json: bool = False
 
     def public(self) -> dict[str, Any]:
         """The configuration as it is shown at /leverlab/config."""
-        return asdict(self)
+        return asdict(self) | {"ttft": self.ttft.public(), "gap": self.gap.public()}
 
 
 _HELP = {
@@ -52,10 +68,13 @@ _HELP = {
     "port": "port to listen on",
     "served_model_name": "the model's name in the interface",
     "seed": "decides the words and the natural lengths",
-    "ttft": "seconds from a request's admission to its first chunk, without prefill",
+    "ttft": f"seconds from a request's admission to its first chunk, without prefill: a number, or one of {FORMS_TEXT}",
     "prefill_per_token": "seconds added to that for each prompt token that is not in the prefix cache",
-    "gap": "seconds between the chunks of a stream",
-    "tokens_per_chunk": "tokens in a chunk, as with speculative decoding",
+    "serial_prefill": "let prefills queue behind each other, as in one engine that computes one prompt at a time",
+    "gap": "seconds between the chunks of a stream: a number or a distribution, as with --ttft, drawn for each chunk",
+    "gap_per_stream": "seconds added to each gap for every other stream that has a seat then",
+    "tokens_per_chunk": "most tokens in a chunk: one, and those that speculative decoding drafted",
+    "acceptance": "probability that a drafted token is accepted, given that those before it were",
     "natural_tokens": "mean length at which generation ends by itself unless ignore_eos is asked for; 0: never",
     "max_num_seqs": "requests served at a time; others wait, first in, first out",
     "enable_prefix_caching": "keep the prompts' blocks and charge no prefill for those seen before",
@@ -77,20 +96,41 @@ _HELP = {
     "wrong_usage_by": "report so many tokens too many in the last usage",
     "refuse_reset": "refuse to reset the prefix cache",
     "keep_cache_on_reset": "say that the prefix cache was reset, and keep it",
+    "ignore_flag": "take no notice of this flag: its default is in effect and is shown, as where a lever does not take",
+    "pause_at_request": "make no progress for --pause-s from the n-th request on, as when a kernel is compiled; 0: never",
+    "pause_s": "length of that pause in seconds",
+    "pause_is_logged": "log the pause in the words in which vLLM logs a compilation",
+    "drift_per_s": "share by which times to first token and gaps grow with every second since the first request",
+    "reset_counters_at_request": "let the counters of /metrics begin again at the n-th request; 0: never",
     "empty_text_every": "give every n-th token an empty text, as random weights do; 0: none",
+    "empty_first_chunk": "send a first chunk without a token as soon as a request has its seat",
     "split_chunks": "send each chunk in two segments, cut inside a character where it holds one of several bytes",
+    "split_json": "send each chunk in two segments, cut at the beginning of a JSON string",
 }
 
 _AT_LEAST = {
     "max_num_seqs": 1,
     "block_size": 1,
     "tokens_per_chunk": 1,
-    "ttft": 0,
-    "gap": 0,
     "prefill_per_token": 0,
+    "gap_per_stream": 0,
+    "acceptance": 0,
+    "pause_s": 0,
+    "drift_per_s": 0,
     "startup_s": 0,
     "http_error_status": 400,
 }
+
+
+def _distribution(text: str) -> Distribution:
+    try:
+        return parse_distribution(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+_READ: dict[Any, Any] = {int: int, float: float, Distribution: _distribution}
+"""How the value of a flag is read, by the type of its field; as text where the type is not here."""
 
 
 def parse_settings(arguments: list[str]) -> Settings:
@@ -102,18 +142,26 @@ def parse_settings(arguments: list[str]) -> Settings:
         epilog="example: python -m leverlab.truth --port 8000 --ttft 0.05 --gap 0.01 --truth-log truth.log",
         allow_abbrev=False,
     )
-    for field in fields(Settings):
-        name = "--" + field.name.replace("_", "-")
-        text = f"{_HELP[field.name]} (default: %(default)s)"
-        if field.type is bool:
-            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=field.default, help=text)
+    defaults = {setting.name: getattr(Settings(), setting.name) for setting in fields(Settings)}
+    shown = Settings().public()
+    for setting in fields(Settings):
+        name = "--" + setting.name.replace("_", "-")
+        text = f"{_HELP[setting.name]} (default: {shown[setting.name]})"
+        if setting.type is bool:
+            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=defaults[setting.name], help=text)
         else:
-            kind = field.type if field.type in (int, float) else str
-            parser.add_argument(name, type=kind, default=field.default, help=text)
+            parser.add_argument(name, type=_READ.get(setting.type, str), default=defaults[setting.name], help=text)
     values = vars(parser.parse_args(arguments))
     for name, least in _AT_LEAST.items():
         if values[name] < least:
             parser.error(f"--{name.replace('_', '-')} {values[name]}: must be at least {least}")
+    if values["acceptance"] > 1:
+        parser.error(f"--acceptance {values['acceptance']}: must be at most 1")
+    if (ignored := values["ignore_flag"]) is not None:
+        name = ignored.removeprefix("--").replace("-", "_")
+        if name not in defaults:
+            parser.error(f"--ignore-flag {ignored}: there is no such flag")
+        values[name] = defaults[name]
     if values["truth_log"] is not None and not Path(values["truth_log"]).parent.is_dir():
         parser.error(f"--truth-log {values['truth_log']}: there is no such folder; make it first")
     return Settings(**values)

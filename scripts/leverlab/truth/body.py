@@ -1,0 +1,41 @@
+"""What of a request's body the truth engine honours."""
+
+import msgspec
+
+
+class Message(msgspec.Struct):
+    """A message of a chat."""
+
+    content: str | list[dict[str, object]] = ""
+
+
+class StreamOptions(msgspec.Struct):
+    """Which usage is wanted in a stream."""
+
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+
+class Body(msgspec.Struct):
+    """A request for tokens, of either endpoint."""
+
+    prompt: str | list[int | str] | None = None
+    messages: list[Message] | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    ignore_eos: bool = False
+    return_token_ids: bool | None = False
+
+    @property
+    def limit(self) -> int:
+        """The most tokens that may be generated; 16 where the request does not say, as OpenAI's interface has it."""
+        return self.max_completion_tokens or self.max_tokens or 16
+
+    def words(self) -> list[str]:
+        """The prompt's tokens: words, or the ids where ids were given."""
+        if self.messages is not None:
+            return " ".join(str(message.content) for message in self.messages).split()
+        prompt = self.prompt or ""
+        return prompt.split() if isinstance(prompt, str) else " ".join(map(str, prompt)).split()
