@@ -25,6 +25,7 @@ SHAPE = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
     "max_position_embeddings": 4096,
 }  # fmt: skip
+ORDER_SEED = 7
 BURST, RATE = {"kind": "burst"}, {"kind": "rate", "value": 40}
 
 
@@ -76,7 +77,7 @@ class TrialJob:
         return JobSpecification(
             server=self.server, identity=identity, replicate=self.replicate, job=self.job, cells=[self._phase(name) for name in self.phases],
             engine="truth", engine_kind="truth", device="cpu", gpu_count=0, command_prefix=[sys.executable], identity_packages=[],
-            model_folder=str(self.root / "model"), start_timeout_s=self.start_timeout_s, order_seed=7, results=str(self.root),
+            model_folder=str(self.root / "model"), start_timeout_s=self.start_timeout_s, order_seed=ORDER_SEED, results=str(self.root),
             retry_failed=self.retry_failed,
         )  # fmt: skip
 
