@@ -92,8 +92,8 @@ def record_of(job):
 
 
 def requests_of(workload, replicate):
-    """The file of a drawn workload that every server of a replicate replays."""
-    return str(LAYOUT.workload(workload.id, str(replicate)) / REQUESTS_FILE)
+    """The file of a drawn workload that every server of a replicate replays, copies of the baseline too."""
+    return str(LAYOUT.workload(workload.id, replicate.seed_key) / REQUESTS_FILE)
 
 
 def minutes_of(job):

@@ -47,7 +47,7 @@ rule workload:
     input:
         model=lambda wildcards: settled(
             f"results/models/{MATRIX.workloads[wildcards.workload].model}/model.json",
-            requests_of(MATRIX.workloads[wildcards.workload], wildcards.replicate),
+            f"results/workloads/{wildcards.workload}/{wildcards.replicate}/requests.jsonl",
         ),
     output:
         "results/workloads/{workload}/{replicate}/requests.jsonl",

@@ -162,7 +162,7 @@ def _print_study(console: Console, matrix: Matrix, study: StudyMatrix, progress:
     }
     counts = Counter(status.values())
     console.print(f"\n[bold]{study.study.title or study.name}[/bold]  {study.study.question}")
-    servers = len({entry.cell.server.id for entry in study.cells})
+    servers = len({(entry.cell.server.id, entry.treatment.copy) for entry in study.cells})
     total = len(study.cells) * len(study.replicates)
     console.print(
         f"{servers} servers × {len(study.cells) // servers} load points × {len(study.replicates)} replicates = {total} cells: "
@@ -192,20 +192,21 @@ def _table(study: StudyMatrix, status: Mapping[tuple[str, str], str | None]) -> 
     for point in points:
         table.add_column(str(point), justify="center")
     table.add_column("server", overflow="fold", style="dim")
-    rows: dict[str, list[str | Text]] = {}
+    rows: dict[tuple[str, str], list[str | Text]] = {}
     for entry in study.cells:
         server = entry.cell.server
         gpu = server.gpu if server.gpu_count == 1 else f"{server.gpu_count}×{server.gpu}"
         names = {"engine": server.engine, "model": server.model, "gpu": gpu}
         row = rows.setdefault(
-            server.id, [*(names[key] for key, wanted in several.items() if wanted), entry.treatment.name]
+            (server.id, entry.treatment.name),
+            [*(names[key] for key, wanted in several.items() if wanted), entry.treatment.name],
         )
         signs = Text()
         for replicate in study.replicates:
-            found = status[entry.cell.id, str(replicate)]
+            found = status[entry.cell.id, str(entry.key(replicate))]
             signs.append(_SIGNS[found], _STYLES[found])
         row.append(signs)
-    for server_id, row in rows.items():
+    for (server_id, _), row in rows.items():
         table.add_row(*row, server_id)
     return table
 

@@ -84,7 +84,7 @@ def measure_study(
 ) -> None:
     """Measure every cell of `study`: a request every 1/8 s (all at once in a burst), with one TTFT in a cell."""
     for entry in study.cells:
-        for replicate in study.replicates:
+        for replicate in map(entry.key, study.replicates):
             gap_s = 0.125 if entry.load.kind == "rate" else 0.0
             value = ttft_s(entry, replicate)
             measure(layout, entry, replicate, [request_row(index, index * gap_s, value) for index in range(requests)])

@@ -41,7 +41,7 @@ from leverlab.telemetry.server_metrics import SERVER_METRICS
 from leverlab.workloads.card import make_card
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TROUBLED, CROSSED, SIMULATED, LARGE = "troubled", "crossed", "simulated", "large"
+TROUBLED, CROSSED, SIMULATED, FLOORED, LARGE = "troubled", "crossed", "simulated", "floored", "large"
 
 _LEVERS = "levers: {prefix_caching: [on, off], max_num_seqs: [64, 4]}\nbaseline: {prefix_caching: on, max_num_seqs: 64}\nreplicates: 3\n"
 STUDIES = {
@@ -75,6 +75,19 @@ gpus: [cpu]
 workload: shared-system-prompt
 load: {rates: [2]}
 primary: {prefix_caching: ttft_s p50 at rate 2, max_num_seqs: throughput at rate 2}
+"""
+    + _LEVERS,
+    FLOORED: """\
+question: What does the same server differ by from one start to the next?
+engines: [vllm-cpu]
+models: [tiny-llama]
+gpus: [cpu]
+workload: shared-system-prompt
+load: {rates: [1, inf]}
+primary: {prefix_caching: ttft_s p50 at rate 1, max_num_seqs: throughput at burst}
+noise_floor: true
+endpoint: chat
+design: factorial
 """
     + _LEVERS,
     LARGE: """\
@@ -150,7 +163,8 @@ def make_study(root: Path, name: str, *, baseline: dict[str, str] | None = None,
 
 def _cells(matrix: StudyMatrix) -> Iterator[dict[str, Any]]:
     random = np.random.default_rng(1)
-    for entry, replicate in itertools.product(matrix.cells, matrix.replicates):
+    for entry, number in itertools.product(matrix.cells, matrix.replicates):
+        replicate = entry.key(number)
         server, phase, number = entry.cell.server, entry.cell.phase, replicate.number
         levels = dict(entry.treatment.levels)
         node = {

@@ -59,6 +59,7 @@ def effect(
         row
         for row in effects
         if (row["treatment"], row["metric"], row["statistic"], row["load"]) == (treatment, metric, statistic, load)
+        and row["kind"] == "treatment"
     ]
     return row
 
@@ -350,7 +351,7 @@ def test_factorial_designs_keep_a_primary_metric_for_each_lever(repository: Repo
     measure_study(repository.layout, repository.study(), ttft_s)
     effects = tables(repository)[2]
     both = "prefix_caching=off, max_num_seqs=4"
-    assert {row["treatment"] for row in effects} == {OFF, LIMITED, both}
+    assert {row["treatment"] for row in effects if row["kind"] == "treatment"} == {OFF, LIMITED, both}
     assert {row["treatment"] for row in effects if row["primary"]} == {OFF, LIMITED}
     assert effect(effects, both)["lever"] is None
     assert effect(effects, LIMITED)["lever"] == "max_num_seqs"

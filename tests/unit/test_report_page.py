@@ -11,7 +11,7 @@ import pytest
 
 from leverlab.report.looks import VARIABLES
 from leverlab.report.page import render_study, style
-from tests.unit.report_study import CROSSED, LARGE, SIMULATED, TROUBLED, ReportStudy, make_study
+from tests.unit.report_study import CROSSED, FLOORED, LARGE, SIMULATED, TROUBLED, ReportStudy, make_study
 
 
 class Outline(HTMLParser):
@@ -44,7 +44,7 @@ class Outline(HTMLParser):
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ReportStudy]:
     root = tmp_path_factory.mktemp("report")
-    return {name: make_study(root, name) for name in (TROUBLED, CROSSED, SIMULATED)}
+    return {name: make_study(root, name) for name in (TROUBLED, CROSSED, SIMULATED, FLOORED)}
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +239,29 @@ def test_means_over_different_replicates_are_not_passed_off_as_comparable(pages:
     warning = "each replicate is another draw"
     assert warning in text_of(pages[TROUBLED]), "its treatments have lost cells in a burst"
     assert warning not in text_of(pages[CROSSED])
+
+
+def test_the_noise_floor_is_told_and_drawn(pages: dict[str, str]) -> None:
+    text = text_of(pages[FLOORED])
+    assert (
+        "The baseline against its own copy: no difference found in the median time to first token at 1 request/s"
+        in text
+    )
+    assert "Two equal servers stay within" in text
+    assert "The band behind each is the noise floor" in text
+    assert "noise floor ×" in pages[FLOORED], "the drawing's own words name it"
+    assert "Baseline again" in text and "the baseline is measured twice in each replicate" in text
+    for name in (TROUBLED, CROSSED, SIMULATED):
+        assert "noise floor" not in text_of(pages[name]).lower()
+
+
+def test_a_copy_is_no_series_of_the_curves(pages: dict[str, str]) -> None:
+    curves = pages[FLOORED].partition('id="curves"')[2].partition('id="timeline"')[0]
+    assert "Baseline" in curves and "Baseline again" not in curves
+
+
+def test_crossed_levers_have_main_effects_and_interactions(pages: dict[str, str]) -> None:
+    text = text_of(pages[FLOORED])
+    assert "Main effects and interactions" in text
+    assert "Prefix caching off instead of on and Batch limit (max_num_seqs) 4 instead of 64 interaction ×" in text
+    assert "Main effects and interactions" not in text_of(pages[TROUBLED])

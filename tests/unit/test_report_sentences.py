@@ -28,6 +28,9 @@ TELLING = Telling(
 SIMULATED = replace(TELLING, simulated=True)
 
 OFF = Effect(
+    kind="treatment",
+    noise_floor=None,
+    cautions=(),
     engine="vllm", model="tiny", gpu="cpu", gpu_count=1, treatment="prefix_caching=off", changed={"prefix_caching": ("off", "on")},
     lever="prefix_caching", load="rate 1", metric="ttft_s", statistic="p50", baseline=0.062, value=0.31, estimate=5.0, low=4.0, high=6.25,
     level=0.975, alone=(4.4, 5.7), pairs=3, primary=True, verdict="worsens", reason="", minimum_detectable=1.25,

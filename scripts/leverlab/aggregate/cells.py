@@ -31,9 +31,9 @@ def study_rows(matrix: StudyMatrix, layout: Layout) -> Iterator[StudyRow]:
     """Every cell of the study in every replicate, in the matrix' order; one cell in memory at a time."""
     for entry in matrix.cells:
         for replicate in matrix.replicates:
-            folder = layout.cell(entry.cell.server.id, str(replicate), entry.cell.phase.id)
-            stored = stored_cell(folder)
-            row = _factors(entry, replicate) | _outcome(entry, stored)
+            key = entry.key(replicate)
+            stored = stored_cell(layout.cell(entry.cell.server.id, str(key), entry.cell.phase.id))
+            row = _factors(entry, key) | _outcome(entry, stored)
             if stored.requests is not None and stored.record is not None:
                 delta = stored.record.server_delta
                 cell = MeasuredCell(stored.requests, stored.chunks, entry.load, delta, stored.gpu)

@@ -2,39 +2,29 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from leverlab.aggregate.pairing import CellRow, Excluded, Pairing, pair
-from leverlab.aggregate.schema import metric_column, metric_keys
+from leverlab.aggregate.cautions import Caution, noise_cautions, provenance_cautions
+from leverlab.aggregate.comparisons import Comparison, comparisons
+from leverlab.aggregate.pairing import CellRow, Excluded
 from leverlab.load_point import LoadPoint
 from leverlab.matrix.expand import StudyMatrix
-from leverlab.matrix.treatments import Treatment
-from leverlab.metrics import METRICS, Comparison, MetricReference
+from leverlab.metrics import METRICS
+from leverlab.metrics import Comparison as Scale
 from leverlab.stats.intervals import LEVEL, Interval
 from leverlab.stats.multiple import ALPHA, bonferroni_level, holm, holm_levels
-from leverlab.stats.paired import PairedChange, paired_change
+from leverlab.stats.noise_floor import noise_floor
 from leverlab.stats.power import minimum_detectable
 from leverlab.stats.verdict import Judgement, judge
 
-Context = tuple[str, str, str, int]
 _CONTEXT = ("engine", "model", "gpu", "gpu_count")
 _WHY_LIMIT = 3
 
-
-@dataclass(frozen=True, slots=True)
-class _Comparison:
-    """One treatment, load point and metric in one context, before it is judged. `lever` is set where it is primary."""
-
-    context: Context
-    treatment: Treatment
-    load: LoadPoint
-    metric: str
-    statistic: str | None
-    lever: str | None
-    pairing: Pairing
-    change: PairedChange
+_Quantity = tuple[tuple[str, str, str, int], LoadPoint, str, str | None]
+"""Context, load point, metric and statistic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,81 +36,85 @@ class _Family:
     adjusted_p: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Copies:
+    """The baseline against its copy, in one metric and load point, and whether that is called a difference."""
+
+    comparison: Comparison
+    differ: bool
+
+
 def effect_rows(matrix: StudyMatrix, cells: Sequence[CellRow]) -> list[dict[str, Any]]:
-    """All effects of a study from the rows of its cells.parquet, in the order of context, treatment, load and metric.
+    """All effects of a study from the rows of its cells.parquet, in the order of context, contrast, load and metric.
 
     Primary comparisons are those of a lever's primary metric and load point with the treatments that change that lever
     alone (all that change it, in a design without such), in every context. Holm corrects for all of them, those that cannot
     be judged yet with p = 1: a verdict found early is not lost when the matrix is complete for the number of tests alone.
+    In the same metrics and load points the noise floor, the main effects and the interactions are families of their own.
     """
-    comparisons = list(_comparisons(matrix, cells))
-    primary = [comparison for comparison in comparisons if comparison.lever is not None]
-    found = [comparison.change.p_value for comparison in primary]
-    p_values = [1.0 if p_value is None else p_value for p_value in found]
-    families = {
-        id(comparison): _Family(len(primary), level, adjusted if p_value is not None else None)
-        for comparison, p_value, adjusted, level in zip(
-            primary, found, holm(p_values), holm_levels(p_values), strict=True
-        )
+    found = list(comparisons(matrix, cells))
+    families = _families(found)
+    judgements = {id(one): _judgement(one, one.change.interval(families[id(one)].level)) for one in found}
+    copies = {
+        _quantity(one): _Copies(one, judgements[id(one)].verdict in ("improves", "worsens"))
+        for one in found
+        if one.contrast.kind == "noise floor"
     }
-    exploratory = _Family(len(primary), LEVEL, None)
-    return [_row(matrix, comparison, families.get(id(comparison), exploratory)) for comparison in comparisons]
+    conditions: dict[tuple[Any, ...], list[Caution]] = {}
+    rows = []
+    for one in found:
+        place = (one.context, one.contrast.kind, one.contrast.name, one.load)
+        if place not in conditions:
+            replicates = [replicate.seed_key for replicate in matrix.replicates]
+            conditions[place] = list(provenance_cautions(one.sides, replicates))
+        rows.append(
+            _row(matrix, one, families[id(one)], judgements[id(one)], copies.get(_quantity(one)), conditions[place])
+        )
+    return rows
 
 
-def _comparisons(matrix: StudyMatrix, cells: Sequence[CellRow]) -> Iterator[_Comparison]:
-    by_place: dict[tuple[Context, str, str], dict[str, CellRow]] = {}
-    for row in cells:
-        context: Context = (row["engine"], row["model"], row["gpu"], row["gpu_count"])
-        by_place.setdefault((context, row["treatment"], row["load"]), {})[row["replicate"]] = row
-    replicates = [str(replicate) for replicate in matrix.replicates]
-    treatments = list(dict.fromkeys(entry.treatment for entry in matrix.cells))
-    loads = list(dict.fromkeys(entry.load for entry in matrix.cells))
-    baseline = next((treatment for treatment in treatments if treatment.is_baseline), None)
-    if baseline is None:
-        return
-    for context in dict.fromkeys(place[0] for place in by_place):
-        for treatment in (treatment for treatment in treatments if not treatment.is_baseline):
-            for load in loads:
-                before = by_place.get((context, baseline.name, str(load)), {})
-                after = by_place.get((context, treatment.name, str(load)), {})
-                for metric, statistic in metric_keys():
-                    comparison = METRICS[metric].comparison
-                    pairing = pair(before, after, replicates, metric_column(metric, statistic), comparison)
-                    change = paired_change(pairing.baseline, pairing.treatment, comparison)
-                    lever = _primary_lever(
-                        matrix.primary, treatments, treatment, MetricReference(metric, statistic, load)
-                    )
-                    yield _Comparison(context, treatment, load, metric, statistic, lever, pairing, change)
+def _families(found: Sequence[Comparison]) -> dict[int, _Family]:
+    """By the `id` of each comparison: what Holm's procedure over the primary metrics of its kind says of it."""
+    kinds: dict[str, list[Comparison]] = defaultdict(list)
+    for one in found:
+        kinds[one.contrast.kind].append(one)
+    families: dict[int, _Family] = {}
+    for of_kind in kinds.values():
+        members = [one for one in of_kind if one.lever is not None]
+        families |= {id(one): _Family(len(members), LEVEL, None) for one in of_kind}
+        p_values = [one.change.p_value for one in members]
+        known = [1.0 if p_value is None else p_value for p_value in p_values]
+        for one, p_value, adjusted, level in zip(members, p_values, holm(known), holm_levels(known), strict=True):
+            families[id(one)] = _Family(len(members), level, adjusted if p_value is not None else None)
+    return families
 
 
-def _primary_lever(
-    primary: Sequence[tuple[str, MetricReference]],
-    treatments: Sequence[Treatment],
-    treatment: Treatment,
-    reference: MetricReference,
-) -> str | None:
-    for lever, stated in primary:
-        if stated == reference and treatment in _treatments_of(lever, treatments):
-            return lever
-    return None
+def _quantity(comparison: Comparison) -> _Quantity:
+    return comparison.context, comparison.load, comparison.metric, comparison.statistic
 
 
-def _treatments_of(lever: str, treatments: Sequence[Treatment]) -> list[Treatment]:
-    changing = [treatment for treatment in treatments if lever in dict(treatment.changed)]
-    return [treatment for treatment in changing if len(treatment.changed) == 1] or changing
-
-
-def _row(matrix: StudyMatrix, comparison: _Comparison, family: _Family) -> dict[str, Any]:
+def _row(
+    matrix: StudyMatrix,
+    comparison: Comparison,
+    family: _Family,
+    judgement: Judgement,
+    copies: _Copies | None,
+    conditions: Sequence[Caution],
+) -> dict[str, Any]:
     metric, change, pairing = METRICS[comparison.metric], comparison.change, comparison.pairing
-    primary = comparison.lever is not None
+    contrast, corrected = comparison.contrast, comparison.lever is not None
     interval, decisive = change.interval(), change.interval(family.level)
-    together = change.interval(bonferroni_level(family.size)) if primary else None
+    together = change.interval(bonferroni_level(family.size)) if corrected else None
     prediction = change.prediction()
-    judgement = _judgement(comparison, decisive)
-    changed = [[lever, level, matrix.study.baseline[lever]] for lever, level in comparison.treatment.changed]
+    changed = [[lever, level, matrix.study.baseline[lever]] for lever, level in contrast.changed]
+    floor = noise_floor(copies.comparison.change.changes, len(change.changes), metric.comparison) if copies else None
+    cautions = list(conditions)
+    if copies and copies.comparison is not comparison:
+        cautions += noise_cautions(comparison, judgement.verdict, floor, copies.comparison, copies.differ)
     return {
         **dict(zip(_CONTEXT, comparison.context, strict=True)),
-        "treatment": comparison.treatment.name,
+        "kind": contrast.kind,
+        "treatment": contrast.name,
         "changed": json.dumps(changed, ensure_ascii=False),
         "lever": comparison.lever or (changed[0][0] if len(changed) == 1 else None),
         "load": str(comparison.load),
@@ -143,18 +137,20 @@ def _row(matrix: StudyMatrix, comparison: _Comparison, family: _Family) -> dict[
         "adjusted_p": family.adjusted_p,
         "spread": change.spread,
         "minimum_detectable": minimum_detectable(
-            change.spread, len(change.changes), metric.comparison, ALPHA / family.size if primary else ALPHA
+            change.spread, len(change.changes), metric.comparison, ALPHA / family.size if corrected else ALPHA
         ),
+        "noise_floor": floor,
+        "cautions": json.dumps([asdict(caution) for caution in cautions], ensure_ascii=False),
         "pairs": len(change.changes),
         "excluded": json.dumps([asdict(excluded) for excluded in pairing.excluded], ensure_ascii=False),
-        "primary": primary,
+        "primary": corrected and contrast.kind == "treatment",
         "family": family.size,
         "verdict": judgement.verdict,
         "reason": judgement.reason,
     }
 
 
-def _judgement(comparison: _Comparison, interval: Interval | None) -> Judgement:
+def _judgement(comparison: Comparison, interval: Interval | None) -> Judgement:
     judgement = judge(comparison.change, interval, METRICS[comparison.metric].better)
     excluded = comparison.pairing.excluded
     if not excluded:
@@ -177,7 +173,7 @@ def _why(excluded: Sequence[Excluded]) -> str:
     return "; ".join(told[:_WHY_LIMIT]) + more
 
 
-def _mean(values: Sequence[float], comparison: Comparison) -> float | None:
+def _mean(values: Sequence[float], comparison: Scale) -> float | None:
     if not values:
         return None
     if comparison == "ratio":

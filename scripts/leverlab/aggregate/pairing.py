@@ -1,5 +1,6 @@
 """Which replicates of a treatment can be compared with the baseline, and why the others cannot."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,6 +9,21 @@ from leverlab.metrics import Comparison
 
 CellRow = Mapping[str, Any]
 Side = Literal["baseline", "treatment"]
+
+Place = Mapping[str, CellRow]
+"""Replicate → the row of cells.parquet of one treatment at one load point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """One of the places whose values make up a side of a comparison, and how much it counts.
+
+    A side is the sum of weight × value for a comparison by difference, the product of value ** weight for one by ratio.
+    """
+
+    place: Place
+    weight: float = 1.0
+
 
 _NOT_MEASURED = {
     "missing": "not measured yet",
@@ -36,34 +52,42 @@ class Pairing:
 
 
 def pair(
-    baseline: Mapping[str, CellRow],
-    treatment: Mapping[str, CellRow],
+    baseline: Sequence[Weighed],
+    treatment: Sequence[Weighed],
     replicates: Sequence[str],
     column: str,
     comparison: Comparison,
 ) -> Pairing:
-    """Pair `column` of the two cells' rows (replicate → row of cells.parquet) over `replicates`.
+    """Pair `column` of the two sides over `replicates`; for a plain treatment each side is one place of weight 1.
 
-    A replicate is left out, with its reason, where a side is missing, failed, infeasible or invalid, has no value of the
-    metric, or has a value of which there is no ratio.
+    A replicate is left out, with its reason, where a cell of a side is missing, failed, infeasible or invalid, has no
+    value of the metric, or has a value of which there is no ratio.
     """
-    before, after, excluded = list[float](), list[float](), list[Excluded]()
+    sides: dict[Side, Sequence[Weighed]] = {"baseline": baseline, "treatment": treatment}
+    values: dict[Side, list[float]] = {"baseline": [], "treatment": []}
+    excluded: list[Excluded] = []
     for replicate in replicates:
-        sides: dict[Side, CellRow | None] = {
-            "baseline": baseline.get(replicate),
-            "treatment": treatment.get(replicate),
+        problems = {
+            Excluded(replicate, side, *problem): None
+            for side, parts in sides.items()
+            for part in parts
+            if (problem := _problem(part.place.get(replicate), column, comparison)) is not None
         }
-        problems = [
-            Excluded(replicate, side, *problem)
-            for side, row in sides.items()
-            if (problem := _problem(row, column, comparison)) is not None
-        ]
         if problems:
             excluded += problems
-        else:
-            before.append(baseline[replicate][column])
-            after.append(treatment[replicate][column])
-    return Pairing(tuple(before), tuple(after), tuple(excluded))
+            continue
+        for side, parts in sides.items():
+            values[side].append(_combined(parts, replicate, column, comparison))
+    return Pairing(tuple(values["baseline"]), tuple(values["treatment"]), tuple(excluded))
+
+
+def _combined(parts: Sequence[Weighed], replicate: str, column: str, comparison: Comparison) -> float:
+    if len(parts) == 1 and parts[0].weight == 1:
+        return float(parts[0].place[replicate][column])
+    values = [(part.weight, float(part.place[replicate][column])) for part in parts]
+    if comparison == "ratio":
+        return math.exp(math.fsum(weight * math.log(value) for weight, value in values))
+    return math.fsum(weight * value for weight, value in values)
 
 
 def _problem(row: CellRow | None, column: str, comparison: Comparison) -> tuple[str, str] | None:

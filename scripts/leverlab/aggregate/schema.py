@@ -12,7 +12,7 @@ from leverlab.aggregate.cell_metrics import INTERVAL_METRICS, PERCENTILES
 from leverlab.load.schema import REQUESTS
 from leverlab.metrics import METRICS
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Version of the tables' form: raised when a column changes its meaning, its unit or its type, or goes."""
 
 _TEXT, _NUMBER, _COUNT, _FLAG = pa.string(), pa.float64(), pa.int64(), pa.bool_()
@@ -42,12 +42,18 @@ def _factors(levers: Sequence[str]) -> list[pa.Field]:
         _field("cell", _TEXT, "the cell's id: server and phase"),
         _field("server", _TEXT, "the server's id"),
         _field("phase", _TEXT, "the phase's id: workload, load point and cache state"),
-        _field("replicate", _TEXT, "the replicate: all servers of one replay the same workload"),
+        _field(
+            "replicate",
+            _TEXT,
+            "the replicate: all servers of one replay the same workload; `r1c1` is the baseline's copy in r1",
+        ),
         _field("engine", _TEXT, "the engine's name in config/engines.yaml"),
         _field("model", _TEXT, "the model's name in config/models.yaml"),
         _field("gpu", _TEXT, "the GPU type's name in config/gpus.yaml"),
         _field("gpu_count", _COUNT, "GPUs that a server takes", "1"),
-        _field("treatment", _TEXT, "what differs from the study's baseline, or `baseline`"),
+        _field(
+            "treatment", _TEXT, "what differs from the study's baseline, `baseline`, or `baseline again` for its copy"
+        ),
         *[_field(lever_column(lever), _TEXT, f"level of the lever {lever}") for lever in levers],
         *_load_fields(),
     ]
@@ -115,14 +121,15 @@ def cells_schema(levers: Sequence[str]) -> pa.Schema:
 
 
 def effects_schema() -> pa.Schema:
-    """effects.parquet: a row a context, treatment, load point, metric and statistic."""
+    """effects.parquet: a row a context, kind, treatment, load point, metric and statistic."""
     change = "treatment / baseline for a comparison by ratio, treatment - baseline otherwise"
     fields = [
         _field("engine", _TEXT, "the engine's name in config/engines.yaml"),
         _field("model", _TEXT, "the model's name in config/models.yaml"),
         _field("gpu", _TEXT, "the GPU type's name in config/gpus.yaml"),
         _field("gpu_count", _COUNT, "GPUs that a server takes", "1"),
-        _field("treatment", _TEXT, "what differs from the study's baseline"),
+        _field("kind", _TEXT, "treatment; noise floor (the baseline's copy); main effect or interaction of crossed levers"),
+        _field("treatment", _TEXT, "what differs from the study's baseline; the levels of a main effect or interaction"),
         _field("changed", _TEXT, "JSON: `[[lever, level, the baseline's level], …]`"),
         _field("lever", _TEXT, "the lever whose primary metric this is, or the only one that changes; null for several"),
         *_load_fields(),
@@ -138,19 +145,21 @@ def effects_schema() -> pa.Schema:
         _field("interval_high", _NUMBER, "high end of the pointwise 95 % interval of the estimate"),
         _field("verdict_low", _NUMBER, "low end of the interval that the verdict rests on, at verdict_level"),
         _field("verdict_high", _NUMBER, "high end of the interval that the verdict rests on, at verdict_level"),
-        _field("verdict_level", _NUMBER, "Holm's level for a primary metric, 0.95 for every other", "1"),
+        _field("verdict_level", _NUMBER, "Holm's level for a metric of the kind's family, 0.95 for every other", "1"),
         _field("simultaneous_low", _NUMBER, "low end of the Bonferroni interval: all primary ones hold together at 95 %"),
         _field("simultaneous_high", _NUMBER, "high end of the Bonferroni interval: all primary ones hold together at 95 %"),
         _field("prediction_low", _NUMBER, "low end of the 95 % interval for the change of one further replicate"),
         _field("prediction_high", _NUMBER, "high end of the 95 % interval for the change of one further replicate"),
         _field("p_value", _NUMBER, "two-sided, of the paired t test against no change", "1"),
-        _field("adjusted_p", _NUMBER, "p value after Holm over the study's primary metrics; null for exploratory ones", "1"),
+        _field("adjusted_p", _NUMBER, "p value after Holm over the family of its kind; null for exploratory ones", "1"),
         _field("spread", _NUMBER, "standard deviation of the paired log ratios or differences"),
         _field("minimum_detectable", _NUMBER, "the change that would have been found with 80 % power: a factor above 1, or a difference"),
+        _field("noise_floor", _NUMBER, "what two equal servers stay below with 95 %, from the baseline's copy: a factor above 1, or a difference"),
+        _field("cautions", _TEXT, "JSON: `[{code, message}, …]` of what to know before believing the effect"),
         _field("pairs", _COUNT, "replicates with a valid value on both sides", "1"),
         _field("excluded", _TEXT, "JSON: `[{replicate, side, code, reason}, …]` of the replicates left out"),
         _field("primary", _FLAG, "whether this is the metric that the lever is judged by; everything else is exploratory"),
-        _field("family", _COUNT, "primary comparisons of the study, which Holm corrects for", "1"),
+        _field("family", _COUNT, "comparisons of the same kind in primary metrics, which Holm corrects for", "1"),
         _field("verdict", _TEXT, "improves, worsens, no difference found, not judgeable or invalid"),
         _field("reason", _TEXT, "why there is no other verdict, or what was left out; empty where it is plain"),
     ]  # fmt: skip

@@ -119,6 +119,11 @@ class Study(StrictModel):
     replicates: int = Field(
         ge=1, description="how often all of it is measured, each time on fresh servers with new seeds"
     )
+    noise_floor: bool = Field(
+        default=False,
+        description="measure the baseline once more in every replicate, on a server of its own, and compare it with itself: "
+        "what the same server differs by from one start to the next",
+    )
     objectives: dict[str, Seconds] = Field(
         default={}, description="`ttft_p95: 500 ms`, `tpot_p95: 30 ms`: what goodput counts"
     )

@@ -1,7 +1,7 @@
 """Studies expanded to servers, cells and jobs; studies that ask for the same cell share it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from leverlab.config import ConfigError, Configuration
@@ -25,10 +25,14 @@ class StudyCell:
     def load(self) -> LoadPoint:
         return self.cell.phase.load
 
+    def key(self, replicate: ReplicateKey) -> ReplicateKey:
+        """Under which replicate key the cell is measured for `replicate`: the baseline's copy has one of its own."""
+        return replace(replicate, copy=self.treatment.copy)
+
 
 @dataclass(frozen=True, slots=True)
 class StudyMatrix:
-    """A study with its cells, each once per replicate."""
+    """A study with its cells, each once per replicate; the baseline's copy holds the baseline's own cells once more."""
 
     name: str
     study: Study
@@ -73,7 +77,7 @@ class Matrix:
         for study in self.studies:
             for replicate in study.replicates:
                 for entry in study.cells:
-                    cells = wanted.setdefault((replicate, entry.cell.server.id), {})
+                    cells = wanted.setdefault((entry.key(replicate), entry.cell.server.id), {})
                     cells[entry.cell.id] = max(
                         cells.get(entry.cell.id, entry.cell), entry.cell, key=lambda cell: cell.phase.request_timeout_s
                     )
@@ -95,7 +99,9 @@ class Matrix:
     def jobs_by_study(self) -> dict[str, tuple[Job, ...]]:
         """For each study the jobs that measure its cells."""
         keys = {
-            study.name: {(replicate, entry.cell.server.id) for replicate in study.replicates for entry in study.cells}
+            study.name: {
+                (entry.key(replicate), entry.cell.server.id) for replicate in study.replicates for entry in study.cells
+            }
             for study in self.studies
         }
         return {
@@ -123,7 +129,8 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
                 _check_device(configuration, name, engine, gpu)
                 for treatment in chosen:
                     server = build_server(configuration, engine, versions, model, gpu.name, gpu.count, treatment)
-                    _check_distinct(name, servers, server, f"{treatment.name} on {engine}")
+                    if not treatment.copy:
+                        _check_distinct(name, servers, server, f"{treatment.name} on {engine}")
                     cells += [StudyCell(build_cell(server, phase), treatment) for phase in phases]
     replicates = tuple(ReplicateKey(number) for number in range(1, study.replicates + 1))
     return StudyMatrix(name, study, tuple(cells), replicates, tuple(_primary(configuration, study)))

@@ -111,7 +111,7 @@ def job_specification(job: Job, configuration: Configuration, layout: Layout) ->
                 cell=cell.id,
                 phase=cell.phase.id,
                 identity=dict(cell.phase.identity),
-                workload_file=str(layout.workload(cell.phase.workload.id, replicate) / REQUESTS_FILE),
+                workload_file=str(layout.workload(cell.phase.workload.id, job.replicate.seed_key) / REQUESTS_FILE),
                 request_timeout_s=cell.phase.request_timeout_s,
             )
             for cell in job.cells

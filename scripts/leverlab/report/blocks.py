@@ -75,6 +75,7 @@ def _within(limit: int, data: StudyData, sets: Iterator[list[Part]]) -> tuple[li
 def _curves_of(data: StudyData, place: int) -> list[Part]:
     context = data.contexts[place]
     cells = data.of_context(context)
+    cells = cells[~cells["treatment"].isin([name for name, treatment in data.treatments.items() if treatment.copy])]
     where = f": {context_phrase(*context)}" if len(data.contexts) > 1 else ""
     parts, unpaired = [], _unpaired(cells)
     for number, (about, names) in enumerate(data.series_sets(set(cells["treatment"]))):
@@ -109,7 +110,7 @@ def _curves_of(data: StudyData, place: int) -> list[Part]:
 
 def _heatmap_of(data: StudyData, place: int) -> list[Part]:
     context = data.contexts[place]
-    labels = {name: data.label(name) for name, treatment in data.treatments.items() if not treatment.is_baseline}
+    labels = {name: data.label(name) for name, treatment in data.treatments.items() if treatment.changed}
     own = [effect for effect in data.effects if effect.context == context]
     if not own:
         return []
@@ -119,7 +120,7 @@ def _heatmap_of(data: StudyData, place: int) -> list[Part]:
     block = FigureBlock(
         _there(panels),
         "where in the load a lever acts, and what it costs elsewhere. Each field holds the ratio of treatment to baseline; its shade, from orange "
-        "(worse) to blue (better), grows with the logarithm of the ratio. A field says unclear where its verdict is neither better nor worse.",
+        "(worse) to blue (better), grows with the logarithm of the ratio. A field says unclear where its verdict is neither better nor worse, and in the noise where the baseline differs from its own copy by as much.",
         "how sure a single field is: apart from the primary metrics these are exploratory, and among many fields some stand out by chance.",
         "No ratio could be computed: no treatment and baseline were measured in the same replicate.",
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from leverlab.aggregate.comparisons import Kind
 from leverlab.metrics import METRICS
 from leverlab.stats.verdict import Verdict
 
@@ -17,6 +18,7 @@ class Effect:
     do not exist are None.
     """
 
+    kind: Kind
     engine: str
     model: str
     gpu: str
@@ -45,6 +47,10 @@ class Effect:
     reason: str
     minimum_detectable: float | None
     """As `leverlab.stats.power.minimum_detectable` gives it: a factor above 1 for a ratio, else a difference."""
+    noise_floor: float | None
+    """As `leverlab.stats.noise_floor.noise_floor` gives it, in the same form; None where no copy was measured."""
+    cautions: tuple[str, ...]
+    """What to know before believing the effect, a clause each."""
 
     @property
     def context(self) -> tuple[str, str, str, int]:
@@ -65,6 +71,15 @@ class Effect:
     def raises(self) -> bool:
         """Whether the metric is greater with the treatment."""
         return self.estimate is not None and self.estimate > self.neutral
+
+    @property
+    def within_noise(self) -> bool:
+        """Whether the change is no larger than what two equal servers differ by."""
+        if self.noise_floor is None or self.estimate is None:
+            return False
+        if self.by_ratio:
+            return 1 / self.noise_floor < self.estimate < self.noise_floor
+        return abs(self.estimate) < self.noise_floor
 
     @property
     def decided(self) -> bool:

@@ -10,6 +10,7 @@ from leverlab.report.phrases import (
     levels_phrase,
     load_heading,
     load_order,
+    load_phrase,
     metric_heading,
     value_phrase,
 )
@@ -50,6 +51,43 @@ def side_by_side(identifier: str, effects: Sequence[Effect], telling: Telling, c
     columns = _columns("Where", effects[0], telling)
     rows = tuple(Row((Cell(context_phrase(*effect.context)), *_row(effect, telling).cells[1:])) for effect in effects)
     return Table(identifier, caption, columns, (Group(rows),))
+
+
+def crossed_table(
+    identifier: str, effects: Sequence[Effect], asked: set[tuple[str, str | None, str]], telling: Telling
+) -> Table:
+    """Main effects and interactions in the metrics, statistics and load points `asked`: a row each, in a group a metric."""
+    own = [effect for effect in effects if (effect.metric, effect.statistic, effect.load) in asked]
+    groups = []
+    for metric, statistic, load in dict.fromkeys((e.metric, e.statistic, e.load) for e in own):
+        rows = tuple(
+            Row((
+                Cell(_contrast(effect, telling)),
+                Cell(effect.kind),
+                Cell(row_sentence(effect), note=_level_note(effect)),
+                Cell(mark=verdict_mark(effect.verdict, telling.simulated), note=effect.reason),
+            ))
+            for effect in own
+            if (effect.metric, effect.statistic, effect.load) == (metric, statistic, load)
+        )  # fmt: skip
+        groups.append(Group(rows, f"{metric_heading(metric, statistic)} {load_phrase(load)}"))
+    columns = (
+        Column("Levels"),
+        Column("What", "short"),
+        Column("Change (95 % interval)", "number"),
+        Column("Verdict", "short"),
+    )
+    note = (
+        "A main effect is the change on average over all levels of the other levers. An interaction is by how much the two together change "
+        "more than each alone would have: a ratio of ratios, 1 where their effects multiply. Main effects and interactions are corrected (Holm) "
+        "for their numbers, each kind for itself."
+    )
+    return Table(identifier, "What crossed levers do on average, and together", columns, tuple(groups), note)
+
+
+def _contrast(effect: Effect, telling: Telling) -> str:
+    where = f" ({context_phrase(*effect.context)})" if telling.several_contexts else ""
+    return f"{levels_phrase(effect.changed, telling.titles)}{where}"
 
 
 def treatment_title(effect: Effect, telling: Telling) -> str:

@@ -10,7 +10,14 @@ from leverlab.aggregate.schema import metric_column
 from leverlab.report.effect import Effect
 from leverlab.report.figures.forest import forest
 from leverlab.report.phrases import context_phrase, joined, levels_phrase, load_phrase, metric_heading, short_levels
-from leverlab.report.sentences import expectation_sentence, limit_sentence, spread_sentence, verdict_sentence
+from leverlab.report.sentences import (
+    capital,
+    copy_sentence,
+    expectation_sentence,
+    limit_sentence,
+    spread_sentence,
+    verdict_sentence,
+)
 from leverlab.report.source import StudyData
 from leverlab.report.view import FigureBlock, Mark, verdict_mark
 
@@ -32,7 +39,7 @@ class Finding:
     outcome: Mark
     expectation: str
     caution: str
-    """Which checks marked the cells that it rests on; empty where none did."""
+    """Which checks marked the cells that it rests on, and what else speaks against it; empty where nothing does."""
 
 
 def primary_effects(data: StudyData) -> list[Effect]:
@@ -81,17 +88,24 @@ def _values(data: StudyData, effect: Effect) -> tuple[list[float], list[float]]:
 
 
 def _caution(data: StudyData, effect: Effect) -> str:
+    said = [f"{capital(caution)}." for caution in effect.cautions]
     own = pd.concat(_cells(data, effect))
     marked = own[own["checks"] == "caution"]
-    if marked.empty:
-        return ""
-    codes = list(dict.fromkeys(code for codes in marked["check_codes"] for code in codes.split(",")))
-    return f"{len(marked)} of the {len(own)} valid cells carry a caution: {', '.join(code.replace('_', ' ') for code in codes)}."
+    if not marked.empty:
+        codes = list(dict.fromkeys(code for codes in marked["check_codes"] for code in codes.split(",")))
+        named = ", ".join(code.replace("_", " ") for code in codes)
+        said.append(f"{len(marked)} of the {len(own)} valid cells carry a caution: {named}.")
+    return " ".join(said)
 
 
 def stressed(sentence: str, words: str) -> Markup:
     """`sentence` with the first `words` in it in bold."""
     return Markup(escape(sentence).replace(escape(words), Markup("<strong>{}</strong>").format(words), 1))
+
+
+def noise_floor_sentences(data: StudyData) -> list[str]:
+    """What the baseline's copy showed in each primary metric and load point; nothing where it was not measured."""
+    return [copy_sentence(effect, data.telling) for effect in data.copies if effect.lever is not None]
 
 
 def limits(data: StudyData) -> list[str]:
@@ -126,7 +140,12 @@ def forest_block(data: StudyData) -> FigureBlock:
     return FigureBlock(
         (drawn,) if drawn else (),
         "how large each primary effect is beside the others, and how far its interval stays away from 1, where nothing changes. "
-        "A triangle that points up is an improvement, one that points down a worsening, a circle no difference found, a cross not judgeable.",
+        "A triangle that points up is an improvement, one that points down a worsening, a circle no difference found, a cross not judgeable."
+        + (
+            " The band behind each is the noise floor: what two equal servers differ by, from the baseline and its copy."
+            if data.copies
+            else ""
+        ),
         "whether an effect matters to users: that depends on the values themselves, in the tables below.",
         "No primary effect is a ratio that could be drawn; the sentences above hold what there is.",
         arrangement="single",

@@ -13,8 +13,8 @@ from markupsafe import Markup
 from leverlab.metrics import METRICS
 from leverlab.report.blocks import curves, heatmaps, side_by_side_parts, timeline_block
 from leverlab.report.effect import Effect
-from leverlab.report.effect_tables import before_after, is_main, treatment_title
-from leverlab.report.findings import findings, forest_block, limits, primary_effects
+from leverlab.report.effect_tables import before_after, crossed_table, is_main, treatment_title
+from leverlab.report.findings import findings, forest_block, limits, noise_floor_sentences, primary_effects
 from leverlab.report.ledger import cell_table, cells_note, check_tables, command_table, troubles
 from leverlab.report.phrases import joined
 from leverlab.report.provenance import provenance
@@ -84,6 +84,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "correction": correction_sentence(data.telling),
         "incomplete": _incomplete(data),
         "forest": forest_block(data),
+        "noise_floor": noise_floor_sentences(data),
         "replicates": replicates,
         "limits": limits(data),
         "card": study_facts(data),
@@ -91,6 +92,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "provenance": provenance(data),
         "effects_note": effects_note,
         "effects": effects,
+        "crossed": _crossed(data),
         "curves": drawn,
         "curves_note": curves_note,
         "heatmaps": maps,
@@ -160,6 +162,11 @@ def _effect_parts(data: StudyData) -> tuple[str, list[dict[str, Any]]]:
     if brief:
         note += f" The study compares too much for a page: the main metrics of {len(parts)} treatments are shown; effects.parquet holds all."
     return note, parts
+
+
+def _crossed(data: StudyData) -> Table | None:
+    asked = {(effect.metric, effect.statistic, effect.load) for effect in primary_effects(data)}
+    return crossed_table("crossed", data.crossed, asked, data.telling) if data.crossed and asked else None
 
 
 def _labels() -> dict[str, str]:

@@ -50,9 +50,9 @@ def verdict_sentence(effect: Effect, telling: Telling) -> str:
     what = f"{metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}{_where(effect, telling)}"
     prefix = "Simulated: " if telling.simulated else ""
     if effect.verdict == "invalid":
-        return f"{prefix}{subject}: the effect on {what} is invalid. {_capital(effect.reason) or 'A check failed'}."
+        return f"{prefix}{subject}: the effect on {what} is invalid. {capital(effect.reason) or 'A check failed'}."
     if effect.estimate is None:
-        return f"{prefix}{subject}: the effect on {what} is not judgeable. {_capital(effect.reason) or 'There is no pair of measured cells'}."
+        return f"{prefix}{subject}: the effect on {what} is not judgeable. {capital(effect.reason) or 'There is no pair of measured cells'}."
     values = f"from {value_phrase(effect.metric, effect.baseline)} to {value_phrase(effect.metric, effect.value)}"
     if effect.decided:
         good = "better" if effect.verdict == "improves" else "worse"
@@ -60,10 +60,31 @@ def verdict_sentence(effect: Effect, telling: Telling) -> str:
         return f"{prefix}{subject} {verb} {what} by {_size(effect)}: {values}, in {_replicates(effect.pairs)}. That is {good}.{_remark(effect)}"
     if effect.verdict == "no difference found":
         return f"{prefix}{subject}: no difference found in {what}: {values}, {_estimate(effect)}, in {_replicates(effect.pairs)}. {_detectable(effect)}{_correction(effect, telling)}{_remark(effect)}"
-    why = _capital(effect.reason) or (
-        "One replicate gives no interval" if effect.pairs == 1 else "There is no interval"
-    )
+    why = capital(effect.reason) or ("One replicate gives no interval" if effect.pairs == 1 else "There is no interval")
     return f"{prefix}{subject}: the effect on {what} is not judgeable: {values}, in {_replicates(effect.pairs)}. {why}."
+
+
+def copy_sentence(effect: Effect, telling: Telling) -> str:
+    """What the baseline's copy showed: whether the instrument sees a difference where there is none, and its noise floor."""
+    prefix = "Simulated: the" if telling.simulated else "The"
+    what = f"{metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}{_where(effect, telling)}"
+    if effect.estimate is None or not (effect.decided or effect.verdict == "no difference found"):
+        why = capital(effect.reason) or "There is no pair of measured cells"
+        return f"{prefix} baseline against its own copy, {what}: not judgeable. {why}."
+    if effect.decided:
+        return (
+            f"{prefix} baseline differs from its own copy in {what}: {_estimate(effect)}, in {_replicates(effect.pairs)}. "
+            "Something besides the levers moved it, and every verdict on it is in doubt."
+        )
+    floor = (
+        f" Two equal servers stay within {_width(effect, effect.noise_floor)} of each other."
+        if effect.noise_floor
+        else ""
+    )
+    return (
+        f"{prefix} baseline against its own copy: no difference found in {what}: {_estimate(effect)}, "
+        f"in {_replicates(effect.pairs)}.{floor}"
+    )
 
 
 def headline(effects: Sequence[Effect], telling: Telling) -> str:
@@ -225,7 +246,8 @@ def _replicates(pairs: int) -> str:
     return "1 replicate" if pairs == 1 else f"{pairs} replicates"
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """A clause as the beginning of a sentence, without its full stop."""
     return text[:1].upper() + text[1:].rstrip(".")
 
 
@@ -290,7 +312,7 @@ def _detectable(effect: Effect) -> str:
 
 
 def _remark(effect: Effect) -> str:
-    return f" {_capital(effect.reason)}." if effect.reason else ""
+    return f" {capital(effect.reason)}." if effect.reason else ""
 
 
 def _correction(effect: Effect, telling: Telling) -> str:
@@ -302,12 +324,16 @@ def _correction(effect: Effect, telling: Telling) -> str:
 
 
 def _smallest(effect: Effect) -> str | None:
-    smallest = effect.minimum_detectable
-    if smallest is None or smallest == inf:
+    return _width(effect, effect.minimum_detectable)
+
+
+def _width(effect: Effect, width: float | None) -> str | None:
+    """A factor above 1, or a difference, that says how far apart two values lie."""
+    if width is None or width == inf:
         return None
     if not effect.by_ratio:
-        return change_phrase(effect.metric, smallest)
-    return f"{format_number(100 * (smallest - 1), 2)} %" if smallest < 2 else f"a factor of {_times(smallest)}"
+        return change_phrase(effect.metric, width)
+    return f"{format_number(100 * (width - 1), 2)} %" if width < 2 else f"a factor of {_times(width)}"
 
 
 def _times(ratio: float | None) -> str:

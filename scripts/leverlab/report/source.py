@@ -35,6 +35,11 @@ class StudyData:
     layout: Layout
     cells: pd.DataFrame
     effects: tuple[Effect, ...]
+    """The treatments against the baseline."""
+    copies: tuple[Effect, ...]
+    """The baseline's copy against the baseline: the noise floor. Empty where the study does not ask for it."""
+    crossed: tuple[Effect, ...]
+    """Main effects and interactions of levers whose every combination was measured."""
 
     @cached_property
     def treatments(self) -> dict[str, Treatment]:
@@ -76,8 +81,8 @@ class StudyData:
     def label(self, treatment: str) -> str:
         """A treatment for a legend or a row: `Baseline: Prefix caching on, …`, or what it changes."""
         found = self.treatments[treatment]
-        if found.is_baseline:
-            return "Baseline"
+        if not found.changed:
+            return "Baseline again" if found.copy else "Baseline"
         return levels_phrase(changed_levels(found, self.study), self.titles)
 
     def of_context(self, context: tuple[str, str, str, int]) -> pd.DataFrame:
@@ -108,7 +113,7 @@ class StudyData:
         All of them, or a lever at a time where they are too many; treatments that change several levers are then left to
         the heatmap and the tables.
         """
-        names = [name for name in self.treatments if name in present]
+        names = [name for name, treatment in self.treatments.items() if name in present and not treatment.copy]
         if len(names) <= SERIES_LIMIT:
             return [("", names)] if names else []
         sets: list[tuple[str, list[str]]] = []
@@ -147,13 +152,22 @@ def read_study(name: str, configuration: Configuration, layout: Layout) -> Study
             )
     cells = pq.read_table(folder / "cells.parquet").to_pandas()
     known = {treatment.name: treatment for treatment in treatments(study)}
-    rows = pq.read_table(folder / "effects.parquet").to_pylist()
-    effects = tuple(_effect(row) for row in rows if row["treatment"] in known)
-    return StudyData(name, study, configuration, layout, cells[cells["treatment"].isin(list(known))], effects)
+    effects = [_effect(row) for row in pq.read_table(folder / "effects.parquet").to_pylist()]
+    return StudyData(
+        name,
+        study,
+        configuration,
+        layout,
+        cells[cells["treatment"].isin(list(known))],
+        tuple(effect for effect in effects if effect.kind == "treatment" and effect.treatment in known),
+        tuple(effect for effect in effects if effect.kind == "noise floor" and effect.treatment in known),
+        tuple(effect for effect in effects if effect.kind in ("main effect", "interaction")),
+    )
 
 
 def _effect(row: Mapping[str, Any]) -> Effect:
     return Effect(
+        kind=row["kind"],
         engine=row["engine"],
         model=row["model"],
         gpu=row["gpu"],
@@ -176,4 +190,6 @@ def _effect(row: Mapping[str, Any]) -> Effect:
         verdict=row["verdict"],
         reason=row["reason"] or "",
         minimum_detectable=row["minimum_detectable"],
+        noise_floor=row["noise_floor"],
+        cautions=tuple(caution["message"] for caution in json.loads(row["cautions"])),
     )

@@ -38,6 +38,11 @@ def study_facts(data: StudyData) -> Facts:
         ("Baseline", joined(baseline)),
         ("Design", _DESIGNS.get(design or "", "the treatments that the study names")),
         ("Replicates", f"{study.replicates}, each with new servers and new seeds, compared in pairs"),
+        *(
+            [("Noise floor", "the baseline is measured twice in each replicate and compared with itself")]
+            if study.noise_floor
+            else []
+        ),
         ("Cache", f"{study.cache} at the beginning of each phase"),
     ]
     if study.objectives:

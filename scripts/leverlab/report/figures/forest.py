@@ -6,7 +6,7 @@ from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from leverlab.report.effect import Effect
-from leverlab.report.looks import MUTED, look
+from leverlab.report.looks import MUTED, RULE, look
 from leverlab.report.sentences import row_sentence
 from leverlab.report.svg import inline, new_figure
 from leverlab.units import format_number
@@ -16,7 +16,10 @@ _NARROW = (1, 1.1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
 
 
 def forest(rows: Sequence[tuple[str, Effect]], name: str) -> Markup | None:
-    """A row a (label, effect), ratio and the interval that decided on a logarithmic axis; None where no effect is a ratio."""
+    """A row a (label, effect), ratio and the interval that decided on a logarithmic axis; None where no effect is a ratio.
+
+    A band behind a row is its noise floor: what the baseline differs by from its own copy.
+    """
     drawn = [(label, effect) for label, effect in rows if effect.by_ratio and effect.estimate]
     if not drawn:
         return None
@@ -25,6 +28,10 @@ def forest(rows: Sequence[tuple[str, Effect]], name: str) -> Markup | None:
     for place, (label, effect) in enumerate(drawn):
         marker, number = _MARKERS.get(effect.verdict, ("x", 0))
         colour = look(number).colour
+        if effect.noise_floor:
+            floor = effect.noise_floor
+            axes.fill_betweenx([place - 0.16, place + 0.16], 1 / floor, floor, color=RULE, linewidth=0, zorder=0.5)
+            bounds += [1 / floor, floor]
         if effect.low and effect.high:
             axes.plot([effect.low, effect.high], [place, place], color=colour, linewidth=2.6, solid_capstyle="butt")
             bounds += [effect.low, effect.high]
@@ -57,5 +64,9 @@ def forest(rows: Sequence[tuple[str, Effect]], name: str) -> Markup | None:
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("treatment ÷ baseline")
-    spoken = "; ".join(f"{label}: {row_sentence(effect)}, {effect.verdict}" for label, effect in drawn)
+    spoken = "; ".join(f"{label}: {row_sentence(effect)}, {effect.verdict}{_floor(effect)}" for label, effect in drawn)
     return inline(figure, name, f"Ratio to the baseline with the interval that its verdict rests on. {spoken}.")
+
+
+def _floor(effect: Effect) -> str:
+    return f", noise floor ×{format_number(effect.noise_floor)}" if effect.noise_floor else ""

@@ -39,7 +39,8 @@ def effect_heatmap(
     for effect in own:
         place = rows.index(effect.treatment), loads.index(effect.load)
         shade[place] = better * log2(effect.estimate or 1)
-        text[place] = f"{ratio_text(effect)}\n{better_word(effect) if effect.decided else 'unclear'}"
+        word = "in the noise" if effect.within_noise else better_word(effect) if effect.decided else "unclear"
+        text[place] = f"{ratio_text(effect)}\n{word}"
     height = 1.15 + 0.55 * len(rows)
     figure, axes = new_figure((4.7, height))
     seaborn.heatmap(

@@ -1,0 +1,111 @@
+"""What a reader has to know before believing an effect: disturbed replicates, and sides that were measured elsewhere."""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final
+
+from leverlab.aggregate.comparisons import Comparison
+from leverlab.aggregate.pairing import CellRow, Weighed
+from leverlab.records import flattened
+from leverlab.stats.noise_floor import disagree
+from leverlab.stats.verdict import Verdict
+from leverlab.trial.fingerprint import UNKNOWN
+
+_MATTERS: Final = (
+    "node.hostname",
+    "node.kernel",
+    "node.system",
+    "node.container",
+    "cpu.model",
+    "cpu.logical",
+    "cpu.governor",
+    "memory.total_bytes",
+    "gpu.driver",
+    "gpu.*.name",
+    "gpu.*.power_limit_w",
+    "gpu.*.sm_clock_most_hz",
+    "gpu.*.mig",
+    "versions.*",
+    "leverlab.version",
+    "git.commit",
+    "git.dirty",
+)
+"""Keys of the fingerprint (patterns) whose difference could be what a comparison shows. Which of several equal GPUs of a
+node it was, and what changes from minute to minute, is left to the spread of the replicates."""
+
+_NAMED: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """A mark on an effect. `code` is stable, for programs."""
+
+    code: str
+    message: str
+
+
+def noise_cautions(
+    comparison: Comparison, verdict: Verdict, floor: float | None, copies: Comparison | None, copies_differ: bool
+) -> Iterator[Caution]:
+    """What the baseline's copy says of an effect: `copies` is the noise floor's comparison of the same metric and load.
+
+    `floor` is `leverlab.stats.noise_floor.noise_floor` for the effect's pairs; `copies_differ`: the copy's own verdict.
+    """
+    if copies is None:
+        return
+    if copies_differ:
+        yield Caution(
+            "baseline_differs_from_itself",
+            "the baseline differs from its own copy in this metric: something besides the levers moved it",
+        )
+    estimate = comparison.change.estimate
+    if floor is not None and estimate is not None and verdict in ("improves", "worsens"):
+        by_ratio = comparison.change.comparison == "ratio"
+        inside = 1 / floor < estimate < floor if by_ratio else abs(estimate) < floor
+        if inside:
+            yield Caution(
+                "within_noise_floor",
+                "the change is no larger than what the baseline differs by from its own copy",
+            )
+    if disagree(comparison.change.changes, copies.change.changes):
+        yield Caution(
+            "replicates_disagree",
+            "the replicates scatter more than the baseline and its copy do: the effect is not the same in each of them",
+        )
+
+
+def provenance_cautions(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str]) -> Iterator[Caution]:
+    """Names what differs between the two sides of a pair: another node, driver, version or commit."""
+    differing: dict[str, list[str]] = {}
+    for replicate in replicates:
+        cells = [[part.place[replicate] for part in side if replicate in part.place] for side in sides]
+        for key in _differences(*cells):
+            differing.setdefault(key, []).append(replicate)
+    if differing:
+        told = [f"{key} ({', '.join(found)})" for key, found in differing.items()]
+        more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
+        yield Caution(
+            "provenance_differs",
+            f"the two sides were not measured under the same conditions: {', '.join(told[:_NAMED])}{more}",
+        )
+
+
+def _differences(baseline: Sequence[CellRow], treatment: Sequence[CellRow]) -> Iterator[str]:
+    before, after = (
+        [_conditions(row["provenance"]) for row in side if row.get("provenance")] for side in (baseline, treatment)
+    )
+    if not before or not after:
+        return
+    for key in dict.fromkeys(key for conditions in (*before, *after) for key in conditions):
+        values = {conditions[key] for conditions in (*before, *after) if key in conditions} - {UNKNOWN}
+        if len(values) > 1:
+            yield key
+
+
+@functools.lru_cache(4096)
+def _conditions(provenance: str) -> Mapping[str, str]:
+    flat = flattened(json.loads(provenance))
+    return {key: value for key, value in flat.items() if any(fnmatchcase(key, pattern) for pattern in _MATTERS)}

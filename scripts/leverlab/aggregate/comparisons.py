@@ -1,0 +1,188 @@
+"""What a study compares with what: treatments, the baseline's copy, and the contrasts of a factorial design.
+
+Each comparison belongs to a kind. A *treatment* against the baseline is what a study is about. The *noise floor* is the
+baseline's copy against the baseline. Where levers are crossed, a *main effect* is what one level changes on average over all
+levels of the other crossed levers, and an *interaction* is by how much two levels together change more than each alone
+would have (Box, Hunter and Hunter, Statistics for Experimenters, 2nd edition, §5.5): of ratios it is a ratio of ratios.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from leverlab.aggregate.pairing import CellRow, Pairing, Place, Weighed, pair
+from leverlab.aggregate.schema import metric_column, metric_keys
+from leverlab.config.study import Explicit, Factorial, Study
+from leverlab.load_point import LoadPoint
+from leverlab.matrix.cells import ReplicateKey
+from leverlab.matrix.expand import StudyMatrix
+from leverlab.matrix.treatments import Treatment
+from leverlab.metrics import METRICS, MetricReference
+from leverlab.stats.paired import PairedChange, paired_change
+
+Context = tuple[str, str, str, int]
+"""Engine, model, GPU and number of GPUs."""
+
+Kind = Literal["treatment", "noise floor", "main effect", "interaction"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """The two sides of a comparison, as treatments with their weights. `changed` says which levels stand for it."""
+
+    kind: Kind
+    name: str
+    changed: tuple[tuple[str, str], ...]
+    baseline: tuple[tuple[Treatment, float], ...]
+    treatment: tuple[tuple[Treatment, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One contrast, load point and metric in one context, before it is judged.
+
+    `lever` is the one whose primary metric and load point these are, where the contrast is about that lever; for the noise
+    floor any lever's. `sides` are the places that the pairing took its values from.
+    """
+
+    context: Context
+    contrast: Contrast
+    load: LoadPoint
+    metric: str
+    statistic: str | None
+    lever: str | None
+    pairing: Pairing
+    change: PairedChange
+    sides: tuple[tuple[Weighed, ...], tuple[Weighed, ...]]
+
+
+def comparisons(matrix: StudyMatrix, cells: Sequence[CellRow]) -> Iterator[Comparison]:
+    """All of a study, from the rows of its cells.parquet, in the order of context, contrast, load point and metric."""
+    places: dict[tuple[Context, str, str], dict[str, CellRow]] = {}
+    for row in cells:
+        context: Context = (row["engine"], row["model"], row["gpu"], row["gpu_count"])
+        # A copy of the baseline is paired with the replicate whose seeds it has.
+        replicate = ReplicateKey.parse(row["replicate"]).seed_key
+        places.setdefault((context, row["treatment"], row["load"]), {})[replicate] = row
+    replicates = [replicate.seed_key for replicate in matrix.replicates]
+    treatments = list(dict.fromkeys(entry.treatment for entry in matrix.cells))
+    loads = list(dict.fromkeys(entry.load for entry in matrix.cells))
+    found = contrasts(matrix.study, treatments)
+    for context in dict.fromkeys(place[0] for place in places):
+        for contrast, load in itertools.product(found, loads):
+            sides = tuple(
+                tuple(Weighed(_place(places, context, treatment, load), weight) for treatment, weight in side)
+                for side in (contrast.baseline, contrast.treatment)
+            )
+            before, after = sides
+            for metric, statistic in metric_keys():
+                comparison = METRICS[metric].comparison
+                pairing = pair(before, after, replicates, metric_column(metric, statistic), comparison)
+                yield Comparison(
+                    context,
+                    contrast,
+                    load,
+                    metric,
+                    statistic,
+                    _lever(matrix.primary, treatments, contrast, MetricReference(metric, statistic, load)),
+                    pairing,
+                    paired_change(pairing.baseline, pairing.treatment, comparison),
+                    (before, after),
+                )
+
+
+def contrasts(study: Study, treatments: Sequence[Treatment]) -> list[Contrast]:
+    """What the study's `treatments` are compared by, the plain ones first; none where the baseline is not measured."""
+    baseline = next((treatment for treatment in treatments if treatment.is_baseline), None)
+    if baseline is None:
+        return []
+    plain = [
+        Contrast(
+            "noise floor" if treatment.copy else "treatment",
+            treatment.name,
+            treatment.changed,
+            ((baseline, 1.0),),
+            ((treatment, 1.0),),
+        )
+        for treatment in treatments
+        if treatment is not baseline
+    ]
+    return [*plain, *_factorial(study, treatments)]
+
+
+def crossed_levers(study: Study) -> list[str]:
+    """The levers of which the design measures every combination of levels, where there are at least two."""
+    if study.design == "factorial":
+        names = list(study.levers)
+    elif isinstance(study.design, Factorial):
+        names = list(study.design.factorial)
+    else:
+        assert study.design == "one-at-a-time" or isinstance(study.design, Explicit)
+        return []
+    several = [name for name in names if len(study.levers[name]) > 1]
+    return several if len(several) > 1 else []
+
+
+def _factorial(study: Study, treatments: Sequence[Treatment]) -> Iterator[Contrast]:
+    levers = crossed_levers(study)
+    # By the levels of the crossed levers; the others stay at the baseline.
+    known = {tuple(dict(one.levels)[name] for name in levers): one for one in treatments if not one.copy}
+
+    def averaged(fixed: Mapping[str, str]) -> list[tuple[Treatment, float]]:
+        """The treatments at the levels `fixed`, over all levels of the other crossed levers."""
+        choices = [[fixed[name]] if name in fixed else study.levers[name] for name in levers]
+        chosen = list(itertools.product(*choices))
+        return [(known[levels], 1 / len(chosen)) for levels in chosen]
+
+    other = {name: [level for level in study.levers[name] if level != study.baseline[name]] for name in levers}
+    for name in levers:
+        for level in other[name]:
+            yield Contrast(
+                "main effect",
+                f"{name}={level}",
+                ((name, level),),
+                tuple(averaged({name: study.baseline[name]})),
+                tuple(averaged({name: level})),
+            )
+    for one, two in itertools.combinations(levers, 2):
+        for first, second in itertools.product(other[one], other[two]):
+            neither = averaged({one: study.baseline[one], two: study.baseline[two]})
+            alone = averaged({one: first, two: study.baseline[two]}) + averaged({one: study.baseline[one], two: second})
+            yield Contrast(
+                "interaction",
+                f"{one}={first} × {two}={second}",
+                ((one, first), (two, second)),
+                (*alone, *((treatment, -weight) for treatment, weight in neither)),
+                tuple(averaged({one: first, two: second})),
+            )
+
+
+def _place(
+    places: Mapping[tuple[Context, str, str], Place], context: Context, treatment: Treatment, load: LoadPoint
+) -> Place:
+    return places.get((context, treatment.name, str(load)), {})
+
+
+def _lever(
+    primary: Sequence[tuple[str, MetricReference]],
+    treatments: Sequence[Treatment],
+    contrast: Contrast,
+    reference: MetricReference,
+) -> str | None:
+    """The lever that makes a comparison one of its kind's family; primary are treatments that change the lever alone.
+
+    (All that change it, in a design without such.)
+    """
+    for lever, stated in primary:
+        if stated != reference:
+            continue
+        if contrast.kind == "noise floor":
+            return lever
+        if lever not in dict(contrast.changed):
+            continue
+        changing = [treatment.changed for treatment in treatments if lever in dict(treatment.changed)]
+        alone = [changed for changed in changing if len(changed) == 1]
+        if contrast.kind != "treatment" or contrast.changed in (alone or changing):
+            return lever
+    return None
