@@ -169,6 +169,18 @@ class RunningServer:
         """The log of the process that answers requests."""
         return self._processes[-1].log
 
+    def log_size(self) -> int:
+        """Bytes of the log so far."""
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def log_from(self, begin: int) -> str:
+        """What the log got since it had `begin` bytes."""
+        if not self.log.exists():
+            return ""
+        with self.log.open("rb") as file:
+            file.seek(begin)
+            return file.read().decode(errors="replace")
+
     def log_text(self) -> str:
         """All of the log so far."""
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""

@@ -57,6 +57,8 @@ def server_delta(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         "preemptions": 0.0,
         "ttft_s_sum": float(sum(row["ttft_service_s"] for row in well)),
         "ttft_s_count": float(len(well)),
+        "e2e_s_sum": float(sum(row["last_token_s"] - row["sent_s"] for row in well)),
+        "e2e_s_count": float(len(well)),
     }
 
 

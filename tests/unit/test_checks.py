@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from leverlab.checks import CHECKS, CellInputs, check_cell, read_checks, worst, write_checks
 from leverlab.checks.window import achieved_rate, offered_rate, steady_window
 from leverlab.load_point import LoadPoint
 from leverlab.records import CheckResult
+from leverlab.telemetry.gpu import GPU
+from leverlab.telemetry.host import HOST
+from leverlab.theory.floors import Floors
 from tests.unit.measured_cells import chunks_table, request_row, requests_table, server_delta
 
 Rows = list[dict[str, Any]]
@@ -44,6 +48,11 @@ def clean(made: Rows | None = None, **changes: Any) -> CellInputs:
         "client_cores": [1],
         "engine_cores": [0],
         "warmup_steady": True,
+        "gpu": gpu_samples(),
+        "host": host_samples(),
+        "compilation_lines": [],
+        "gpu_memory_before": {"GPU-1": 2**29},
+        "floors": Floors(step_s=0.004, prefill_s_per_token=1e-5),
     }
     return CellInputs(**values | changes)
 
@@ -68,6 +77,66 @@ def failed(status: str, count: int = 1, **changes: Any) -> Rows:
     for row in made[:count]:
         row |= nothing | {"status": status, "completion_tokens": 0, "chunks": 0, "error": "why"} | changes
     return made
+
+
+def long_answers() -> Rows:
+    """Twenty-one chunks each, 20 ms apart."""
+    return [
+        request_row(index, index * 0.125)
+        | {"chunks": 21, "completion_tokens": 21, "requested_output_tokens": 21}
+        | {"last_token_s": index * 0.125 + 0.5, "e2e_s": 0.5}
+        for index in range(REQUESTS)
+    ]
+
+
+def paused(for_s: float) -> Rows:
+    """Long answers, all of which pause at one instant for `for_s`; the usual gap is 20 ms."""
+    made = []
+    for index in range(REQUESTS):
+        row = request_row(index, index * 0.125)
+        # The chunks of `chunks_table` are evenly spaced: a request that pauses has one gap that is too long.
+        made.append(
+            row
+            | (
+                {"tpot_s": for_s, "chunks": 2, "completion_tokens": 2, "requested_output_tokens": 2}
+                if index == 0
+                else {}
+            )
+        )
+    made[0] |= {"last_token_s": made[0]["first_token_s"] + for_s, "e2e_s": 0.1 + for_s}
+    for row in made[1:]:
+        row |= {key: row[key] + 10 for key in ("scheduled_s", "sent_s", "first_token_s", "last_token_s")}
+    return made
+
+
+def drifting(share: float) -> Rows:
+    """Each token takes longer the later its request came, by `share` of the median over the window."""
+    made = []
+    for index in range(REQUESTS):
+        place = (index - REQUESTS / 2) / (0.9 * REQUESTS)
+        made.append(request_row(index, index * 0.125, gap_s=0.02 * (1 + share * place)))
+    return made
+
+
+def gpu_samples(**columns: list[float]) -> pa.Table:
+    """Ten seconds of a busy GPU in which nothing happens, but for what `columns` say."""
+    usual = {
+        "time_s": [0.1 * place for place in range(100)], "gpu": [0] * 100, "power_w": [440.0] * 100, "sm_utilisation": [0.99] * 100,
+        "sm_clock_hz": [1.98e9] * 100, "throttle_reasons": [0] * 100, "ecc_corrected": [2.0] * 100, "ecc_uncorrected": [0.0] * 100,
+        "foreign_processes": [0.0] * 100,
+    }  # fmt: skip
+    return pa.Table.from_pylist(
+        [dict(zip(usual | columns, values, strict=True)) for values in zip(*(usual | columns).values(), strict=True)],
+        GPU,
+    )
+
+
+def host_samples(busy: float = 0.52) -> pa.Table:
+    """Twenty seconds in which the server takes half of its core, and all together `busy` of it."""
+    made = [
+        {"time_s": 0.5 * place, "engine_cores_share": busy, "server_cpu_s": 100 + 0.25 * place} for place in range(41)
+    ]
+    return pa.Table.from_pylist(made, HOST)
 
 
 def slow_server(capacity: float) -> Rows:
@@ -111,8 +180,8 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("prompt_tokens_disagree", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"prompt_tokens": 12001.0})),
     ("foreign_requests", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"requests_finished": 121.0})),
     ("counters_reset", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"preemptions": -1.0})),
-    ("client_error", "caution", lambda: clean(instrument=CLIENT | {"ttft_error_s": 0.006})),
-    ("client_error", "invalid", lambda: clean(instrument=CLIENT | {"ttft_error_s": 0.026})),
+    ("client_error", "caution", lambda: clean([row | {"ttft_error_s": 0.006} for row in rows()])),
+    ("client_error", "invalid", lambda: clean([row | {"ttft_error_s": 0.026} for row in rows()])),
     ("client_error", "caution", lambda: clean(instrument={})),
     ("send_late", "caution", lambda: clean([row | {"send_lag_s": 0.006} for row in rows()])),
     ("clock_jumped", "caution", lambda: clean(instrument=CLIENT | {"clock_jumped": True, "clock_jump_s": 1.0})),
@@ -132,6 +201,20 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("versions_differ", "invalid", lambda: clean(installed_versions={"torch": "2.12.0"})),
     ("versions_differ", "caution", lambda: clean(installed_versions={})),
     ("not_warmed_up", "caution", lambda: clean(warmup_steady=False)),
+    ("server_e2e_disagrees", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"e2e_s_sum": 22.2, "e2e_s_count": 120.0})),
+    ("server_e2e_disagrees", "caution", lambda: clean(server_delta=server_delta(rows()) | {"e2e_s_sum": 16.0, "e2e_s_count": 120.0})),
+    ("compiled_in_window", "invalid", lambda: clean(compilation_lines=["INFO torch.compile took 12.3 s in total"])),
+    ("stalled", "caution", lambda: clean(paused(0.42))),
+    ("drift", "caution", lambda: clean(drifting(0.22))),
+    ("gpu_throttled", "caution", lambda: clean(gpu=gpu_samples(throttle_reasons=[0x4] * 6 + [0] * 94))),
+    ("gpu_clock_dropped", "caution", lambda: clean(gpu=gpu_samples(sm_clock_hz=[1.75e9] * 6 + [1.98e9] * 94))),
+    ("gpu_shared", "invalid", lambda: clean(gpu=gpu_samples(foreign_processes=[0.0] * 99 + [1.0]))),
+    ("gpu_ecc_errors", "invalid", lambda: clean(gpu=gpu_samples(ecc_uncorrected=[2.0] * 50 + [3.0] * 50))),
+    ("gpu_ecc_errors", "caution", lambda: clean(gpu=gpu_samples(ecc_corrected=[2.0] * 50 + [3.0] * 50))),
+    ("gpu_memory_kept", "caution", lambda: clean(gpu_memory_before={"GPU-1": 2**29, "GPU-2": 2**31})),
+    ("foreign_load", "caution", lambda: clean(host=host_samples(busy=0.56))),
+    ("faster_than_roofline", "invalid", lambda: clean(long_answers(), floors=Floors(step_s=0.0223, prefill_s_per_token=None))),
+    ("faster_than_roofline", "invalid", lambda: clean(floors=Floors(step_s=0.001, prefill_s_per_token=0.00112))),
 ]  # fmt: skip
 
 
@@ -151,8 +234,18 @@ def test_every_check_has_a_fault() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: clean(instrument=CLIENT | {"ttft_error_s": 0.0049}),
-        lambda: clean(slow_server(capacity=7.6)),
+        lambda: clean([row | {"ttft_error_s": 0.0049} for row in rows()]),
+        lambda: clean(changed(3, ttft_error_s=0.5)),
+        lambda: clean(changed(3, send_lag_s=0.5)),
+        lambda: clean(long_answers(), floors=Floors(step_s=0.0221, prefill_s_per_token=0.0011)),
+        lambda: clean(paused(0.38)),
+        lambda: clean(drifting(0.18)),
+        lambda: clean(gpu=gpu_samples(throttle_reasons=[0x4] * 4 + [0x3] * 96)),
+        lambda: clean(gpu=gpu_samples(sm_clock_hz=[1.79e9] * 10 + [1.98e9] * 90)),
+        lambda: clean(gpu=gpu_samples(sm_clock_hz=[1.2e9] * 4 + [1.98e9] * 96)),
+        lambda: clean(gpu_memory_before={"GPU-1": 2**31 - 1}),
+        lambda: clean(host=host_samples(busy=0.545)),
+        lambda: clean(gpu=None, host=None, compilation_lines=None, gpu_memory_before={}, floors=None),
         lambda: clean(server_delta=server_delta(rows()) | {"prefix_hit_tokens": 6200.0}),
         lambda: clean(server_delta=server_delta(rows()) | {"ttft_s_sum": 11.0}),
         lambda: clean(differences=[{"key": "a", "intended": 1, "effective": 2, "expected": True}]),
@@ -170,6 +263,10 @@ def test_failed_requests_do_not_let_the_counts_disagree() -> None:
         clean(made, server_delta=server_delta(made) | {"generation_tokens": 599.0, "requests_finished": 120.0})
     )
     assert set(codes) == {"streams_cut"}
+
+
+def test_a_server_near_its_capacity_drifts_before_it_is_called_saturated() -> None:
+    assert found(clean(slow_server(capacity=7.6))) == {"drift": "caution"}
 
 
 def test_saturation_never_makes_a_cell_invalid() -> None:

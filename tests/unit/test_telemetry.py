@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
+import psutil
 import pyarrow as pa
 import pynvml
 import pytest
@@ -75,7 +76,7 @@ def test_a_server_that_does_not_answer_leaves_a_gap() -> None:
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Two GPUs; the second counts no energy, and tells no temperature at the moment."""
-    state = SimpleNamespace(asked_for_energy=0)
+    state = SimpleNamespace(asked_for_energy=0, processes=[])
 
     def energy(handle: int) -> int:
         state.asked_for_energy += 1
@@ -102,6 +103,10 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         "nvmlDeviceGetClockInfo": lambda handle, kind: 1980 if kind == pynvml.NVML_CLOCK_SM else 2619,
         "nvmlDeviceGetTemperature": temperature,
         "nvmlDeviceGetCurrentClocksEventReasons": lambda handle: 0x24,
+        "nvmlDeviceGetTotalEccErrors": lambda handle, kind, counter: (
+            7 if kind == pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED else 0
+        ),
+        "nvmlDeviceGetComputeRunningProcesses": lambda handle: [SimpleNamespace(pid=pid) for pid in state.processes],
     }
     for name, answer in answers.items():
         monkeypatch.setattr(pynvml, name, answer)
@@ -121,10 +126,20 @@ def test_gpus_are_read_in_si_units_and_missing_counters_are_null(nvml: SimpleNam
     assert first == {
         "gpu": 0, "uuid": "GPU-0", "power_w": 123.456, "energy_j": 5.0, "sm_utilisation": 0.5, "memory_used_bytes": 2.0**30,
         "sm_clock_hz": 1.98e9, "memory_clock_hz": 2.619e9, "temperature_c": 40.0, "throttle_reasons": 0x24,
-        "throttle_text": "software power cap, software thermal slowdown",
+        "throttle_text": "software power cap, software thermal slowdown", "ecc_corrected": 7.0, "ecc_uncorrected": 0.0,
+        "foreign_processes": None,
     }  # fmt: skip
     assert (second["energy_j"], second["temperature_c"], second["power_w"]) == (None, None, 123.456)
     assert nvml.asked_for_energy == 3, "a counter that is not supported is asked for once"
+
+
+def test_processes_of_others_are_counted_where_nvml_tells_ids_of_this_machine(nvml: SimpleNamespace) -> None:
+    server = psutil.Process()
+    for there, foreign in (([server.pid], 0.0), ([server.pid, 1, 2], 2.0), ([99999998], None)):
+        nvml.processes = there
+        sampler = GpuSampler(["0"], lambda: [server])
+        sampler.look()
+        assert sampler.table(0.0).column("foreign_processes").to_pylist() == [foreign]
 
 
 def test_the_named_gpus_are_sampled(nvml: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

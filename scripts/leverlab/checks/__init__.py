@@ -9,14 +9,23 @@ from typing import Final
 
 from leverlab.checks.base import CellInputs, Check, Severity
 from leverlab.checks.conditions import CONDITION_CHECKS
+from leverlab.checks.hardware import HARDWARE_CHECKS
 from leverlab.checks.outcomes import OUTCOME_CHECKS
+from leverlab.checks.steadiness import STEADINESS_CHECKS
 from leverlab.checks.timing import TIMING_CHECKS
 from leverlab.checks.tokens import TOKEN_CHECKS
 from leverlab.records import CheckResult, Record, read_json, write_json
 
 __all__ = ["CHECKS", "CellInputs", "Check", "ChecksRecord", "check_cell", "read_checks", "worst", "write_checks"]
 
-CHECKS: Final[tuple[Check, ...]] = (*OUTCOME_CHECKS, *TOKEN_CHECKS, *TIMING_CHECKS, *CONDITION_CHECKS)
+CHECKS: Final[tuple[Check, ...]] = (
+    *OUTCOME_CHECKS,
+    *TOKEN_CHECKS,
+    *TIMING_CHECKS,
+    *CONDITION_CHECKS,
+    *STEADINESS_CHECKS,
+    *HARDWARE_CHECKS,
+)
 
 _ORDER: Final[tuple[Severity, ...]] = ("ok", "caution", "invalid")
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from leverlab.load_point import LoadPoint
 from leverlab.records import CheckResult
+from leverlab.theory.floors import Floors
 
 Severity = Literal["ok", "caution", "invalid"]
 Floats = NDArray[np.float64]
@@ -49,6 +50,12 @@ class CellInputs:
     """Samples of the GPUs over the cell (gpu.parquet)."""
     host: pa.Table | None = None
     """Samples of the host over the cell."""
+    compilation_lines: Sequence[str] | None = None
+    """Lines that the server's log got during the cell and that tell of a compilation; None where the log is not known."""
+    gpu_memory_before: Mapping[str, int] = field(default_factory=dict)
+    """GPU → bytes in use before the server was started."""
+    floors: Floors | None = None
+    """The least that a step and a prefill can take on these GPUs; None where theory does not know."""
 
     @property
     def load(self) -> LoadPoint:

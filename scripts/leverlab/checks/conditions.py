@@ -17,18 +17,31 @@ _FEW_HITS_SHARE: Final = 0.5
 """Share of the workload's own sharing below which hits are called few."""
 
 
-def _saturated(inputs: CellInputs) -> Finding | None:
+def _rates(inputs: CellInputs) -> tuple[float, float] | None:
+    """(arrivals, ends) a second of the same requests; None but for an open loop."""
     scheduled_s, last_token_s = inputs.column("scheduled_s"), inputs.column("last_token_s")
     window = steady_window(scheduled_s, inputs.column("sent_s"), last_token_s, inputs.load)
     if window is None or inputs.load.kind != "rate":
         return None
     offered = comparable_arrival_rate(window, inputs.ended_well, scheduled_s, last_token_s)
     achieved = achieved_rate(window, inputs.ended_well, last_token_s, inputs.load)
-    if offered is None or achieved is None:
+    return None if offered is None or achieved is None else (offered, achieved)
+
+
+def keeps_up(inputs: CellInputs) -> bool:
+    """Whether the server finishes requests about as fast as they come; true where no rate is offered."""
+    rates = _rates(inputs)
+    return rates is None or rates[1] >= SATURATION_SHARE * rates[0]
+
+
+def _saturated(inputs: CellInputs) -> Finding | None:
+    rates = _rates(inputs)
+    if rates is None:
         return None
+    offered, achieved = rates
     saw = f"{offered:.3g} requests/s arrived, {achieved:.3g} were finished"
     expected = f"at least {SATURATION_SHARE:.0%} of what is offered is finished per second"
-    if achieved >= SATURATION_SHARE * offered:
+    if keeps_up(inputs):
         return Finding("ok", saw, expected)
     return Finding(
         "caution",

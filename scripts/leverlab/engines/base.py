@@ -1,5 +1,6 @@
 """What the trial runner needs of an engine. Each engine is one module beside this one."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,9 @@ class Engine(Protocol):
     own_variables: Sequence[str]
     """Patterns (fnmatch) of environment variables that change how this engine serves. Those of the user's shell are not
     passed on: what is not in the identity must not reach the server."""
+
+    compilation: re.Pattern[str]
+    """What a line of the server's log holds when a graph is compiled or captured: nothing that may happen in a measurement."""
 
     def command(self, launch: Launch) -> list[str]:
         """The command line of the server. Never holds the API key."""

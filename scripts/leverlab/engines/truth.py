@@ -13,6 +13,7 @@ from leverlab.config.base import nearest
 from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Settings
 from leverlab.engines.flags import flag_words
 from leverlab.engines.prometheus import cache_info, canonical_metrics
+from leverlab.engines.vllm_settings import COMPILATION
 from leverlab.load.plan import KEY_VARIABLE
 from leverlab.records import Reason
 from leverlab.truth.settings import Settings as TruthSettings
@@ -32,6 +33,7 @@ class TruthEngine:
     kind = "truth"
     served_model_name = "truth"
     own_variables: Sequence[str] = ()
+    compilation = COMPILATION
 
     def command(self, launch: Launch) -> list[str]:
         return [

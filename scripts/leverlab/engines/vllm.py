@@ -11,7 +11,7 @@ from leverlab.engines.flags import flag_words
 from leverlab.engines.prometheus import cache_info, canonical_metrics
 from leverlab.engines.vllm_check import OWN_VARIABLES, check_configuration, check_flags
 from leverlab.engines.vllm_exit import explain_exit
-from leverlab.engines.vllm_settings import differences, effective_settings, startup_facts
+from leverlab.engines.vllm_settings import COMPILATION, differences, effective_settings, startup_facts
 from leverlab.records import Reason
 
 _RESET_ATTEMPTS: Final = 20
@@ -35,6 +35,7 @@ class VllmEngine:
     kind = "vllm"
     served_model_name = "model"
     own_variables: Sequence[str] = OWN_VARIABLES
+    compilation = COMPILATION
 
     def command(self, launch: Launch) -> list[str]:
         flags = dict(launch.identity["flags"])

@@ -40,6 +40,12 @@ _OVERRIDES: Final = re.compile(
     r"(?:overrid|disabling|disabled|not support|fall(?:ing)? back|ignored|is set to|instead of|using the V1|Reset )",
     re.IGNORECASE,
 )
+COMPILATION: Final = re.compile(
+    r"torch\.compile (?:took|and initial)|Starting torch\.compile|Compiling a graph|Compiling model again|"
+    r"Recompiling the model|[Gg]raph capturing|Capturing (?:CUDA graphs|model)|Compile and warming up|[Aa]utotun"
+)
+"""Lines of the log that tell of a compilation, a graph's capture or a kernel's tuning."""
+
 _AUTOMATIC: Final = frozenset({"auto", None, -1})
 
 

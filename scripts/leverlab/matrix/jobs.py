@@ -123,6 +123,8 @@ def job_specification(job: Job, configuration: Configuration, layout: Layout) ->
         command_prefix=command_prefix(server.engine, engine),
         # An image's digest is compared where the image is, and the truth engine is no package.
         identity_packages=[] if isinstance(engine.launch, InProcess) else sorted(set(pinned) - {"image"}),
+        gpu_bandwidth=configuration.gpus[server.gpu].bandwidth,
+        gpu_peak=configuration.gpus[server.gpu].peak,
         model_folder=str(_model_folder(server.model, configuration, layout)),
         start_timeout_s=engine.start_timeout,
         order_seed=seed_from("order", job.replicate.seed_key),

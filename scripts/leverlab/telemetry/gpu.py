@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import psutil
 import pyarrow as pa
 import pynvml
 
 from leverlab.telemetry.columns import column
 
 PERIOD_S: Final = 0.1
+_LOOK_FOR_PROCESSES_S: Final = 5.0
 
 GPU: Final[pa.Schema] = pa.schema(
     [
@@ -25,6 +27,21 @@ GPU: Final[pa.Schema] = pa.schema(
         column("memory_clock_hz", pa.float64(), "Hz", "clock of the memory"),
         column("temperature_c", pa.float64(), "°C", "temperature of the die"),
         column("throttle_reasons", pa.int64(), "", "NVML's bits for why clocks are below what was asked"),
+        column(
+            "ecc_corrected",
+            pa.float64(),
+            "1",
+            "memory errors that were corrected, since the driver was loaded: a counter",
+        ),
+        column(
+            "ecc_uncorrected", pa.float64(), "1", "memory errors that were not, since the driver was loaded: a counter"
+        ),
+        column(
+            "foreign_processes",
+            pa.float64(),
+            "1",
+            "processes that compute on the GPU and are not the server's; null where NVML's process ids are not this machine's own",
+        ),
         column("throttle_text", pa.string(), "", "the same bits in words; empty where there is none"),
     ]
 )
@@ -73,19 +90,25 @@ def _handle(name: str) -> Any:  # noqa: ANN401 - a ctypes pointer
 
 
 class GpuSampler:
-    """Rows of `GPU` for each look at `gpus`. A counter that a GPU does not have is null, and is not asked for again.
+    """Rows of `GPU` for each look at `gpus`, of which `processes` are the server's. A counter that a GPU does not have is null, and is not asked for again.
 
     Raises GpuUnavailableError.
     """
 
-    def __init__(self, gpus: Sequence[str]) -> None:
+    def __init__(self, gpus: Sequence[str], processes: Callable[[], Sequence[psutil.Process]] = list) -> None:
         self._gpus = [_Gpu(handle) for handle in handles(gpus)]
+        self._find = processes
+        self._found_s, self._own = float("-inf"), frozenset[int]()
         self._rows: list[dict[str, Any]] = []
 
     def look(self) -> None:
         """One row a GPU."""
+        now = time.monotonic()
+        if now - self._found_s > _LOOK_FOR_PROCESSES_S:
+            # Finding a tree of processes reads all of /proc.
+            self._found_s, self._own = now, frozenset(process.pid for process in self._find())
         for gpu in self._gpus:
-            self._rows.append({"time_s": time.monotonic(), **gpu.values()})
+            self._rows.append({"time_s": time.monotonic(), **gpu.values(self._own)})
 
     def table(self, origin_s: float) -> pa.Table:
         """All rows, with times from `origin_s` (CLOCK_MONOTONIC)."""
@@ -107,9 +130,13 @@ class _Gpu:
             "memory_clock_hz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM) * 1e6,
             "temperature_c": lambda: float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
             "throttle_reasons": lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle),
+            "ecc_corrected": lambda: _memory_errors(handle, pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED),
+            "ecc_uncorrected": lambda: _memory_errors(handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
         }
+        self._processes = lambda: {found.pid for found in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
 
-    def values(self) -> dict[str, Any]:
+    def values(self, own: frozenset[int]) -> dict[str, Any]:
+        """What every counter says now. `own`: ids of the server's processes."""
         values: dict[str, Any] = {"gpu": self._index, "uuid": self._uuid}
         for name, ask in list(self._counters.items()):
             try:
@@ -118,9 +145,16 @@ class _Gpu:
                 del self._counters[name]
             except pynvml.NVMLError:
                 values[name] = None
+        there = probe(self._processes)
+        # In a container NVML tells ids of the host: where none is known here, nothing can be said.
+        values["foreign_processes"] = float(len(there - own)) if there is not None and there & own else None
         bits = values.get("throttle_reasons")
         values["throttle_text"] = None if bits is None else throttle_text(bits)
         return values
+
+
+def _memory_errors(handle: Any, kind: int) -> float:  # noqa: ANN401
+    return float(pynvml.nvmlDeviceGetTotalEccErrors(handle, kind, pynvml.NVML_VOLATILE_ECC))
 
 
 def probe(ask: Callable[[], Any]) -> Any:  # noqa: ANN401

@@ -43,7 +43,7 @@ class Sampling:
         self.missing: dict[str, str] = {}
         if device == "cuda":
             try:
-                self._samplers["gpu"] = GpuSampler(gpus)
+                self._samplers["gpu"] = GpuSampler(gpus, server.processes)
             except GpuUnavailableError as error:
                 self.missing["gpu"] = str(error)
         else:
@@ -52,9 +52,14 @@ class Sampling:
             name: Periodic(f"sample {name}", periods[name], sampler.look) for name, sampler in self._samplers.items()
         }
         self._begun_s = time.monotonic()
+        self._server, self._compilation = server, engine.compilation
+        self._log_begins = server.log_size()
+        self.compilation_lines: list[str] = []
+        """Lines of the server's log, written meanwhile, that tell of a compilation."""
 
     def __enter__(self) -> Self:
         self._begun_s = time.monotonic()
+        self._log_begins = self._server.log_size()
         for thread in self._threads.values():
             thread.start()
         return self
@@ -65,6 +70,8 @@ class Sampling:
             if thread.error:
                 self.missing[name] = thread.error
         self._client.close()
+        lines = self._server.log_from(self._log_begins).splitlines()
+        self.compilation_lines = [line for line in lines if self._compilation.search(line)]
 
     def tables(self, origin_ns: int | None = None) -> dict[str, pa.Table]:
         """`gpu` (where there is one), `host` and `server_metrics`, with times from `origin_ns` of CLOCK_MONOTONIC.

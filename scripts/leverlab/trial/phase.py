@@ -30,6 +30,7 @@ class Measurement:
     instrument: Mapping[str, Any]
     server_delta: Mapping[str, float]
     not_sampled: Mapping[str, str]
+    compilation_lines: Sequence[str]
 
 
 def measure_phase(
@@ -81,4 +82,5 @@ def measure_phase(
         instrument=offered.instrument,
         server_delta=difference(before, after),
         not_sampled=samples.missing,
+        compilation_lines=samples.compilation_lines,
     )

@@ -22,6 +22,7 @@ from leverlab.topology import LOOPBACK, RunningServer
 from leverlab.trial.cell_files import write_cell
 from leverlab.trial.events import EventLog, utc_now
 from leverlab.trial.fingerprint import fingerprint
+from leverlab.trial.floors import expected_floors
 from leverlab.trial.gpu_memory import memory_returned, used_bytes
 from leverlab.trial.job import Job
 from leverlab.trial.offer import ClientFailedError, Clients
@@ -245,6 +246,9 @@ class Trial:
                 warmup_steady=self._warmup.steady if self._warmup else None,
                 gpu=found.tables["gpu"],
                 host=found.tables["host"],
+                compilation_lines=found.compilation_lines,
+                gpu_memory_before=self._memory_before,
+                floors=expected_floors(spec),
             )
         )
         record = self._cell_record(wanted, position).model_copy(

@@ -1,0 +1,1 @@
+"""What physics allows: lower bounds from a model's dimensions and a GPU's peak rates."""

@@ -1,0 +1,56 @@
+"""The least that a decode step and a prefill can take.
+
+Both are bounds from below, as loose as what is not known asks for: a measured time under them is wrong. Source: Williams,
+Waterman and Patterson (2009), Roofline, Communications of the ACM 52(4); for transformers Pope et al. (2023), Efficiently
+Scaling Transformer Inference, MLSys.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from leverlab.models.dimensions import Dimensions
+
+_WEIGHT_BYTES: Final = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0}
+_FP8: Final = {"fp8", "w8a8_fp8", "fp8_e4m3", "w8a8_int8", "experts_int8"}
+_SMALLEST_WEIGHT_BYTES: Final = 0.5
+"""Of a weight in whatever quantization is not named above."""
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """Times that nothing on these GPUs can go below."""
+
+    step_s: float
+    """A decode step: every stored weight of a dense decoder is read once, whatever the batch, but for the embeddings' table,
+    of which a step reads single rows."""
+    prefill_s_per_token: float | None
+    """A prompt's token that is not cached: two operations a weight. None where the peak rate is not known."""
+
+
+def floors(
+    dimensions: Dimensions, flags: Mapping[str, Any], gpus: int, bandwidth: float, peak: Mapping[str, float]
+) -> Floors | None:
+    """The floors of a server on `gpus` GPUs together; None where the model is no dense decoder of a known type.
+
+    `bandwidth` in bytes/s and `peak` (dtype → operations/s) are those of one GPU; that they add up is the best case of every
+    way to split a model. `flags` tells the quantization.
+    """
+    stored = _bytes_per_weight(dimensions, flags)
+    if dimensions.parameters is None or stored is None or gpus < 1:
+        return None
+    table = dimensions.vocabulary * dimensions.hidden
+    quantized = flags.get("quantization") is not None
+    rate = max(peak.values(), default=None) if quantized else peak.get("bf16")
+    decoder = dimensions.parameters - 2 * table
+    return Floors(
+        step_s=(dimensions.parameters - table) * stored / (bandwidth * gpus),
+        prefill_s_per_token=2 * decoder / (rate * gpus) if rate and decoder > 0 else None,
+    )
+
+
+def _bytes_per_weight(dimensions: Dimensions, flags: Mapping[str, Any]) -> float | None:
+    quantization = flags.get("quantization")
+    if quantization is None:
+        return _WEIGHT_BYTES.get(str(flags.get("dtype", "auto"))) or _WEIGHT_BYTES.get(dimensions.dtype)
+    return 1.0 if str(quantization) in _FP8 else _SMALLEST_WEIGHT_BYTES

@@ -1,0 +1,21 @@
+"""What theory says that a trial's server cannot go below, from the job's specification and the model's own files."""
+
+import json
+from pathlib import Path
+
+from leverlab.models.dimensions import dimensions
+from leverlab.records import JobSpecification
+from leverlab.theory.floors import Floors, floors
+
+
+def expected_floors(specification: JobSpecification) -> Floors | None:
+    """None where the GPU's bandwidth is not declared, or the model's config.json does not tell its dimensions."""
+    if specification.gpu_bandwidth is None:
+        return None
+    try:
+        text = (Path(specification.model_folder) / "config.json").read_text(encoding="utf-8")
+        found = dimensions(json.loads(text))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    flags = specification.identity["flags"]
+    return floors(found, flags, specification.gpu_count, specification.gpu_bandwidth, specification.gpu_peak)

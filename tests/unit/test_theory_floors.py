@@ -1,0 +1,48 @@
+"""Floors against numbers worked out by hand from published dimensions and rates."""
+
+from typing import Any
+
+import pytest
+
+from leverlab.models.dimensions import Dimensions, dimensions
+from leverlab.theory.floors import floors
+
+LLAMA_8B: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256, "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+}  # fmt: skip
+H200 = {"bandwidth": 4.8e12, "peak": {"bf16": 989e12, "fp8": 1979e12}}
+
+
+@pytest.fixture
+def llama() -> Dimensions:
+    return dimensions(LLAMA_8B)
+
+
+def test_a_decode_step_reads_the_weights_once(llama: Dimensions) -> None:
+    # 8,030,261,248 weights, of which 128,256 × 4,096 are the embeddings: 7,504,924,672 × 2 bytes / 4.8 TB/s.
+    found = floors(llama, {}, 1, **H200)
+    assert found is not None and found.step_s == pytest.approx(3.12705e-3, rel=1e-4)
+    # 6,979,588,096 weights outside both tables, two operations each, at 989 TFLOP/s: 14.1 µs a token.
+    assert found.prefill_s_per_token == pytest.approx(1.41144e-5, rel=1e-4)
+
+
+def test_quantization_and_more_gpus_lower_it(llama: Dimensions) -> None:
+    plain, fp8, four = (
+        floors(llama, flags, 1, **H200) for flags in ({}, {"quantization": "fp8"}, {"quantization": "awq"})
+    )
+    two = floors(llama, {}, 2, **H200)
+    assert plain and fp8 and four and two
+    assert (plain.step_s / fp8.step_s, plain.step_s / four.step_s, plain.step_s / two.step_s) == pytest.approx(
+        (2, 4, 2)
+    )
+    assert fp8.prefill_s_per_token == pytest.approx((plain.prefill_s_per_token or 0) * 989 / 1979)
+
+
+def test_what_is_not_known_bounds_nothing(llama: Dimensions) -> None:
+    experts = dimensions({**LLAMA_8B, "architectures": ["MixtralForCausalLM"]})
+    assert floors(experts, {}, 1, **H200) is None
+    assert floors(dimensions({**LLAMA_8B, "torch_dtype": "mxfp4"}), {}, 1, **H200) is None
+    without = floors(llama, {}, 1, 4.8e12, {})
+    assert without is not None and without.prefill_s_per_token is None
