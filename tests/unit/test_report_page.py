@@ -265,3 +265,39 @@ def test_crossed_levers_have_main_effects_and_interactions(pages: dict[str, str]
     assert "Main effects and interactions" in text
     assert "Prefix caching off instead of on and Batch limit (max_num_seqs) 4 instead of 64 interaction ×" in text
     assert "Main effects and interactions" not in text_of(pages[TROUBLED])
+
+
+def test_what_may_be_believed_is_seen_at_a_glance(pages: dict[str, str]) -> None:
+    page = pages[TROUBLED]
+    text = text_of(page)
+    assert (
+        "18 cells, counting each replicate: 13 sound, 1 with a caution, 1 invalid, 1 failed, 1 infeasible, 1 missing."
+        in text
+    )
+    overview = page.partition('class="glance"')[2].partition("</table>")[0]
+    marks = re.findall(r'<(?:a|span) class="badge[^"]*"[^>]*title="([^"]*)"', overview)
+    assert len(marks) == 18 and marks.count("sound") == 13
+    assert {"invalid: cache state", "with a caution: send lag", "The server died.", "Out of memory."} < set(marks)
+    ids = set(Outline(page).ids)
+    leads = re.findall(r'href="#([^"]+)"', overview)
+    assert len(leads) == 5 and set(leads) <= ids, "a mark leads to what was seen"
+
+
+def test_an_invalid_cell_is_greyed_where_its_numbers_stand(pages: dict[str, str]) -> None:
+    cells = pages[TROUBLED].partition('id="cell-table"')[2].partition("</table>")[0]
+    (greyed,) = re.findall(r'<tr class="out">.*?</tr>', cells)
+    assert "✕" in greyed and "cache state" in greyed
+
+
+def test_the_overview_of_a_large_study_leaves_out_what_is_sound(tmp_path: Path) -> None:
+    study = make_study(tmp_path, LARGE, records=False)
+    table = study.layout.study(LARGE) / "cells.parquet"
+    cells = pq.read_table(table)
+    checks = cells.column("checks").to_pylist()
+    checks[7] = "caution"
+    pq.write_table(cells.set_column(cells.schema.get_field_index("checks"), "checks", pa.array(checks)), table)
+    overview = render_study(study.read()).partition('class="glance"')[2].partition("</table>")[0]
+    assert overview.count('<th scope="row">') == 1
+    assert (
+        f"{len(checks) // 3 - 1} of {len(checks) // 3} rows, in which every cell is sound, are not shown." in overview
+    )

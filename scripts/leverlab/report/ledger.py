@@ -18,6 +18,10 @@ from leverlab.trial.cell_files import read_cell
 CELLS_LIMIT: Final = 300
 """Rows of the cell table, troubled cells first: a page stays below 3 MB for a study of 10,000 cells."""
 
+FINDING_ANCHOR: Final = "finding-"
+TROUBLE_ANCHOR: Final = "troubles"
+"""Ids on the page: of a row of the ledger, followed by its number, and of the cells without numbers."""
+
 _LEDGER_LIMIT: Final = 200
 _NAMED: Final = 6
 _SEVERITIES: Final = ("ok", "caution", "invalid")
@@ -114,15 +118,23 @@ def troubles(data: StudyData) -> list[Trouble]:
 def check_tables(data: StudyData) -> tuple[str, Table | None, Table | None]:
     """A sentence, the checks with how often each passed, and the ledger of those that did not: what was seen and expected."""
     measured = data.cells[data.cells["status"] == "measured"]
-    found = [(row, check) for row in rows_of(_in_order(measured, data)) for check in data.checks_of(row)]
     counts = Counter(measured["checks"])
     note = (
         f"Every measured cell passes a series of checks. One that is invalid is left out of every effect; a caution marks numbers and lets them stand. "
         f"Of {len(measured)} measured cells: {counts['ok']} passed all, {counts['caution']} with a caution, {counts['invalid']} invalid."
     )
-    if not found:
+    if not data.checks:
         return f"{note} The checks' own records are not on this machine; cells.parquet names the codes.", None, None
-    return note, _summary(found), _failures(data, found)
+    return note, _summary(data.checks), _failures(data)
+
+
+def finding_numbers(data: StudyData) -> dict[tuple[str, str], int]:
+    """(cell, code) → number of the row of the ledger in which its finding stands; the same cell's replicates may share one."""
+    return {
+        (row["cell"], code): number
+        for number, ((code, *_), cells) in enumerate(_alike(data)[:_LEDGER_LIMIT])
+        for row in cells
+    }
 
 
 def _summary(found: list[tuple[dict[str, Any], CheckResult]]) -> Table:
@@ -149,15 +161,20 @@ def _summary(found: list[tuple[dict[str, Any], CheckResult]]) -> Table:
     return Table("check-summary", "What was checked", columns, (Group(tuple(rows)),))
 
 
-def _failures(data: StudyData, found: list[tuple[dict[str, Any], CheckResult]]) -> Table | None:
-    """The checks that did not pass; cells of which the same was seen stand in one row."""
+def _alike(data: StudyData) -> list[tuple[CheckKey, list[dict[str, Any]]]]:
+    """The checks that did not pass, severest first; cells of which the same was seen stand together."""
     alike: dict[CheckKey, list[dict[str, Any]]] = {}
-    for row, check in found:
+    for row, check in data.checks:
         if check.severity != "ok":
             alike.setdefault((check.code, check.severity, check.saw, check.expected, check.remedy), []).append(row)
-    if not alike:
+    return sorted(alike.items(), key=lambda item: -_SEVERITIES.index(item[0][1]))
+
+
+def _failures(data: StudyData) -> Table | None:
+    """The checks that did not pass, a row each that leads back to by its number."""
+    ordered = _alike(data)
+    if not ordered:
         return None
-    ordered = sorted(alike.items(), key=lambda item: (-_SEVERITIES.index(item[0][1]), list(alike).index(item[0])))
     measured = int((data.cells["status"] == "measured").sum())
     rows = tuple(
         Row((
@@ -167,8 +184,8 @@ def _failures(data: StudyData, found: list[tuple[dict[str, Any], CheckResult]]) 
             Cell(expected),
             Cell(_places(data, cells, measured)),
             Cell(remedy or "–"),
-        ))
-        for (code, severity, saw, expected, remedy), cells in ordered[:_LEDGER_LIMIT]
+        ), id=f"{FINDING_ANCHOR}{number}")
+        for number, ((code, severity, saw, expected, remedy), cells) in enumerate(ordered[:_LEDGER_LIMIT])
     )  # fmt: skip
     columns = (
         Column("Check"), Column("Finding", "short"), Column("Seen", "prose"), Column("Expected", "prose"), Column("Where", "prose"),
@@ -213,7 +230,7 @@ def _cell_row(data: StudyData, row: Mapping[str, Any]) -> Row:
         Cell(value_phrase("tpot_s", row.get("tpot_s_p50"))),
         Cell(value_phrase("throughput", row.get("throughput"))),
         Cell(links=_links(data, folder)) if row["status"] != "missing" else Cell("–"),
-    ))  # fmt: skip
+    ), tone="out" if row["checks"] == "invalid" else "")  # fmt: skip
 
 
 def _links(data: StudyData, folder: Path) -> tuple[Link, ...]:

@@ -16,6 +16,7 @@ from leverlab.report.effect import Effect
 from leverlab.report.effect_tables import before_after, crossed_table, is_main, treatment_title
 from leverlab.report.findings import findings, forest_block, limits, noise_floor_sentences, primary_effects
 from leverlab.report.ledger import cell_table, cells_note, check_tables, command_table, troubles
+from leverlab.report.overview import believable, glance
 from leverlab.report.phrases import joined
 from leverlab.report.provenance import provenance
 from leverlab.report.sentences import correction_sentence, headline
@@ -100,6 +101,8 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "side_by_side": side_by_side_parts(data),
         "timeline": timeline_block(data),
         "workloads": workload_cards(data),
+        "believable": believable(data),
+        "glance": glance(data),
         "checks_note": checks_note,
         "checks": checks,
         "ledger": ledger,

@@ -98,6 +98,12 @@ class StudyData:
         path = self.cell_folder(row) / "checks.json"
         return list(read_checks(path).checks) if path.is_file() else []
 
+    @cached_property
+    def checks(self) -> list[tuple[dict[str, Any], CheckResult]]:
+        """(row of `cells`, check) of every measured cell whose record is on this machine."""
+        measured = rows_of(self.cells[self.cells["status"] == "measured"])
+        return [(row, check) for row in measured for check in self.checks_of(row)]
+
     def workload_cards(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """(workload, replicate, card) of every card that is there."""
         found = self.cells["workload"].dropna().unique()

@@ -45,10 +45,12 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A table's row; its first cell is its heading."""
+    """A table's row; its first cell is its heading. `tone` is a class of style.css: `out` for what is in no effect."""
 
     cells: tuple[Cell, ...]
     primary: bool = False
+    id: str = ""
+    tone: Literal["", "out"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,38 @@ class Table:
     columns: tuple[Column, ...]
     groups: tuple[Group, ...]
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GlanceMark:
+    """One cell of the overview: its mark, why it has it, and where that is told (`href` may be empty)."""
+
+    mark: Mark
+    why: str
+    href: str
+
+
+@dataclass(frozen=True, slots=True)
+class GlanceRow:
+    """A treatment at a load point: a mark a replicate, None where there is no such cell."""
+
+    treatment: str
+    load: str
+    marks: tuple[GlanceMark | None, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing has to be known before its numbers are believed."""
+        return all(mark is None or mark.why == "sound" for mark in self.marks)
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What may be believed: rows in groups with a title each (empty where there is one), columns by replicate."""
+
+    replicates: tuple[str, ...]
+    groups: tuple[tuple[str, tuple[GlanceRow, ...]], ...]
+    note: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,74 @@
+"""What may be believed, at a glance: every cell and replicate as one mark, each leading to why it has it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+from leverlab.report.ledger import FINDING_ANCHOR, TROUBLE_ANCHOR, finding_numbers
+from leverlab.report.phrases import context_phrase, load_heading, load_order
+from leverlab.report.source import StudyData, in_context, rows_of
+from leverlab.report.view import Glance, GlanceMark, GlanceRow, Mark, severity_mark, status_mark
+
+GLANCE_LIMIT: Final = 160
+"""Rows of the overview; beyond it those in which every cell is sound are told by their number alone."""
+
+_WORDS: Final = {"ok": "sound", "caution": "with a caution", "invalid": "invalid"}
+_ORDER: Final = ("sound", "with a caution", "invalid", "failed", "infeasible", "missing")
+
+
+def believable(data: StudyData) -> str:
+    """How many cells may be believed: `18 cells: 15 sound, 2 with a caution, 1 invalid`."""
+    counts = Counter(_state(row) for row in rows_of(data.cells))
+    said = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
+    return f"{len(data.cells)} cells, counting each replicate: {said}."
+
+
+def glance(data: StudyData) -> Glance:
+    """A row a treatment and load point (in each context), a column a replicate."""
+    findings = finding_numbers(data)
+    names = [name for name in data.treatments if name in set(data.cells["treatment"])]
+    replicates = sorted({_number(row["replicate"]) for row in rows_of(data.cells)})
+    groups: list[tuple[str, list[GlanceRow]]] = []
+    for context in data.contexts:
+        own = in_context(data.cells, context)
+        rows: list[GlanceRow] = []
+        for name in names:
+            of_treatment = own[own["treatment"] == name]
+            for load in sorted(of_treatment["load"].unique(), key=load_order):
+                cells = {_number(row["replicate"]): row for row in rows_of(of_treatment[of_treatment["load"] == load])}
+                marks = tuple(_mark(cells[key], findings) if key in cells else None for key in replicates)
+                rows.append(GlanceRow(data.label(name), load_heading(load), marks))
+        groups.append((context_phrase(*context) if len(data.contexts) > 1 else "", rows))
+    total = sum(len(rows) for _, rows in groups)
+    note = ""
+    if total > GLANCE_LIMIT:
+        kept = [(title, [row for row in rows if not row.sound]) for title, rows in groups]
+        left_out = total - sum(len(rows) for _, rows in kept)
+        groups = [(title, rows[:GLANCE_LIMIT]) for title, rows in kept if rows]
+        note = f"{left_out} of {total} rows, in which every cell is sound, are not shown."
+    return Glance(tuple(f"r{key}" for key in replicates), tuple((title, tuple(rows)) for title, rows in groups), note)
+
+
+def _mark(row: Mapping[str, Any], findings: Mapping[tuple[str, str], int]) -> GlanceMark:
+    state = _state(row)
+    if row["status"] != "measured":
+        return GlanceMark(status_mark(row["status"]), str(row["reason"] or state), f"#{TROUBLE_ANCHOR}")
+    mark = severity_mark(row["checks"] or "ok")
+    shown = Mark(mark.symbol, state, mark.tone)
+    if state == "sound":
+        return GlanceMark(shown, state, "")
+    codes = [code for code in str(row["check_codes"] or "").split(",") if code]
+    number = next((findings[row["cell"], code] for code in codes if (row["cell"], code) in findings), None)
+    told = ", ".join(code.replace("_", " ") for code in codes)
+    return GlanceMark(shown, f"{state}: {told}", f"#{FINDING_ANCHOR}{number}" if number is not None else "")
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    if row["status"] != "measured":
+        return str(row["status"])
+    return _WORDS.get(row["checks"] or "ok", str(row["checks"]))
+
+
+def _number(replicate: str) -> int:
+    """A copy's cells have rows of their own; their column is that of the replicate."""
+    return int(replicate.lstrip("rx").partition("c")[0])
