@@ -161,7 +161,8 @@ def _check_distinct(study: str, seen: dict[str, str], server: Server, described:
 def _primary(configuration: Configuration, study: Study) -> list[tuple[str, MetricReference]]:
     references = []
     for lever in study.levers:
-        if len(study.levers[lever]) < 2:
+        # The noise floor is judged by the lever's indicator even where the study changes nothing.
+        if len(study.levers[lever]) < 2 and not study.noise_floor:
             continue
         stated = study.primary_reference(lever)
         if stated is None:
