@@ -93,7 +93,17 @@ def switched(name: str, severity: str, *codes: str, also: tuple[str, ...] = (), 
     return ordered(name, (Cell("", burst(20), dict.fromkeys(codes, severity)),), also, **flags)
 
 
+def recorded(
+    name: str, code: str, severity: str, how: str, below: str = "", above: str = "", also: tuple[str, ...] = ()
+) -> Fault:
+    """A fault of the machine: nothing of it, or less than the threshold; and enough of it."""
+    return Fault(
+        name, how, (Cell(below or "none"), Cell(above or "there", marks={code: severity})), also=frozenset(also)
+    )
+
+
 EVERY = 100
+STEADY = {"kind": "rate", "value": 40, "requests": 160}
 
 #: Planted by flags of the truth engine. What one client's lateness adds is ignored there, so these run side by side.
 ORDERED = (
@@ -141,6 +151,31 @@ ORDERED = (
         ),
         max_num_seqs=8,
     ),
+    ordered(
+        "a compilation inside the window",
+        (
+            Cell("within the cell", burst(100), {"compiled_in_window": INVALID}),
+            Cell("in the cell before", burst(99)),
+        ),
+        ("stalled",),
+        pause_at_request=100, pause_s=0.1,
+    ),
+    ordered(
+        "a pause that nothing tells of",
+        (
+            Cell("0.15 s, of 0.3", STEADY, {}, {"pause-s": 0.15}),
+            Cell("0.6 s, of 0.3", STEADY, {"stalled": CAUTION}, {"pause-s": 0.6}),
+        ),
+        pause_at_request=80, pause_is_logged=False,
+    ),
+    ordered(
+        "a server that gets slower and slower",
+        (
+            Cell("2 % a second", STEADY, {}, {"drift-per-s": 0.02}),
+            Cell("12 % a second", STEADY, {"drift": CAUTION}, {"drift-per-s": 0.12}),
+        ),
+        ("saturated",),
+    ),
 )  # fmt: skip
 
 #: Nothing is wrong with these, and nothing may be marked.
@@ -164,4 +199,18 @@ DEAD = (
     ordered("hangs at its start", (Cell("", marks={"start_timeout": "left"}),), startup_s=3600.0),
 )
 
-ALL = (*DEAD, *ORDERED, *HARMLESS)
+#: What the machine does, by what was recorded of it: put to the checks of a cell in which nothing else is wrong.
+RECORDED = (
+    recorded("a clock that jumps", "clock_jumped", CAUTION, "the instrument's statement"),
+    recorded("engine and client compete for a core", "shared_core", CAUTION, "one core in both sets"),
+    recorded("a client starved of CPU", "shared_core", CAUTION, "its run-queue wait", "4 % of the time", "6 % of the time"),
+    recorded("foreign load on the engine's cores", "foreign_load", CAUTION, "samples of the host", "4 % of the cores", "6 % of the cores"),
+    recorded("clocks that throttle", "gpu_throttled", CAUTION, "NVML samples of an H200", "4 % of the time", "all the time", also=("gpu_clock_dropped",)),
+    recorded("a clock that falls", "gpu_clock_dropped", CAUTION, "NVML samples", "by 9 %", "by 12 %"),
+    recorded("a neighbour on the GPU", "gpu_shared", INVALID, "NVML samples of an H200", "none", "one process"),
+    recorded("memory errors", "gpu_ecc_errors", INVALID, "NVML counters", "none new", "one uncorrected"),
+    recorded("a GPU's memory that does not come back", "gpu_memory_kept", CAUTION, "NVML samples of an H200", "0.6 GiB", "26 GiB"),
+    recorded("faster than the GPU can be", "faster_than_roofline", INVALID, "a floor", "9 % below it", "11 % below it"),
+)  # fmt: skip
+
+ALL = (*DEAD, *ORDERED, *RECORDED, *HARMLESS)

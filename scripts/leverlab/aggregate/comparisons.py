@@ -9,7 +9,8 @@ would have (Box, Hunter and Hunter, Statistics for Experimenters, 2nd edition, ย
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from statistics import median
+from typing import Final, Literal
 
 from leverlab.aggregate.pairing import CellRow, Pairing, Place, Weighed, pair
 from leverlab.aggregate.schema import metric_column, metric_keys
@@ -25,6 +26,15 @@ Context = tuple[str, str, str, int]
 """Engine, model, GPU and number of GPUs."""
 
 Kind = Literal["treatment", "noise floor", "main effect", "interaction"]
+
+
+QUEUED_SPREAD: Final = 3.0
+"""p95 รท p50 of ttft_s from which on requests are said to have queued."""
+
+QUEUEING_STATISTICS: Final = frozenset(
+    (metric, statistic) for metric in ("ttft_s", "ttft_service_s", "e2e_s") for statistic in ("mean", "p50")
+)
+"""What a queue makes skewed. Far percentiles are of requests that queued in every replicate, and are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,7 @@ def comparisons(matrix: StudyMatrix, cells: Sequence[CellRow]) -> Iterator[Compa
                 for side in (contrast.baseline, contrast.treatment)
             )
             before, after = sides
+            queued = requests_queued(sides, replicates, load)
             for metric, statistic in metric_keys():
                 comparison = METRICS[metric].comparison
                 pairing = pair(before, after, replicates, metric_column(metric, statistic), comparison)
@@ -87,9 +98,32 @@ def comparisons(matrix: StudyMatrix, cells: Sequence[CellRow]) -> Iterator[Compa
                     statistic,
                     _lever(matrix.primary, treatments, contrast, MetricReference(metric, statistic, load)),
                     pairing,
-                    paired_change(pairing.baseline, pairing.treatment, comparison),
+                    paired_change(
+                        pairing.baseline,
+                        pairing.treatment,
+                        comparison,
+                        skewed=queued and (metric, statistic) in QUEUEING_STATISTICS,
+                    ),
                     (before, after),
                 )
+
+
+def requests_queued(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str], load: LoadPoint) -> bool:
+    """Whether, at a rate, waiting decides what the median request sees on one side of a comparison.
+
+    A queue builds up in some replicates and not in others, so that ratios of such times are skewed. It shows in the spread of
+    ttft_s within the cells: their p95 is many times their median.
+    """
+    if load.kind != "rate":
+        return False
+    for side in sides:
+        rows = [part.place[replicate] for part in side for replicate in replicates if replicate in part.place]
+        ratios = [
+            row["ttft_s_p95"] / row["ttft_s_p50"] for row in rows if row.get("ttft_s_p95") and row.get("ttft_s_p50")
+        ]
+        if ratios and median(ratios) >= QUEUED_SPREAD:
+            return True
+    return False
 
 
 def contrasts(study: Study, treatments: Sequence[Treatment]) -> list[Contrast]:

@@ -17,6 +17,7 @@ from leverlab.metrics import Comparison as Scale
 from leverlab.stats.intervals import LEVEL, Interval
 from leverlab.stats.multiple import ALPHA, bonferroni_level, holm, holm_levels
 from leverlab.stats.noise_floor import noise_floor
+from leverlab.stats.paired import SKEW_FACTOR
 from leverlab.stats.power import minimum_detectable
 from leverlab.stats.verdict import Judgement, judge
 
@@ -109,6 +110,12 @@ def _row(
     changed = [[lever, level, matrix.study.baseline[lever]] for lever, level in contrast.changed]
     floor = noise_floor(copies.comparison.change.changes, len(change.changes), metric.comparison) if copies else None
     cautions = list(conditions)
+    if change.skewed:
+        cautions.append(
+            Caution(
+                "requests_queued", "requests queued, so that such ratios are skewed: the interval is widened for it"
+            )
+        )
     if copies and copies.comparison is not comparison:
         cautions += noise_cautions(comparison, judgement.verdict, floor, copies.comparison, copies.differ)
     return {
@@ -137,7 +144,10 @@ def _row(
         "adjusted_p": family.adjusted_p,
         "spread": change.spread,
         "minimum_detectable": minimum_detectable(
-            change.spread, len(change.changes), metric.comparison, ALPHA / family.size if corrected else ALPHA
+            change.spread,
+            len(change.changes),
+            metric.comparison,
+            (ALPHA / family.size if corrected else ALPHA) / (SKEW_FACTOR if change.skewed else 1),
         ),
         "noise_floor": floor,
         "cautions": json.dumps([asdict(caution) for caution in cautions], ensure_ascii=False),
