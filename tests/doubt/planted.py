@@ -19,7 +19,6 @@ NOISE = frozenset(
         "shared_core",
         "not_warmed_up",
         "server_ttft_disagrees",
-        "client_starved",
         "foreign_load",
     }
 )

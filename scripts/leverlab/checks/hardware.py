@@ -19,6 +19,9 @@ KEPT_BYTES: Final = 2 * 2**30
 FOREIGN_LOAD_SHARE: Final = 0.05
 """Share of the engine's cores that something else took, from which on a cell is marked."""
 
+_FOREIGN_LOAD_S: Final = 5.0
+"""Shortest cell that is judged by it: samples come twice a second, and a start or end between two of them shows as load."""
+
 FLOOR_SHARE: Final = 0.9
 """Measured time ÷ floor below which it is impossible: clocks and bandwidths are stated to within a few per cent."""
 
@@ -128,9 +131,9 @@ def _foreign_load(inputs: CellInputs) -> Finding | None:
     time_s, share, server_s = (numeric(inputs.host, name) for name in ("time_s", "engine_cores_share", "server_cpu_s"))
     if np.isnan(server_s[[0, -1]]).any() or np.isnan(share[1:]).any():
         return None
-    available_s = float(time_s[-1] - time_s[0]) * len(inputs.engine_cores)
-    if available_s <= 0:
+    if time_s[-1] - time_s[0] < _FOREIGN_LOAD_S:
         return None
+    available_s = float(time_s[-1] - time_s[0]) * len(inputs.engine_cores)
     busy_s = float((share[1:] * np.diff(time_s)).sum()) * len(inputs.engine_cores)
     foreign = max(0.0, busy_s - float(server_s[-1] - server_s[0])) / available_s
     saw = f"{foreign:.1%} of the engine's cores went to something else"

@@ -29,7 +29,9 @@ def _client_error(inputs: CellInputs) -> Finding:
     errors_s = inputs.column("ttft_error_s")
     told = _late_requests(errors_s[~np.isnan(errors_s)])
     return _against_median(
-        float(error_s) if told is None else told, median_s, "the client adds up to {} to ttft_s (99 of 100 requests)"
+        float(error_s) if told is None else told,
+        median_s,
+        "the client adds up to {} to ttft_s (99 of 100 requests; of few, all but one)",
     )
 
 
@@ -38,11 +40,13 @@ def _send_late(inputs: CellInputs) -> Finding | None:
     late_s = _late_requests(lag_s[~np.isnan(lag_s)])
     if late_s is None:
         return None
-    return _against_median(late_s, _median(inputs, "ttft_s"), "requests left up to {} late (p99)")
+    return _against_median(
+        late_s, _median(inputs, "ttft_s"), "requests left up to {} late (99 of 100; of few, all but one)"
+    )
 
 
 def _late_requests(values_s: Floats) -> float | None:
-    """The 99th percentile, and at least the second largest: one late request of few moves no statistic that is given."""
+    """The 99th percentile, and of fewer than a hundred the second largest: one late request moves no statistic that is given."""
     if len(values_s) < 2:
         return None
     return float(min(np.quantile(values_s, 0.99), np.sort(values_s)[-2]))
