@@ -10,7 +10,7 @@ localrules:
 
 
 rule aggregate:
-    """One row a request, a cell, an effect: the study as tables."""
+    """One row a request, a cell, an effect, a treatment's knee: the study as tables."""
     input:
         jobs=lambda wildcards: [record_of(job) for job in MATRIX.jobs_by_study[wildcards.study]],
         study="config/studies/{study}.yaml",
@@ -19,6 +19,7 @@ rule aggregate:
         requests="results/studies/{study}/requests.parquet",
         cells="results/studies/{study}/cells.parquet",
         effects="results/studies/{study}/effects.parquet",
+        saturation="results/studies/{study}/saturation.parquet",
     log:
         "results/logs/aggregate/{study}.log",
     params:

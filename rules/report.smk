@@ -19,6 +19,7 @@ rule report:
         "results/studies/{study}/requests.parquet",
         "results/studies/{study}/cells.parquet",
         "results/studies/{study}/effects.parquet",
+        "results/studies/{study}/saturation.parquet",
         REPORT_SOURCES,
     output:
         report(

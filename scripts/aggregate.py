@@ -1,4 +1,4 @@
-"""Makes a study's tables from the cells that are measured: results/studies/<study>/{requests,cells,effects}.parquet."""
+"""Makes a study's tables from the cells that are measured: results/studies/<study>/{requests,cells,effects,saturation}.parquet."""
 
 import argparse
 import json

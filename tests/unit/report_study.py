@@ -18,11 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leverlab.aggregate.effects import effect_rows
+from leverlab.aggregate.saturation import saturation_rows
 from leverlab.aggregate.schema import (
     cells_schema,
     effects_schema,
     lever_column,
     requests_schema,
+    saturation_schema,
     table_of,
     write_tables,
 )
@@ -151,6 +153,7 @@ def make_study(root: Path, name: str, *, baseline: dict[str, str] | None = None,
     for table, schema, content in (
         ("cells", cells_schema(levers), rows),
         ("effects", effects_schema(), effect_rows(matrix, rows)),
+        ("saturation", saturation_schema(), saturation_rows(rows)),
         ("requests", requests_schema(levers), []),
     ):
         write_tables(folder / f"{table}.parquet", schema, iter([table_of(content, schema)]))
@@ -179,7 +182,7 @@ def _cells(matrix: StudyMatrix) -> Iterator[dict[str, Any]]:
             "load": str(entry.load), "load_kind": entry.load.kind, "load_value": entry.load.value,
             "cache": phase.cache, "workload": phase.workload.id, "status": "measured", "reason_code": None, "reason": None, "checks": "ok",
             "check_codes": "", "trial": 1, "position": 0, "started_at": f"2026-03-0{number}T10:00:00Z", "duration_s": 50.0,
-            "offered_rate": entry.load.value, "provenance": json.dumps(node), "specification": "{}",
+            "offered_rate": entry.load.value, "beyond_knee": None, "provenance": json.dumps(node), "specification": "{}",
         }  # fmt: skip
         values = _values(levels, entry.load, 10.0 * server.gpu_count if server.gpu != "cpu" else 1.0, random)
         yield row | _trouble(matrix.name, entry.treatment, entry.load, number, values)
@@ -216,6 +219,7 @@ def _values(
         for key, scale in statistics.items()
     }
     return spread | {
+        "beyond_knee": achieved < 0.9 * offered if point.kind == "rate" else None,
         "throughput": 32 * achieved, "total_throughput": 1632 * achieved, "achieved_rate": achieved, "goodput": 0.9 * achieved, "error_ratio": 0.0,
         "queue_time_s": 0.002 * busy, "prefill_time_s": 0.8 * ttft, "decode_time_s": 31 * tpot, "cache_hit_ratio": 0.87 if cached else 0.0,
         "preemptions": 0.0, "energy_per_token_j": None,

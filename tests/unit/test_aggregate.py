@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from leverlab.aggregate.schema import SCHEMA_VERSION, cells_schema, effects_schema, requests_schema
+from leverlab.aggregate.schema import SCHEMA_VERSION, cells_schema, effects_schema, requests_schema, saturation_schema
 from leverlab.aggregate.tables import write_study
 from leverlab.matrix.cells import ReplicateKey
 from leverlab.matrix.expand import StudyCell
@@ -328,7 +328,7 @@ def test_equal_cells_give_equal_bytes(repository: Repository) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     tables(repository)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert set(before) == {"requests.parquet", "cells.parquet", "effects.parquet"}
+    assert set(before) == {"requests.parquet", "cells.parquet", "effects.parquet", "saturation.parquet"}
 
 
 def test_every_column_states_its_unit_and_definition(repository: Repository) -> None:
@@ -337,6 +337,7 @@ def test_every_column_states_its_unit_and_definition(repository: Repository) -> 
         ("requests", requests_schema(LEVERS)),
         ("cells", cells_schema(LEVERS)),
         ("effects", effects_schema()),
+        ("saturation", saturation_schema()),
     ):
         written = pq.read_schema(repository.layout.study("small") / f"{name}.parquet")
         assert written.equals(schema, check_metadata=True)

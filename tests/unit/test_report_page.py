@@ -301,3 +301,11 @@ def test_the_overview_of_a_large_study_leaves_out_what_is_sound(tmp_path: Path) 
     assert (
         f"{len(checks) // 3 - 1} of {len(checks) // 3} rows, in which every cell is sound, are not shown." in overview
     )
+
+
+def test_where_treatments_saturate_is_told_of_a_sweep(pages: dict[str, str]) -> None:
+    text = text_of(pages[CROSSED])
+    assert "Where each treatment stops to keep up" in text
+    assert re.search(r"Keeps up until Capacity \(95 % interval\) ÷ baseline Replicates", text)
+    assert "beyond the knee" in text or "above 16 requests/s" in text
+    assert "Where each treatment stops to keep up" not in text_of(pages[TROUBLED]), "one finite rate is no sweep"

@@ -1,1 +1,1 @@
-"""From the cells of a study to its tables: requests.parquet, cells.parquet, effects.parquet."""
+"""From the cells of a study to its tables: requests.parquet, cells.parquet, effects.parquet, saturation.parquet."""

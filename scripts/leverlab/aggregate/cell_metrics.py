@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from leverlab.aggregate.energy import energy_j
 from leverlab.checks.base import Floats, numeric
-from leverlab.checks.window import Window, achieved_rate, offered_rate, steady_window
+from leverlab.checks.window import Window, achieved_rate, comparable_arrival_rate, offered_rate, steady_window
 from leverlab.load_point import LoadPoint
 from leverlab.metrics import METRICS, MINIMUM_SAMPLES
 from leverlab.stats.intervals import Interval, percentile_interval
+from leverlab.stats.knee import beyond_knee
 
 Key = tuple[str, str | None]
 """A metric's name and its statistic; None for a metric that has one value a cell."""
@@ -50,6 +51,17 @@ class MeasuredCell:
     def offered_rate(self) -> float | None:
         """Requests per second that arrived in the window, as they were drawn; None in a burst or closed loop."""
         return offered_rate(self.window, self._load) if self.window else None
+
+    @property
+    def beyond_knee(self) -> bool | None:
+        """Whether the server was offered more than it sustains (see `leverlab.stats.knee.beyond_knee`); None but at a rate."""
+        if self.window is None or self._load.kind != "rate":
+            return None
+        scheduled_s, last_s = self._column("scheduled_s"), self._column("last_token_s")
+        arrived = comparable_arrival_rate(self.window, self._well, scheduled_s, last_s)
+        finished = achieved_rate(self.window, self._well, last_s, self._load)
+        kept = finished / arrived if arrived and finished is not None else None
+        return beyond_knee(scheduled_s, self._column("first_token_s"), last_s, kept)
 
     def metrics(self, objectives: Mapping[str, float]) -> dict[Key, float | None]:
         """Every metric of the registry with each of its statistics; None where the cell does not tell it.

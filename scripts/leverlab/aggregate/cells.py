@@ -108,6 +108,7 @@ def numbers(requests: pa.Table, cell: MeasuredCell, objectives: Mapping[str, flo
         "requests": requests.num_rows,
         "window_s": cell.window.length_s if cell.window else None,
         "offered_rate": cell.offered_rate,
+        "beyond_knee": cell.beyond_knee,
     }
     for (metric, statistic), value in cell.metrics(objectives).items():
         found[metric_column(metric, statistic)] = value

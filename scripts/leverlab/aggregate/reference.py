@@ -12,7 +12,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from leverlab.aggregate.schema import cells_schema, effects_schema, metric_keys, requests_schema
+from leverlab.aggregate.schema import cells_schema, effects_schema, metric_keys, requests_schema, saturation_schema
 from leverlab.checks import CHECKS
 from leverlab.metrics import METRICS
 from leverlab.records import write_bytes
@@ -34,6 +34,7 @@ def tables() -> dict[str, str]:
             if field.name not in metric_columns and "order-statistic" not in _text(field)
         ),
         "effects-columns": _columns(effects_schema()),
+        "saturation-columns": _columns(saturation_schema()),
     }
 
 

@@ -103,6 +103,7 @@ def cells_schema(levers: Sequence[str]) -> pa.Schema:
             "requests that arrived in the window / its length, as they were drawn",
             "requests/s",
         ),
+        _field("beyond_knee", _FLAG, "whether more was offered than the server sustains; null but at a rate"),
     ]
     for name, statistic in metric_keys():
         metric = METRICS[name]
@@ -117,6 +118,28 @@ def cells_schema(levers: Sequence[str]) -> pa.Schema:
         _field("provenance", _TEXT, "JSON: what the node was and had installed, as cell.json records it"),
         _field("specification", _TEXT, "JSON: `{server, phase}` identities, enough to measure the cell again"),
     ]
+    return _versioned(fields)
+
+
+def saturation_schema() -> pa.Schema:
+    """saturation.parquet: a row a context and treatment that was offered at least one rate."""
+    fields = [
+        _field("engine", _TEXT, "the engine's name in config/engines.yaml"),
+        _field("model", _TEXT, "the model's name in config/models.yaml"),
+        _field("gpu", _TEXT, "the GPU type's name in config/gpus.yaml"),
+        _field("gpu_count", _COUNT, "GPUs that a server takes", "1"),
+        _field("treatment", _TEXT, "what differs from the study's baseline, or `baseline`"),
+        _field("place", _TEXT, "where the knee is: within, above or below the rates that were offered"),
+        _field("low", _NUMBER, "highest rate that every replicate sustained; null where one sustained none", "requests/s"),
+        _field("high", _NUMBER, "rate that no replicate sustained; null where one sustained all", "requests/s"),
+        _field("capacity", _NUMBER, "geometric mean over replicates of what was finished a second beyond the knee", "requests/s"),
+        _field("capacity_low", _NUMBER, "low end of its 95 % interval over the replicates", "requests/s"),
+        _field("capacity_high", _NUMBER, "high end of its 95 % interval over the replicates", "requests/s"),
+        _field("replicates", _COUNT, "replicates with a valid cell at a rate", "1"),
+        _field("ratio", _NUMBER, "capacity / that of the baseline, in pairs of replicates", "1"),
+        _field("ratio_low", _NUMBER, "low end of its 95 % interval", "1"),
+        _field("ratio_high", _NUMBER, "high end of its 95 % interval", "1"),
+    ]  # fmt: skip
     return _versioned(fields)
 
 

@@ -1,4 +1,4 @@
-"""The three tables of a study, written from the cells that there are."""
+"""The four tables of a study, written from the cells that there are."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -7,7 +7,15 @@ import pyarrow as pa
 
 from leverlab.aggregate.cells import study_rows, with_factors
 from leverlab.aggregate.effects import effect_rows
-from leverlab.aggregate.schema import cells_schema, effects_schema, requests_schema, table_of, write_tables
+from leverlab.aggregate.saturation import saturation_rows
+from leverlab.aggregate.schema import (
+    cells_schema,
+    effects_schema,
+    requests_schema,
+    saturation_schema,
+    table_of,
+    write_tables,
+)
 from leverlab.layout import Layout
 from leverlab.matrix.expand import StudyMatrix
 
@@ -16,7 +24,7 @@ _ROW_GROUP: Final = 65_536
 
 
 def write_study(matrix: StudyMatrix, layout: Layout) -> list[dict[str, Any]]:
-    """Write requests.parquet, cells.parquet and effects.parquet of a study, whole or not; returns the rows of its cells."""
+    """Write requests, cells, effects and saturation.parquet of a study, whole or not; returns the rows of its cells."""
     folder, levers = layout.study(matrix.name), list(matrix.study.levers)
     rows: list[dict[str, Any]] = []
     schema = requests_schema(levers)
@@ -24,6 +32,8 @@ def write_study(matrix: StudyMatrix, layout: Layout) -> list[dict[str, Any]]:
     cells, effects = cells_schema(levers), effects_schema()
     write_tables(folder / "cells.parquet", cells, iter([table_of(rows, cells)]))
     write_tables(folder / "effects.parquet", effects, iter([table_of(effect_rows(matrix, rows), effects)]))
+    sweep = saturation_schema()
+    write_tables(folder / "saturation.parquet", sweep, iter([table_of(saturation_rows(rows), sweep)]))
     return rows
 
 

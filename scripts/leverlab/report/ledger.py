@@ -222,7 +222,7 @@ def _cell_row(data: StudyData, row: Mapping[str, Any]) -> Row:
     )
     return Row((
         Cell(data.label(row["treatment"])),
-        Cell(load_heading(row["load"])),
+        Cell(load_heading(row["load"]), note="beyond the knee" if row["beyond_knee"] is True else ""),
         Cell(str(row["replicate"])),
         Cell(mark=status_mark(row["status"])),
         checked,

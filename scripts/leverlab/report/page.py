@@ -15,6 +15,7 @@ from leverlab.report.blocks import curves, heatmaps, side_by_side_parts, timelin
 from leverlab.report.effect import Effect
 from leverlab.report.effect_tables import before_after, crossed_table, is_main, treatment_title
 from leverlab.report.findings import findings, forest_block, limits, noise_floor_sentences, primary_effects
+from leverlab.report.knees import knee_table
 from leverlab.report.ledger import cell_table, cells_note, check_tables, command_table, troubles
 from leverlab.report.overview import believable, glance
 from leverlab.report.phrases import joined
@@ -96,6 +97,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "crossed": _crossed(data),
         "curves": drawn,
         "curves_note": curves_note,
+        "knees": knee_table(data),
         "heatmaps": maps,
         "heatmaps_note": maps_note,
         "side_by_side": side_by_side_parts(data),

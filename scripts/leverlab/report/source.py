@@ -38,6 +38,8 @@ class StudyData:
     """The treatments against the baseline."""
     copies: tuple[Effect, ...]
     """The baseline's copy against the baseline: the noise floor. Empty where the study does not ask for it."""
+    saturation: tuple[Mapping[str, Any], ...]
+    """Rows of saturation.parquet: where each treatment stops to keep up."""
     crossed: tuple[Effect, ...]
     """Main effects and interactions of levers whose every combination was measured."""
 
@@ -151,7 +153,7 @@ def read_study(name: str, configuration: Configuration, layout: Layout) -> Study
     """The study `name` from its parquet files. Raises FileNotFoundError naming what makes them."""
     study = configuration.study(name)
     folder = layout.study(name)
-    for table in ("cells", "effects"):
+    for table in ("cells", "effects", "saturation"):
         if not (folder / f"{table}.parquet").is_file():
             raise FileNotFoundError(
                 f"{folder / table}.parquet is missing: run `snakemake -c1 partial --config study={name}`"
@@ -167,6 +169,7 @@ def read_study(name: str, configuration: Configuration, layout: Layout) -> Study
         cells[cells["treatment"].isin(list(known))],
         tuple(effect for effect in effects if effect.kind == "treatment" and effect.treatment in known),
         tuple(effect for effect in effects if effect.kind == "noise floor" and effect.treatment in known),
+        tuple(row for row in pq.read_table(folder / "saturation.parquet").to_pylist() if row["treatment"] in known),
         tuple(effect for effect in effects if effect.kind in ("main effect", "interaction")),
     )
 

@@ -1,0 +1,67 @@
+"""Where each treatment stops to keep up with the rate that is offered."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from leverlab.report.phrases import context_phrase, value_phrase
+from leverlab.report.source import StudyData
+from leverlab.report.view import Cell, Column, Group, Row, Table
+
+_WHERE: Final = {
+    "above": "above {low}, the highest that was offered",
+    "below": "below {high}, the lowest that was offered",
+    "within": "between {low} and {high}",
+}
+
+
+def knee_table(data: StudyData) -> Table | None:
+    """A row a treatment; None where the study has fewer than two finite rates."""
+    rates = {row["load"] for _, row in data.cells.iterrows() if row["load_kind"] == "rate"}
+    if len(rates) < 2 or not data.saturation:
+        return None
+    groups = []
+    for context in data.contexts:
+        own = [row for row in data.saturation if _context(row) == context]
+        title = context_phrase(*context) if len(data.contexts) > 1 else ""
+        groups.append(Group(tuple(_row(data, row) for row in own), title))
+    columns = (
+        Column("Treatment"),
+        Column("Keeps up until", "prose"),
+        Column("Capacity (95 % interval)", "number"),
+        Column("÷ baseline", "number"),
+        Column("Replicates", "number"),
+    )
+    note = (
+        "A rate is beyond the knee where less than nine tenths of what arrives is finished, or where both the queue and the waiting grow for as "
+        "long as requests come. Rates are those that arrived, which differ by replicate. The capacity is what was finished a second beyond the knee."
+    )
+    return Table("knees", "Where each treatment stops to keep up", columns, tuple(groups), note)
+
+
+def _row(data: StudyData, row: Mapping[str, Any]) -> Row:
+    told = {name: value_phrase("achieved_rate", row[name]) for name in ("low", "high")}
+    return Row(
+        (
+            Cell(data.label(row["treatment"])),
+            Cell(_WHERE[row["place"]].format(**told)),
+            Cell(
+                _with_interval(
+                    value_phrase("achieved_rate", row["capacity"]), row["capacity_low"], row["capacity_high"]
+                )
+            ),
+            Cell(
+                _with_interval(
+                    "–" if row["ratio"] is None else f"×{row['ratio']:.2f}", row["ratio_low"], row["ratio_high"]
+                )
+            ),
+            Cell(str(row["replicates"])),
+        )
+    )
+
+
+def _with_interval(text: str, low: float | None, high: float | None) -> str:
+    return text if low is None or high is None else f"{text} ({low:.3g} to {high:.3g})"
+
+
+def _context(row: Mapping[str, Any]) -> tuple[str, str, str, int]:
+    return (row["engine"], row["model"], row["gpu"], row["gpu_count"])
