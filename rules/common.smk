@@ -7,6 +7,7 @@ import functools
 import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ try:
     CONFIGURATION = Configuration.empty() if IN_JOB else load(Path(), config)
     STUDIES = CONFIGURATION.selected_studies()
     MATRIX = expand_matrix(CONFIGURATION, STUDIES)
+    PINNED = MATRIX.nodes
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -133,15 +135,20 @@ def gpus_of(server):
     return 0 if CONFIGURATION.gpus[server.gpu].device == "cpu" else server.gpu_count
 
 
-def placement(gpu_of):
-    """Partition, account, constraint where config/gpus.yaml names them; otherwise the profile's defaults stand."""
+def placement(gpu_of, node_of=lambda wildcards: None):
+    """Partition, account, constraint where config/gpus.yaml names them, and the node where a study pins one.
+
+    Otherwise the profile's defaults stand.
+    """
     defaults = getattr(workflow.resource_settings.default_resources, "args", [])
     profile = dict(item.split("=", 1) for item in defaults if "=" in item)
 
     def asked(key, resource):
         def value(wildcards):
             gpu = gpu_of(wildcards)
-            return (gpu and getattr(slurm_of(gpu), key)) or profile.get(resource, "").strip("\"'")
+            found = (gpu and getattr(slurm_of(gpu), key)) or profile.get(resource, "").strip("\"'")
+            node = node_of(wildcards) if key == "extra" else None
+            return f"{found} --nodelist={node}".strip() if node else found
 
         return value
 
@@ -149,7 +156,7 @@ def placement(gpu_of):
     return {
         resource: asked(key, resource)
         for key, resource in keys.items()
-        if any(getattr(gpu.slurm, key) for gpu in CONFIGURATION.gpus.values())
+        if any(getattr(gpu.slurm, key) for gpu in CONFIGURATION.gpus.values()) or (key == "extra" and PINNED)
     }
 
 
@@ -165,6 +172,12 @@ def recorded(cell):
 def prepare_jobs():
     """Before the first job of a run: write what each is to measure, and let jobs of an earlier run finish."""
     planned = [job for job in MATRIX.jobs if job.hash in INCOMPLETE]
+    elsewhere = {PINNED[job.hash] for job in planned if job.hash in PINNED} - {socket.gethostname()}
+    if workflow.local_exec and elsewhere:
+        raise WorkflowError(
+            f"a study pins its servers to {', '.join(sorted(elsewhere))} (key `node`), and this machine is {socket.gethostname()}: "
+            "run it there, on the cluster with --profile slurm, or take the key out"
+        )
     write_specifications(planned, CONFIGURATION, LAYOUT)
     if not workflow.local_exec:
         wait_for_previous_jobs({(job.server.id, str(job.replicate)) for job in planned}, LAYOUT)

@@ -20,7 +20,7 @@ rule measure:
         "results/servers/{server}/{replicate}/logs/{job}.log",
     threads: of_job(lambda job: cores_of(job.server), GIVEN_CPUS)
     resources:
-        **placement(of_job(lambda job: job.server.gpu, None)),
+        **placement(of_job(lambda job: job.server.gpu, None), of_job(lambda job: PINNED.get(job.hash), None)),
         # A job that ran out of time has left its finished cells behind; the next attempt gets more all the same.
         runtime=lambda wildcards, attempt: attempt * of_job(minutes_of, 1)(wildcards),
         mem_mb=of_job(lambda job: memory_mb(job.server), 1000),

@@ -28,6 +28,16 @@ def each_job_has_its_gpus_and_no_other(cluster: Cluster) -> None:
     assert max(len(look) for look in watch.looks) > 2, "jobs ran side by side"
 
 
+def a_study_stays_on_the_node_that_it_names(cluster: Cluster) -> None:
+    study = STUDY.replace("rates: [2, 4, 5]", "rates: [5]").replace("at rate 2", "at rate 5")
+    study = study.replace("prefix_caching: [on]", "prefix_caching: [on, off]").replace("replicates: 1", "replicates: 2")
+    cluster.checkout.write_study("pinned", study + "node: a100-2\n")
+    with Watch(cluster) as watch:
+        cluster.start("--until", "measure", study="pinned").succeed()
+    assert len(watch.seen()) == 4
+    assert {sighting.node for sighting in watch.seen()} == {"a100-2"}
+
+
 def a_server_without_gpu_gets_none(cluster: Cluster) -> None:
     study = (
         STUDY.replace("truth-gpu", "truth")
@@ -56,5 +66,6 @@ def a_cell_is_reproduced_in_a_job_of_its_own(cluster: Cluster) -> None:
 STORIES = (
     each_job_has_its_gpus_and_no_other,
     a_server_without_gpu_gets_none,
+    a_study_stays_on_the_node_that_it_names,
     a_cell_is_reproduced_in_a_job_of_its_own,
 )

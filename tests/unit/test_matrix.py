@@ -363,3 +363,23 @@ def test_identities_are_kept_in_the_form_that_is_hashed(repository: Repository) 
         assert each.identity == canonical(each.identity)
         assert each.id.endswith(content_hash(each.identity))
     assert replace(cell.phase, request_timeout_s=1).id == cell.phase.id
+
+
+def test_a_study_pins_its_jobs_to_a_node_and_no_id_changes(repository: Repository) -> None:
+    before = [job.hash for job in repository.matrix().jobs]
+    assert repository.matrix().nodes == {}
+    repository.change("replicates: 2", "replicates: 2\nnode: worker-7")
+    matrix = repository.matrix()
+    assert [job.hash for job in matrix.jobs] == before
+    assert matrix.nodes == dict.fromkeys(before, "worker-7")
+
+
+def test_two_studies_that_share_a_server_must_name_the_same_node(repository: Repository) -> None:
+    repository.change("replicates: 2", "replicates: 2\nnode: worker-7")
+    repository.write("other", STUDY.replace("replicates: 2", "replicates: 2\nnode: worker-8"))
+    with pytest.raises(ConfigError, match=r"other.yaml: node: worker-8 and config/studies/small.yaml: node: worker-7"):
+        assert repository.matrix(study=["small", "other"]).nodes
+    repository.write("other", STUDY)
+    assert set(repository.matrix(study=["small", "other"]).nodes.values()) == {"worker-7"}, (
+        "the shared ones are pinned too"
+    )

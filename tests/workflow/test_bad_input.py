@@ -1,5 +1,6 @@
 """Mistakes in what the user writes: named with their remedy, told before any job, and nothing measured is lost."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,3 +90,16 @@ def test_a_study_that_is_not_there_is_named(measured: Checkout) -> None:
     done = measured.snakemake("--cores", "2", study="smal", check=False)
     assert done.returncode != 0
     assert "there is no config/studies/smal.yaml; did you mean 'small'?" in done.stderr + done.stdout
+
+
+def test_a_study_that_names_another_node_measures_nothing_here(again: Checkout) -> None:
+    study = again.root / STUDY
+    study.write_text(study.read_text() + "node: elsewhere\n")
+    assert again.snakemake("--cores", "2").returncode == 0, "what is measured needs no node"
+    shutil.rmtree(next(again.root.glob("results/servers/*/*/cells/*")))
+    before = kept(again.root)
+    done = again.snakemake("--cores", "2", check=False)
+    told = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "a study pins its servers to elsewhere (key `node`)" in told and "--profile slurm" in told
+    assert kept(again.root) == before

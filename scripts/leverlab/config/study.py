@@ -119,6 +119,11 @@ class Study(StrictModel):
     replicates: int = Field(
         ge=1, description="how often all of it is measured, each time on fresh servers with new seeds"
     )
+    node: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="the node that every server of the study runs on, so that no pair spans two; default: wherever there is room",
+    )
     noise_floor: bool = Field(
         default=False,
         description="measure the baseline once more in every replicate, on a server of its own, and compare it with itself: "

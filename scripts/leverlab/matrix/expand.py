@@ -88,6 +88,24 @@ class Matrix:
         )
 
     @cached_property
+    def nodes(self) -> dict[str, str]:
+        """Job's hash → the node that its study pins it to; jobs that may run anywhere are left out.
+
+        Raises ConfigError where two studies share a job and name different nodes.
+        """
+        pinned: dict[str, tuple[str, str]] = {}
+        for study in self.studies:
+            node = study.study.node
+            for job in self.jobs_by_study[study.name] if node else ():
+                other, said = pinned.setdefault(job.hash, (study.name, str(node)))
+                if said != node:
+                    raise ConfigError(
+                        f"config/studies/{study.name}.yaml: node: {node} and config/studies/{other}.yaml: node: {said} "
+                        f"share the server {job.server.id}: name the same node, or run them one after the other"
+                    )
+        return {job: node for job, (_, node) in pinned.items()}
+
+    @cached_property
     def servers(self) -> dict[str, Server]:
         return {job.server.id: job.server for job in self.jobs}
 
