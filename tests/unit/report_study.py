@@ -85,7 +85,7 @@ engines: [vllm-cpu]
 models: [tiny-llama]
 gpus: [cpu]
 workload: shared-system-prompt
-load: {rates: [1, inf]}
+load: {rates: [1, 4, inf]}
 primary: {prefix_caching: ttft_s p50 at rate 1, max_num_seqs: throughput at burst}
 noise_floor: true
 endpoint: chat

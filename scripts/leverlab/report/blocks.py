@@ -88,14 +88,15 @@ def _curves_of(data: StudyData, place: int) -> list[Part]:
         parts.append(Part(f"Latency over the load{title}", FigureBlock(
             _there(panels),
             "where waiting begins to grow as the load does, and for whom: the median user, one in twenty, one in a hundred. "
-            "Lines join the means of the replicates, small marks are the replicates; the burst stands apart, since it is no rate.",
+            "Lines join the means of the replicates, small marks are the replicates; the burst stands apart, since it is no rate."
+            f"{_beyond(cells)}",
             f"what happens between the load points, and how sure a percentile is: it rests on the slowest few requests.{unpaired}",
             _ONE_LOAD, legend,
         )))  # fmt: skip
         parts.append(Part(f"Saturation{title}", FigureBlock(
             _there([offered_achieved(cells, series, f"{key}-rate")]),
             "at which rate the server no longer keeps up. Below the dotted line requests pile up for as long as the load lasts. "
-            "Small marks are the replicates, each at the rate that arrived in its draw.",
+            f"Small marks are the replicates, each at the rate that arrived in its draw.{_beyond(cells)}",
             f"how long the server could have gone on: a short phase ends before the queue shows its full length.{unpaired}",
             _rates_sentence(cells, series), legend, "single",
         )))  # fmt: skip
@@ -215,6 +216,13 @@ def _sample(number: int) -> Markup:
 
 def _there(panels: Sequence[Markup | None]) -> tuple[Markup, ...]:
     return tuple(panel for panel in panels if panel is not None)
+
+
+def _beyond(cells: pd.DataFrame) -> str:
+    """What hollow marks mean, where there are any."""
+    if not cells["beyond_knee"].eq(True).any():
+        return ""
+    return " A hollow mark lies beyond the knee: its latencies belong to the length of the run."
 
 
 def _unpaired(cells: pd.DataFrame) -> str:

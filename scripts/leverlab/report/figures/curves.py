@@ -106,14 +106,21 @@ def _lines(axes: Axes, drawn: pd.DataFrame, axis: LoadAxis, series: Sequence[Ser
 
 
 def _replicate_marks(axes: Axes, drawn: pd.DataFrame, series: Sequence[Series]) -> None:
-    """A small mark a replicate, where there are several."""
-    if drawn["replicate"].nunique() < 2:
-        return
+    """A small mark a replicate, where there are several; a larger, hollow one where it lies beyond the knee."""
+    several = drawn["replicate"].nunique() > 1
     for entry in series:
         own, style = drawn[drawn["treatment"] == entry.treatment], look(entry.number)
+        beyond = own["beyond_knee"].eq(True)
+        if several:
+            kept = own[~beyond]
+            axes.plot(
+                kept["x"], kept["y"], color=style.colour, marker=style.marker, linestyle="none", markersize=3, alpha=0.5
+            )
+        past = own[beyond]
         axes.plot(
-            own["x"], own["y"], color=style.colour, marker=style.marker, linestyle="none", markersize=3, alpha=0.5
-        )
+            past["x"], past["y"], color=style.colour, marker=style.marker, linestyle="none", markersize=9,
+            markerfacecolor="none",
+        )  # fmt: skip
 
 
 def _seaborn_lines(axes: Axes, drawn: pd.DataFrame, series: Sequence[Series]) -> None:
