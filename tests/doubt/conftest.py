@@ -1,5 +1,6 @@
 """How much of the doubt suite is played, and the matrix that it prints at its end."""
 
+import os
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -12,7 +13,9 @@ FOUND = pytest.StashKey[list[Row]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--clean-runs", type=int, default=40, help="cells without a fault, of which none may be invalid")
-    parser.addoption("--clean-at-a-time", type=int, default=2, help="trials of these side by side")
+    # A trial needs a core for its engine and one for its client: with fewer, each disturbs the other.
+    at_a_time = max(1, len(os.sched_getaffinity(0)) // 2)
+    parser.addoption("--clean-at-a-time", type=int, default=at_a_time, help="trials of these side by side")
 
 
 def pytest_configure(config: pytest.Config) -> None:
