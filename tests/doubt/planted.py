@@ -139,7 +139,7 @@ ORDERED = (
             Cell("within the cell", burst(100), {"counters_reset": INVALID}),
             Cell("in the cell before", burst(99)),
         ),
-        ("generated_tokens_disagree", "prompt_tokens_disagree", "foreign_requests", "few_cache_hits"),
+        ("generated_tokens_disagree", "prompt_tokens_disagree", "foreign_requests"),
         reset_counters_at_request=100,
     ),
     ordered(

@@ -1,6 +1,6 @@
 """Each check: silent on a clean cell, and marking the fault it is for with its own code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from leverlab.aggregate.cell_metrics import MeasuredCell
 from leverlab.checks import CHECKS, CellInputs, check_cell, read_checks, worst, write_checks
+from leverlab.checks.conditions import keeps_up
 from leverlab.checks.window import achieved_rate, offered_rate, steady_window
 from leverlab.load_point import LoadPoint
 from leverlab.records import CheckResult
@@ -118,7 +120,7 @@ def drifting(share: float) -> Rows:
     return made
 
 
-def gpu_samples(**columns: list[float]) -> pa.Table:
+def gpu_samples(**columns: Sequence[float | None]) -> pa.Table:
     """Ten seconds of a busy GPU in which nothing happens, but for what `columns` say."""
     usual = {
         "time_s": [0.1 * place for place in range(100)], "gpu": [0] * 100, "power_w": [440.0] * 100, "sm_utilisation": [0.99] * 100,
@@ -258,6 +260,18 @@ def test_just_below_its_threshold_a_fault_is_not_marked(make: Callable[[], CellI
     assert found(make()) == {}
 
 
+def test_a_counter_of_hits_that_fell_is_a_reset_and_no_want_of_hits() -> None:
+    for name in ("prefix_hit_tokens", "prefix_queried_tokens"):
+        delta = server_delta(rows()) | {"prefix_hit_tokens": 2000.0} | {name: -1500.0}
+        assert found(clean(server_delta=delta)) == {"counters_reset": "invalid"}
+
+
+def test_processes_that_cannot_be_matched_are_not_known_and_not_marked() -> None:
+    results = check_cell(clean(gpu=gpu_samples(foreign_processes=[None] * 100)))
+    (told,) = [result for result in results if result.code == "gpu_shared"]
+    assert (told.severity, told.saw.startswith("not known")) == ("ok", True)
+
+
 def test_failed_requests_do_not_let_the_counts_disagree() -> None:
     """Of a stream that broke off the server may have counted any part."""
     made = failed("cut")
@@ -267,8 +281,16 @@ def test_failed_requests_do_not_let_the_counts_disagree() -> None:
     assert set(codes) == {"streams_cut"}
 
 
-def test_a_server_near_its_capacity_drifts_before_it_is_called_saturated() -> None:
-    assert found(clean(slow_server(capacity=7.6))) == {"drift": "caution"}
+def test_a_server_just_beyond_its_capacity_is_saturated_and_not_called_adrift() -> None:
+    """It finishes 95 % of what arrives, and its queue grows to the end."""
+    assert found(clean(slow_server(capacity=7.6))) == {"saturated": "caution"}
+
+
+def test_the_check_and_the_column_of_the_tables_follow_one_rule() -> None:
+    for capacity in (6.0, 7.6, 7.95, 9.0):
+        inputs = clean(slow_server(capacity))
+        cell = MeasuredCell(inputs.requests, inputs.chunks, inputs.load, {}, None)
+        assert ("saturated" in found(inputs)) is cell.beyond_knee is not keeps_up(inputs)
 
 
 def test_saturation_never_makes_a_cell_invalid() -> None:

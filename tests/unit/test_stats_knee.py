@@ -29,10 +29,27 @@ def test_a_queue_that_grows_is_beyond_the_knee_and_one_that_does_not_is_not(seed
 
 
 def test_what_is_finished_decides_where_it_is_known() -> None:
-    sustained = queue(0.5, 1.0)
-    assert beyond_knee(*sustained, kept_share=0.89) is True
-    assert beyond_knee(*sustained, kept_share=0.91) is False
-    assert beyond_knee(*(array[:10] for array in sustained), kept_share=0.5) is None, "too few to say"
+    scheduled = np.arange(40.0)
+    first = scheduled + 0.1 + 0.002 * scheduled
+    behind = scheduled, first, first + 0.5
+    assert beyond_knee(*behind, kept_share=0.89) is True
+    assert beyond_knee(*behind, kept_share=0.91) is False
+    assert beyond_knee(*(array[:10] for array in behind), kept_share=0.5) is None, "too few to say"
+
+
+def test_ends_that_scatter_are_not_taken_for_a_queue() -> None:
+    """Thirty requests at 50/s to a server that never lets one wait, with answers of 0.1 s and of 0.9 s."""
+    wrong = short = 0
+    for seed in range(200):
+        generator = np.random.default_rng(seed)
+        scheduled = np.cumsum(generator.exponential(0.02, 30))
+        first = scheduled + 0.1
+        last = first + generator.choice([0.0, 0.8], 30)
+        share = np.ptp(np.sort(scheduled)[3:-3]) / np.ptp(np.sort(last)[3:-3])
+        wrong += beyond_knee(scheduled, first, last, float(share)) is True
+        short += share < 0.9
+    assert short > 150
+    assert wrong < 20
 
 
 def test_the_knee_lies_between_the_last_rate_kept_and_the_first_beyond() -> None:

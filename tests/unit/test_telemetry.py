@@ -13,7 +13,7 @@ import pytest
 from leverlab.engines.truth import TruthEngine
 from leverlab.telemetry import Sampling, difference, gpu, snapshot
 from leverlab.telemetry.gpu import GPU, GpuSampler, throttle_text
-from leverlab.telemetry.host import HOST
+from leverlab.telemetry.host import HOST, HostSampler
 from leverlab.telemetry.periodic import Periodic
 from leverlab.telemetry.server_metrics import SERVER_METRICS, MetricsSampler
 from leverlab.topology import start, wait_ready
@@ -135,11 +135,64 @@ def test_gpus_are_read_in_si_units_and_missing_counters_are_null(nvml: SimpleNam
 
 def test_processes_of_others_are_counted_where_nvml_tells_ids_of_this_machine(nvml: SimpleNamespace) -> None:
     server = psutil.Process()
-    for there, foreign in (([server.pid], 0.0), ([server.pid, 1, 2], 2.0), ([99999998], None)):
+    other, nowhere = psutil.pids()[0], 99999998
+    cases = (
+        ([server.pid], 0.0),
+        ([server.pid, other], 1.0),
+        ([nowhere], None),
+        # The id of a neighbour that is the server's own by coincidence: the rest run nowhere here.
+        ([server.pid, nowhere], None),
+    )
+    for there, foreign in cases:
         nvml.processes = there
         sampler = GpuSampler(["0"], lambda: [server])
         sampler.look()
         assert sampler.table(0.0).column("foreign_processes").to_pylist() == [foreign]
+
+
+def test_a_worker_that_was_started_since_the_last_look_is_no_stranger(nvml: SimpleNamespace) -> None:
+    server, worker = psutil.Process(), psutil.Process(psutil.pids()[0])
+    processes = [server]
+    nvml.processes = [server.pid]
+    sampler = GpuSampler(["0"], lambda: list(processes))
+    sampler.look()
+    processes.append(worker)
+    nvml.processes = [server.pid, worker.pid]
+    sampler.look()
+    assert sampler.table(0.0).column("foreign_processes").to_pylist() == [0.0, 0.0]
+
+
+class Process:
+    """A process that began at `begun_s` and has used `cpu_s` of CPU time."""
+
+    pid = 1
+
+    def __init__(self, begun_s: float, cpu_s: float) -> None:
+        self.begun_s, self.cpu_s = begun_s, cpu_s
+
+    def cpu_times(self) -> SimpleNamespace:
+        return SimpleNamespace(user=self.cpu_s, system=0.0)
+
+    def create_time(self) -> float:
+        return self.begun_s
+
+    def memory_info(self) -> SimpleNamespace:
+        return SimpleNamespace(rss=1)
+
+
+def test_a_process_that_is_found_late_counts_from_when_sampling_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leverlab.telemetry.host._LOOK_FOR_PROCESSES_S", -1.0)
+    old, late, new = Process(1.0, 100.0), Process(1.0, 50.0), Process(time.time() + 60, 2.0)
+    there = [old]
+    sampler = HostSampler(lambda: list(there), [], [])
+    sampler.look()
+    there += [late, new]
+    old.cpu_s += 1
+    sampler.look()
+    late.cpu_s += 3
+    there.remove(new)
+    sampler.look()
+    assert sampler.table(0.0).column("server_cpu_s").to_pylist() == [0.0, 1.0 + 2.0, 1.0 + 2.0 + 3.0]
 
 
 def test_the_named_gpus_are_sampled(nvml: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

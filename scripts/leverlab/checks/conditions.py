@@ -6,9 +6,7 @@ import numpy as np
 
 from leverlab.checks.base import CellInputs, Check, Finding
 from leverlab.checks.window import achieved_rate, comparable_arrival_rate, steady_window
-
-SATURATION_SHARE: Final = 0.9
-"""Rate of the ends ÷ rate of the arrivals, of the same requests, below which a cell is called saturated."""
+from leverlab.stats.knee import SATURATION_SHARE, beyond_knee
 
 _HIT_TOLERANCE: Final = 0.02
 """By how much of the prompt tokens the measured hit ratio may pass the workload's own sharing."""
@@ -29,20 +27,32 @@ def _rates(inputs: CellInputs) -> tuple[float, float] | None:
 
 
 def keeps_up(inputs: CellInputs) -> bool:
-    """Whether the server finishes requests about as fast as they come; true where no rate is offered."""
-    rates = _rates(inputs)
-    return rates is None or rates[1] >= SATURATION_SHARE * rates[0]
+    """Whether the server finishes requests about as fast as they come; true where no rate is offered, or too few tell."""
+    return not _beyond_knee(inputs, _rates(inputs))
+
+
+def _beyond_knee(inputs: CellInputs, rates: tuple[float, float] | None) -> bool | None:
+    """What `leverlab.stats.knee.beyond_knee` says of the cell; None where it cannot tell."""
+    if rates is None:
+        return None
+    scheduled_s, first_s, last_s = (inputs.column(name) for name in ("scheduled_s", "first_token_s", "last_token_s"))
+    return beyond_knee(scheduled_s, first_s, last_s, kept_share=rates[1] / rates[0])
 
 
 def _saturated(inputs: CellInputs) -> Finding | None:
     rates = _rates(inputs)
-    if rates is None:
+    beyond = _beyond_knee(inputs, rates)
+    if rates is None or beyond is None:
         return None
     offered, achieved = rates
     saw = f"{offered:.3g} requests/s arrived, {achieved:.3g} were finished"
-    expected = f"at least {SATURATION_SHARE:.0%} of what is offered is finished per second"
-    if keeps_up(inputs):
+    expected = (
+        f"at least {SATURATION_SHARE:.0%} of what arrives is finished per second, and no queue that grows to the end"
+    )
+    if not beyond:
         return Finding("ok", saw, expected)
+    if achieved >= SATURATION_SHARE * offered:
+        saw += ", while the queue and the waiting grew for as long as requests came"
     return Finding(
         "caution",
         saw,
@@ -102,8 +112,11 @@ def _few_cache_hits(inputs: CellInputs) -> Finding | None:
 
 
 def _hit_ratio(inputs: CellInputs) -> float | None:
+    """None without the counters, and where one fell: `counters_reset` says so, and no share can be made of them."""
     queried, hits = (inputs.server_delta.get(name) for name in ("prefix_queried_tokens", "prefix_hit_tokens"))
-    return hits / queried if queried and hits is not None else None
+    if queried is None or hits is None or queried <= 0 or hits < 0:
+        return None
+    return hits / queried
 
 
 def _shared_ratios(inputs: CellInputs) -> list[float]:

@@ -14,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from leverlab.checks.conditions import SATURATION_SHARE
 from leverlab.stats.intervals import Interval, mean_interval
 
+SATURATION_SHARE: Final = 0.9
+"""Rate of the ends ÷ rate of the arrivals, of the same requests, below which a server falls behind where latencies grow too."""
 QUEUE_GROWTH: Final = 1.5
 """Requests in the system towards the end of the arrivals ÷ around their middle, from which on its queue is said to grow."""
 TTFT_GROWTH: Final = 1.0
 """Trend of ttft_s over the arrivals ÷ its median, from which on waiting is said to grow."""
 _CHANCE: Final = 0.001
+_CORROBORATION: Final = 0.05
 _LEAST: Final = 20
 
 Floats = NDArray[np.float64]
@@ -66,16 +68,25 @@ class Saturation:
 def beyond_knee(scheduled_s: Floats, first_s: Floats, last_s: Floats, kept_share: float | None) -> bool | None:
     """Whether a cell at a rate was beyond what its server sustains; arrays hold one value a request, NaN where there is none.
 
-    Either what was finished a second fell below SATURATION_SHARE of what arrived (`kept_share`, of the same requests), or both the
-    number of requests in the system and ttft_s grew over the arrivals: a short cell ends before the first shows. None where
-    there are too few requests to say.
+    Either what was finished a second fell below SATURATION_SHARE of what arrived (`kept_share`, of the same requests) while ttft_s
+    or e2e_s grew, or both the number of requests in the system and ttft_s grew over the arrivals: a short cell ends before the
+    first shows. In a short cell whose answers differ in length the ends scatter so much that `kept_share` alone proves nothing:
+    a server that falls behind lets those wait who come late. None where there are too few requests to say.
     """
     known = ~(np.isnan(scheduled_s) | np.isnan(first_s) | np.isnan(last_s))
     if int(known.sum()) < _LEAST:
         return None
-    if kept_share is not None and kept_share < SATURATION_SHARE:
+    scheduled_s, first_s, last_s = scheduled_s[known], first_s[known], last_s[known]
+    behind = kept_share is not None and kept_share < SATURATION_SHARE
+    if behind and (_rises(scheduled_s, first_s - scheduled_s) or _rises(scheduled_s, last_s - scheduled_s)):
         return True
-    return _queue_grows(scheduled_s[known], last_s[known]) and _waiting_grows(scheduled_s[known], first_s[known])
+    return _queue_grows(scheduled_s, last_s) and _waiting_grows(scheduled_s, first_s)
+
+
+def _rises(at_s: Floats, values: Floats) -> bool:
+    """Whether `values` grow with `at_s` by more than chance explains: Kendall's test (Biometrika 30, 1938)."""
+    trend = stats.kendalltau(at_s, values)
+    return bool(trend.statistic > 0 and trend.pvalue < _CORROBORATION)
 
 
 def _queue_grows(scheduled_s: Floats, last_s: Floats) -> bool:

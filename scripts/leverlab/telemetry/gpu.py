@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, Final
 
 import psutil
@@ -99,6 +99,7 @@ class GpuSampler:
         self._gpus = [_Gpu(handle) for handle in handles(gpus)]
         self._find = processes
         self._found_s, self._own = float("-inf"), frozenset[int]()
+        self._seen: set[int] = set()
         self._rows: list[dict[str, Any]] = []
 
     def look(self) -> None:
@@ -106,9 +107,18 @@ class GpuSampler:
         now = time.monotonic()
         if now - self._found_s > _LOOK_FOR_PROCESSES_S:
             # Finding a tree of processes reads all of /proc.
-            self._found_s, self._own = now, frozenset(process.pid for process in self._find())
+            self._find_own(now)
         for gpu in self._gpus:
-            self._rows.append({"time_s": time.monotonic(), **gpu.values(self._own)})
+            row = {"time_s": time.monotonic(), **gpu.values()}
+            there = gpu.processes()
+            if not there <= self._own | self._seen:
+                # What is new on the GPU may be a worker that the server started since the last look.
+                self._find_own(now)
+            self._seen |= there
+            self._rows.append(row | {"foreign_processes": foreign_processes(there, self._own)})
+
+    def _find_own(self, now: float) -> None:
+        self._found_s, self._own = now, frozenset(process.pid for process in self._find())
 
     def table(self, origin_s: float) -> pa.Table:
         """All rows, with times from `origin_s` (CLOCK_MONOTONIC)."""
@@ -135,8 +145,12 @@ class _Gpu:
         }
         self._processes = lambda: {found.pid for found in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
 
-    def values(self, own: frozenset[int]) -> dict[str, Any]:
-        """What every counter says now. `own`: ids of the server's processes."""
+    def processes(self) -> set[int]:
+        """Ids, as NVML tells them, of the processes that compute on the GPU; empty where it does not tell."""
+        return probe(self._processes) or set()
+
+    def values(self) -> dict[str, Any]:
+        """What every counter says now."""
         values: dict[str, Any] = {"gpu": self._index, "uuid": self._uuid}
         for name, ask in list(self._counters.items()):
             try:
@@ -145,12 +159,29 @@ class _Gpu:
                 del self._counters[name]
             except pynvml.NVMLError:
                 values[name] = None
-        there = probe(self._processes)
-        # In a container NVML tells ids of the host: where none is known here, nothing can be said.
-        values["foreign_processes"] = float(len(there - own)) if there is not None and there & own else None
         bits = values.get("throttle_reasons")
         values["throttle_text"] = None if bits is None else throttle_text(bits)
         return values
+
+
+def foreign_processes(there: Set[int], own: Set[int]) -> float | None:
+    """How many of the processes `there` on a GPU are not the server's `own`; None where NVML's ids are of another namespace.
+
+    In a container NVML may tell ids of the host: then none of the server's is among them, or one is by coincidence and the
+    others run nowhere here.
+    """
+    others = there - own
+    return float(len(others)) if there & own and all(map(_runs, others)) else None
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _memory_errors(handle: Any, kind: int) -> float:  # noqa: ANN401

@@ -19,7 +19,7 @@ HOST: Final[pa.Schema] = pa.schema(
         column("engine_cores_share", pa.float64(), "1", "share of the time since the last look that the engine's cores were busy, with whatever"),
         column("client_cores_share", pa.float64(), "1", "the same of the load client's cores"),
         column("machine_share", pa.float64(), "1", "the same of all cores of the machine"),
-        column("server_cpu_s", pa.float64(), "s", "CPU time of the server's processes since they began: a counter"),
+        column("server_cpu_s", pa.float64(), "s", "CPU time of the server's processes since sampling began: a counter"),
         column("server_rss_bytes", pa.float64(), "bytes", "resident memory of the server's processes; shared pages count in each"),
         column("load_1m", pa.float64(), "1", "the machine's load average over a minute"),
         column("memory_available_bytes", pa.float64(), "bytes", "memory that can be had without swapping"),
@@ -47,7 +47,9 @@ class HostSampler:
         self._find = processes
         self._found_s = float("-inf")
         self._processes: Sequence[psutil.Process] = ()
-        self._cpu_s: dict[int, float] = {}
+        self._cpu_s: dict[psutil.Process, float] = {}
+        self._unsampled_s: dict[psutil.Process, float] = {}
+        self._begun_s: float | None = None
         self._rows: list[dict[str, Any]] = []
         self._before = _busy_and_total()
 
@@ -62,11 +64,15 @@ class HostSampler:
         for name, cores in self._cores.items():
             row[name] = _share(self._before, times, cores)
         self._before = times
+        begun_s = self._begun_s = self._begun_s or time.time()
         rss = 0
         for process in self._processes:
             try:
                 used = process.cpu_times()
-                self._cpu_s[process.pid] = used.user + used.system
+                cpu_s = used.user + used.system
+                # A process may be found late. What one used that began meanwhile belongs to this time, what an older one used does not.
+                before_s = cpu_s if process.create_time() < begun_s else 0.0
+                self._cpu_s[process] = cpu_s - self._unsampled_s.setdefault(process, before_s)
                 rss += process.memory_info().rss
             except psutil.NoSuchProcess:
                 continue
