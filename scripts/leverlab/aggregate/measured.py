@@ -14,6 +14,12 @@ from leverlab.trial.cell_files import CHECKS_FILE, read_cell
 
 _TABLES: Final = ("requests", "chunks")
 
+KEEPING_QUESTIONS: Final = {
+    "checks_missing": "Was the cell checked, and is it known what was found?",
+    "files_changed": "Are the cell's files what was written when it was measured?",
+}
+"""Code → question, of the checks that are made whenever a cell is read, besides those of `leverlab.checks`."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredCell:
@@ -55,8 +61,15 @@ def stored_cell(folder: Path) -> StoredCell:
     except (OSError, pa.ArrowException) as error:
         message = f"{folder}: {error}; delete the folder to measure the cell again"
         return StoredCell(record, Reason(code="table_unreadable", message=message))
-    checks = (*_own_checks(folder, record), *_integrity(folder, record))
-    return StoredCell(record, None, checks, tables["requests"], tables["chunks"], samples)
+    return StoredCell(record, None, stored_checks(folder, record), tables["requests"], tables["chunks"], samples)
+
+
+def stored_checks(folder: Path, record: CellRecord, *, hashed: bool = True) -> tuple[CheckResult, ...]:
+    """What the checks found of the cell kept in `folder`, and how it is kept (`KEEPING_QUESTIONS`).
+
+    Without `hashed`, files are not compared with what was written: that reads all of them.
+    """
+    return (*_own_checks(folder, record), *(_integrity(folder, record) if hashed else ()))
 
 
 def _own_checks(folder: Path, record: CellRecord) -> list[CheckResult]:

@@ -1,40 +1,38 @@
 """The cells with their outcomes, what the checks saw and expected, and why some cells have no numbers."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
-from leverlab.checks import CHECKS
+from leverlab.aggregate.measured import KEEPING_QUESTIONS
 from leverlab.records import CheckResult
+from leverlab.report.marked import FINDING_ANCHOR, FINDINGS_LIMIT, QUESTIONS, Marked, words
 from leverlab.report.phrases import context_phrase, load_heading, load_order, value_phrase
-from leverlab.report.source import CONTEXT, StudyData, in_context, rows_of
+from leverlab.report.source import CONTEXT, StudyData, in_context, rows_of, text_of
 from leverlab.report.view import Cell, Column, Group, Link, Mark, Row, Table, severity_mark, status_mark
 from leverlab.trial.cell_files import read_cell
 
 CELLS_LIMIT: Final = 300
 """Rows of the cell table, troubled cells first: a page stays below 3 MB for a study of 10,000 cells."""
 
-FINDING_ANCHOR: Final = "finding-"
-TROUBLE_ANCHOR: Final = "troubles"
-"""Ids on the page: of a row of the ledger, followed by its number, and of the cells without numbers."""
+TROUBLE_ANCHOR: Final = "trouble-"
+"""Id on the page of why cells have no numbers, followed by its number."""
 
-_LEDGER_LIMIT: Final = 200
 _NAMED: Final = 6
 _SEVERITIES: Final = ("ok", "caution", "invalid")
-_QUESTIONS: Final = {check.code: check.question for check in CHECKS}
-
-CheckKey = tuple[str, str, str, str, str]
-"""A check's code, severity, what was seen, what was expected, and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A cell without numbers, why, and the lines of the server's log that show it."""
+    """Cells without numbers, why, and the lines of the server's log that show it; `id` is unique on the page."""
 
+    id: str
+    cells: frozenset[tuple[str, str]]
+    """Cell and replicate of each."""
     mark: Mark
     what: str
     reason: str
@@ -98,14 +96,16 @@ def troubles(data: StudyData) -> list[Trouble]:
     """Failed, infeasible and missing cells with their reasons; those of one server and reason together."""
     found: dict[tuple[str, str, str, str, str], list[Mapping[str, Any]]] = {}
     for row in rows_of(_in_order(data.cells[data.cells["status"] != "measured"], data)):
-        reason = _text(row["reason"]) or "no trial has reached it yet"
+        reason = text_of(row["reason"]) or "no trial has reached it yet"
         found.setdefault((row["server"], row["treatment"], row["status"], reason, _log_of(data, row)), []).append(row)
-    told = []
+    told: list[Trouble] = []
     for (_, treatment, status, reason, log), rows in found.items():
         loads = sorted({load_heading(row["load"]) for row in rows})
         replicates = sorted({str(row["replicate"]) for row in rows})
         told.append(
             Trouble(
+                f"{TROUBLE_ANCHOR}{len(told)}",
+                frozenset((row["cell"], row["replicate"]) for row in rows),
                 status_mark(status),
                 f"{data.label(treatment)}, {', '.join(loads)} ({', '.join(replicates)})",
                 reason,
@@ -115,7 +115,7 @@ def troubles(data: StudyData) -> list[Trouble]:
     return told[:CELLS_LIMIT]
 
 
-def check_tables(data: StudyData) -> tuple[str, Table | None, Table | None]:
+def check_tables(data: StudyData, found: Sequence[Marked]) -> tuple[str, Table | None, Table | None]:
     """A sentence, the checks with how often each passed, and the ledger of those that did not: what was seen and expected."""
     measured = data.cells[data.cells["status"] == "measured"]
     counts = Counter(measured["checks"])
@@ -123,33 +123,30 @@ def check_tables(data: StudyData) -> tuple[str, Table | None, Table | None]:
         f"Every measured cell passes a series of checks. One that is invalid is left out of every effect; a caution marks numbers and lets them stand. "
         f"Of {len(measured)} measured cells: {counts['ok']} passed all, {counts['caution']} with a caution, {counts['invalid']} invalid."
     )
+    ledger = _failures(data, found) if found else None
     if not data.checks:
-        return f"{note} The checks' own records are not on this machine; cells.parquet names the codes.", None, None
-    return note, _summary(data.checks), _failures(data)
+        return f"{note} The checks' own records are not on this machine; cells.parquet names the codes.", None, ledger
+    absent = len(measured) - len({(row["cell"], row["replicate"]) for row, _ in data.checks})
+    if absent:
+        note += f" The records of {absent} of them are not on this machine; cells.parquet names the codes."
+    return note, _summary(data.checks, len(measured)), ledger
 
 
-def finding_numbers(data: StudyData) -> dict[tuple[str, str], int]:
-    """(cell, code) → number of the row of the ledger in which its finding stands; the same cell's replicates may share one."""
-    return {
-        (row["cell"], code): number
-        for number, ((code, *_), cells) in enumerate(_alike(data)[:_LEDGER_LIMIT])
-        for row in cells
-    }
-
-
-def _summary(found: list[tuple[dict[str, Any], CheckResult]]) -> Table:
+def _summary(found: list[tuple[dict[str, Any], CheckResult]], measured: int) -> Table:
     by_code: dict[str, list[CheckResult]] = {}
     for _, check in found:
         by_code.setdefault(check.code, []).append(check)
     rows = []
     for code, checks in by_code.items():
-        passed = sum(check.severity == "ok" for check in checks)
+        # How a cell is kept is told of those alone in which something is wrong.
+        asked = measured if code in KEEPING_QUESTIONS else len(checks)
+        passed = asked - sum(check.severity != "ok" for check in checks)
         worst = max(checks, key=lambda check: _SEVERITIES.index(check.severity))
         rows.append(
             Row((
-                Cell(_QUESTIONS.get(code, _words(code)), note=code),
+                Cell(QUESTIONS.get(code, words(code)), note=code),
                 Cell(mark=severity_mark(worst.severity)),
-                Cell(f"{passed} of {len(checks)}"),
+                Cell(f"{passed} of {asked}"),
                 Cell(worst.saw),
                 Cell(worst.expected),
             ))
@@ -161,41 +158,34 @@ def _summary(found: list[tuple[dict[str, Any], CheckResult]]) -> Table:
     return Table("check-summary", "What was checked", columns, (Group(tuple(rows)),))
 
 
-def _alike(data: StudyData) -> list[tuple[CheckKey, list[dict[str, Any]]]]:
-    """The checks that did not pass, severest first; cells of which the same was seen stand together."""
-    alike: dict[CheckKey, list[dict[str, Any]]] = {}
-    for row, check in data.checks:
-        if check.severity != "ok":
-            alike.setdefault((check.code, check.severity, check.saw, check.expected, check.remedy), []).append(row)
-    return sorted(alike.items(), key=lambda item: -_SEVERITIES.index(item[0][1]))
-
-
-def _failures(data: StudyData) -> Table | None:
-    """The checks that did not pass, a row each that leads back to by its number."""
-    ordered = _alike(data)
-    if not ordered:
-        return None
+def _failures(data: StudyData, found: Sequence[Marked]) -> Table:
+    """The findings, a row each that marks lead to by its number."""
     measured = int((data.cells["status"] == "measured").sum())
     rows = tuple(
         Row((
-            Cell(_words(code)),
-            Cell(mark=severity_mark(severity)),
-            Cell(saw),
-            Cell(expected),
-            Cell(_places(data, cells, measured)),
-            Cell(remedy or "–"),
+            Cell(marked.words),
+            Cell(mark=severity_mark(marked.severity)),
+            Cell(marked.saw),
+            Cell(marked.expected),
+            Cell(_places(data, marked.cells, measured)),
+            Cell(marked.remedy or "–"),
         ), id=f"{FINDING_ANCHOR}{number}")
-        for number, ((code, severity, saw, expected, remedy), cells) in enumerate(ordered[:_LEDGER_LIMIT])
+        for number, marked in enumerate(found)
     )  # fmt: skip
     columns = (
         Column("Check"), Column("Finding", "short"), Column("Seen", "prose"), Column("Expected", "prose"), Column("Where", "prose"),
         Column("What to do", "prose"),
     )  # fmt: skip
-    more = "" if len(ordered) <= _LEDGER_LIMIT else f"The first {_LEDGER_LIMIT} of {len(ordered)}."
+    folded = sum(len(marked.cells) for marked in found) > FINDINGS_LIMIT
+    more = (
+        "Where there are very many, one stands for all of its kind; checks.json of each cell holds its own."
+        if folded
+        else ""
+    )
     return Table("check-ledger", "Checks that did not pass", columns, (Group(rows),), more)
 
 
-def _places(data: StudyData, cells: list[dict[str, Any]], measured: int) -> str:
+def _places(data: StudyData, cells: Sequence[Mapping[str, Any]], measured: int) -> str:
     if len(cells) == measured:
         return f"all {measured} measured cells" if measured > 1 else "the one measured cell"
     several = len(data.contexts) > 1
@@ -208,16 +198,12 @@ def _places(data: StudyData, cells: list[dict[str, Any]], measured: int) -> str:
     return "; ".join(named[:_NAMED]) + more
 
 
-def _words(code: str) -> str:
-    return code.replace("_", " ")
-
-
 def _cell_row(data: StudyData, row: Mapping[str, Any]) -> Row:
     folder = data.cell_folder(row)
-    codes = _text(row["check_codes"]).replace(",", ", ").replace("_", " ")
+    codes = text_of(row["check_codes"]).replace(",", ", ").replace("_", " ")
     checked = (
         Cell(mark=severity_mark(row["checks"]), note=codes)
-        if row["status"] == "measured" and _text(row["checks"])
+        if row["status"] == "measured" and text_of(row["checks"])
         else Cell("–")
     )
     return Row((
@@ -255,9 +241,3 @@ def _in_order(cells: pd.DataFrame, data: StudyData) -> pd.DataFrame:
     return keys.sort_values([*CONTEXT, "_treatment", "_load", "replicate"], kind="stable").drop(
         columns=["_treatment", "_load"]
     )
-
-
-def _text(value: Any) -> str:  # noqa: ANN401 - a table's value, which may be missing
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
-    return value if isinstance(value, str) else ", ".join(map(str, value))

@@ -1,12 +1,13 @@
 """What may be believed, at a glance: every cell and replicate as one mark, each leading to why it has it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from leverlab.report.ledger import FINDING_ANCHOR, TROUBLE_ANCHOR, finding_numbers
+from leverlab.report.ledger import Trouble
+from leverlab.report.marked import FINDING_ANCHOR, Marked, Place, codes_of, common_marks, finding_numbers, words
 from leverlab.report.phrases import context_phrase, load_heading, load_order
-from leverlab.report.source import StudyData, in_context, rows_of
+from leverlab.report.source import StudyData, in_context, rows_of, text_of
 from leverlab.report.view import Glance, GlanceMark, GlanceRow, Mark, severity_mark, status_mark
 
 GLANCE_LIMIT: Final = 160
@@ -23,9 +24,10 @@ def believable(data: StudyData) -> str:
     return f"{len(data.cells)} cells, counting each replicate: {said}."
 
 
-def glance(data: StudyData) -> Glance:
-    """A row a treatment and load point (in each context), a column a replicate."""
-    findings = finding_numbers(data)
+def glance(data: StudyData, found: Sequence[Marked], troubles: Sequence[Trouble]) -> Glance:
+    """A row a treatment and load point (in each context), a column a replicate; marks lead to `found` and to `troubles`."""
+    numbers = finding_numbers(found)
+    reasons = {place: trouble.id for trouble in troubles for place in trouble.cells}
     names = [name for name in data.treatments if name in set(data.cells["treatment"])]
     replicates = sorted({_number(row["replicate"]) for row in rows_of(data.cells)})
     groups: list[tuple[str, list[GlanceRow]]] = []
@@ -36,7 +38,7 @@ def glance(data: StudyData) -> Glance:
             of_treatment = own[own["treatment"] == name]
             for load in sorted(of_treatment["load"].unique(), key=load_order):
                 cells = {_number(row["replicate"]): row for row in rows_of(of_treatment[of_treatment["load"] == load])}
-                marks = tuple(_mark(cells[key], findings) if key in cells else None for key in replicates)
+                marks = tuple(_mark(cells[key], numbers, reasons) if key in cells else None for key in replicates)
                 rows.append(GlanceRow(data.label(name), load_heading(load), marks))
         groups.append((context_phrase(*context) if len(data.contexts) > 1 else "", rows))
     total = sum(len(rows) for _, rows in groups)
@@ -46,20 +48,29 @@ def glance(data: StudyData) -> Glance:
         left_out = total - sum(len(rows) for _, rows in kept)
         groups = [(title, rows[:GLANCE_LIMIT]) for title, rows in kept if rows]
         note = f"{left_out} of {total} rows, in which every cell is sound, are not shown."
-    return Glance(tuple(f"r{key}" for key in replicates), tuple((title, tuple(rows)) for title, rows in groups), note)
+    return Glance(
+        tuple(f"r{key}" for key in replicates),
+        tuple((title, tuple(rows)) for title, rows in groups),
+        common_marks(data, found),
+        note,
+    )
 
 
-def _mark(row: Mapping[str, Any], findings: Mapping[tuple[str, str], int]) -> GlanceMark:
-    state = _state(row)
+def _mark(row: Mapping[str, Any], numbers: Mapping[Place, int], reasons: Mapping[tuple[str, str], str]) -> GlanceMark:
+    state, own = _state(row), (row["cell"], row["replicate"])
     if row["status"] != "measured":
-        return GlanceMark(status_mark(row["status"]), str(row["reason"] or state), f"#{TROUBLE_ANCHOR}")
+        # Of very many cells without numbers the page tells the first.
+        return GlanceMark(
+            status_mark(row["status"]), text_of(row["reason"]) or state, f"#{reasons.get(own, 'troubles')}"
+        )
     mark = severity_mark(row["checks"] or "ok")
     shown = Mark(mark.symbol, state, mark.tone)
     if state == "sound":
         return GlanceMark(shown, state, "")
-    codes = [code for code in str(row["check_codes"] or "").split(",") if code]
-    number = next((findings[row["cell"], code] for code in codes if (row["cell"], code) in findings), None)
-    told = ", ".join(code.replace("_", " ") for code in codes)
+    codes = codes_of(row)
+    # The severest findings have the lowest numbers.
+    number = min((numbers[(*own, code)] for code in codes if (*own, code) in numbers), default=None)
+    told = ", ".join(map(words, codes))
     return GlanceMark(shown, f"{state}: {told}", f"#{FINDING_ANCHOR}{number}" if number is not None else "")
 
 

@@ -17,6 +17,7 @@ from leverlab.report.effect_tables import before_after, crossed_table, is_main, 
 from leverlab.report.findings import findings, forest_block, limits, noise_floor_sentences, primary_effects
 from leverlab.report.knees import knee_table
 from leverlab.report.ledger import cell_table, cells_note, check_tables, command_table, troubles
+from leverlab.report.marked import findings as marked_cells
 from leverlab.report.overview import believable, glance
 from leverlab.report.phrases import joined
 from leverlab.report.provenance import provenance
@@ -70,7 +71,8 @@ def last_measured(data: StudyData) -> str:
 
 
 def _sections(data: StudyData) -> dict[str, Any]:
-    checks_note, checks, ledger = check_tables(data)
+    found, troubled = marked_cells(data), troubles(data)
+    checks_note, checks, ledger = check_tables(data, found)
     effects_note, effects = _effect_parts(data)
     drawn, curves_note = curves(data)
     maps, maps_note = heatmaps(data)
@@ -104,13 +106,13 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "timeline": timeline_block(data),
         "workloads": workload_cards(data),
         "believable": believable(data),
-        "glance": glance(data),
+        "glance": glance(data, found, troubled),
         "checks_note": checks_note,
         "checks": checks,
         "ledger": ledger,
         "cells": cell_table(data),
         "cells_note": cells_note(data),
-        "troubles": troubles(data),
+        "troubles": troubled,
         "commands": command_table(data),
         "reproduce_note": (
             "Each command starts a fresh server for one cell, measures it and says whether the new value lies where the recorded ones let expect it. "

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from leverlab.aggregate.measured import stored_checks
 from leverlab.aggregate.schema import metric_column, metric_keys
-from leverlab.checks import read_checks
 from leverlab.config import Configuration
 from leverlab.config.study import Study
 from leverlab.layout import Layout
@@ -21,6 +21,7 @@ from leverlab.report.effect import Effect
 from leverlab.report.looks import SERIES_LIMIT
 from leverlab.report.phrases import levels_phrase
 from leverlab.report.sentences import Telling
+from leverlab.trial.cell_files import read_cell
 
 CONTEXT = ["engine", "model", "gpu", "gpu_count"]
 
@@ -96,9 +97,15 @@ class StudyData:
         return self.layout.cell(str(row["server"]), str(row["replicate"]), str(row["phase"]))
 
     def checks_of(self, row: Mapping[str, Any]) -> list[CheckResult]:
-        """The cell's checks; empty where its record is not on this machine."""
-        path = self.cell_folder(row) / "checks.json"
-        return list(read_checks(path).checks) if path.is_file() else []
+        """The cell's checks, as they lie there now; empty where its record is not on this machine."""
+        folder = self.cell_folder(row)
+        try:
+            record = read_cell(folder)
+        except ValueError:
+            return []
+        if record is None:
+            return []
+        return list(stored_checks(folder, record, hashed="files_changed" in str(row["check_codes"])))
 
     @cached_property
     def checks(self) -> list[tuple[dict[str, Any], CheckResult]]:
@@ -147,6 +154,13 @@ def in_context(cells: pd.DataFrame, context: tuple[str, str, str, int]) -> pd.Da
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The table's rows as mappings by column."""
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def text_of(value: Any) -> str:  # noqa: ANN401 - a table's value, which may be missing
+    """A table's value as text; empty where there is none."""
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    return value if isinstance(value, str) else ", ".join(map(str, value))
 
 
 def read_study(name: str, configuration: Configuration, layout: Layout) -> StudyData:

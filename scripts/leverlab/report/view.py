@@ -96,11 +96,20 @@ class GlanceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Common:
+    """What marks most cells, said once, and where it is told."""
+
+    text: str
+    href: str
+
+
+@dataclass(frozen=True, slots=True)
 class Glance:
     """What may be believed: rows in groups with a title each (empty where there is one), columns by replicate."""
 
     replicates: tuple[str, ...]
     groups: tuple[tuple[str, tuple[GlanceRow, ...]], ...]
+    common: tuple[Common, ...]
     note: str
 
 
