@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+from simulated_queue import Array, Served, serve
 
 from leverlab.aggregate.cell_metrics import MeasuredCell
 from leverlab.aggregate.cells import numbers
@@ -33,7 +33,6 @@ from leverlab.load_point import LoadPoint
 from leverlab.matrix.expand import StudyMatrix, expand
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-Array = NDArray[np.float64]
 
 METRICS: Final = ("p50", "p99", "throughput")
 LEVERS: Final = ("prefix_caching", "max_num_seqs")
@@ -41,11 +40,6 @@ LEVERS: Final = ("prefix_caching", "max_num_seqs")
 
 REQUESTS_A_CELL: Final = 200
 RATE: Final = 4.0
-SLOTS: Final = 4
-PREFILL_S: Final = 0.1
-TOKEN_S: Final = 0.008
-LIFETIME_SPREAD: Final = 0.03
-NODE_SPREAD: Final = 0.10
 KNOWN_EFFECT: Final = 0.9
 """Factor on the time of all work of a treated server."""
 BATCH: Final = 10
@@ -70,16 +64,6 @@ replicates: 10
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """What a batch of cells saw: `scheduled_s`, `first_s`, `last_s`, `tokens`, each of shape (cells, requests)."""
-
-    scheduled_s: Array
-    first_s: Array
-    last_s: Array
-    tokens: Array
-
-
-@dataclass(frozen=True, slots=True)
 class Setting:
     """Counts over the studies of one setting, for one metric. `held`: intervals that hold the truth."""
 
@@ -94,34 +78,6 @@ class Setting:
     verdicts: int
 
 
-def serve(generator: np.random.Generator, replicates: int, factors: Sequence[float], burst: bool) -> list[Served]:
-    """The cells of as many servers as `factors` (factor on the time of work) over `replicates`, each with its own node.
-
-    Servers of a replicate replay the same arrivals and lengths. First come, first served by SLOTS equal slots.
-    """
-    shape = (replicates, REQUESTS_A_CELL)
-    gaps_s = generator.exponential(1 / RATE, shape)
-    scheduled_s = np.zeros(shape) if burst else np.cumsum(gaps_s, axis=1)
-    tokens = np.clip(np.rint(generator.lognormal(math.log(48), 0.8, shape)), 2, 1024)
-    node = np.exp(generator.normal(0, NODE_SPREAD, (replicates, 1)))
-    served = []
-    for factor in factors:
-        speed = factor * node * np.exp(generator.normal(0, LIFETIME_SPREAD, (replicates, 1)))
-        # Pareto with a shape of 2.5: a finite variance, and a far tail.
-        prefill_s = speed * PREFILL_S * (0.6 + 0.6 * generator.pareto(2.5, shape))
-        decode_s = speed * TOKEN_S * (tokens - 1)
-        free_s, rows = np.zeros((replicates, SLOTS)), np.arange(replicates)
-        first_s, last_s = np.empty(shape), np.empty(shape)
-        for number in range(REQUESTS_A_CELL):
-            slot = free_s.argmin(axis=1)
-            start_s = np.maximum(free_s[rows, slot], scheduled_s[:, number])
-            first_s[:, number] = start_s + prefill_s[:, number]
-            last_s[:, number] = first_s[:, number] + decode_s[:, number]
-            free_s[rows, slot] = last_s[:, number]
-        served.append(Served(scheduled_s, first_s, last_s, tokens))
-    return served
-
-
 def summary(served: Served, metric: str) -> Array:
     """`metric` of each cell: percentiles of TTFT, or generated tokens per second of a burst."""
     if metric == "throughput":
@@ -134,7 +90,10 @@ def true_changes(seed: int, effect: float, replicates: int = TRUTH_REPLICATES) -
     if effect == 1:
         return dict.fromkeys(METRICS, 0.0)
     generator = np.random.default_rng([seed, 1])
-    sides = {burst: serve(generator, replicates, (1.0, effect), burst) for burst in (False, True)}
+    sides = {
+        burst: serve(generator, replicates, (1.0, effect), REQUESTS_A_CELL, None if burst else RATE)
+        for burst in (False, True)
+    }
     return {
         metric: float(np.mean(np.log(summary(after, metric) / summary(before, metric))))
         for metric in METRICS
@@ -183,8 +142,8 @@ def studies(matrix: StudyMatrix, generator: np.random.Generator, effect: float, 
     treatments = {lever: entry.treatment.name for entry in matrix.cells for lever, _ in entry.treatment.changed}
     baseline = next(entry.treatment.name for entry in matrix.cells if entry.treatment.is_baseline)
     named = [treatments[lever] for lever in LEVERS]
-    rate = serve(generator, BATCH * replicates, (1.0, effect), burst=False)
-    burst = serve(generator, BATCH * replicates, (1.0, effect), burst=True)
+    rate = serve(generator, BATCH * replicates, (1.0, effect), REQUESTS_A_CELL, RATE)
+    burst = serve(generator, BATCH * replicates, (1.0, effect), REQUESTS_A_CELL, None)
     places = [
         *zip((baseline, named[0]), rate, [LoadPoint("rate", RATE)] * 2, strict=True),
         *zip((baseline, named[1]), burst, [LoadPoint("burst")] * 2, strict=True),

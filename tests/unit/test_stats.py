@@ -65,6 +65,48 @@ def test_interval_holds_no_change_exactly_when_p_is_above_its_level(sample: list
         assert (0.0 in interval) == (p_value > ALPHA)
 
 
+@given(values, st.sampled_from([0.95, 0.975]))
+def test_skew_away_from_no_change_moves_the_far_end_alone(sample: list[float], level: float) -> None:
+    changes = tuple(value - 20 for value in sample)
+    plain, skewed = PairedChange("difference", changes), PairedChange("difference", changes, "away")
+    before, after = plain.interval(level), skewed.interval(level)
+    if before is None:
+        assert after is None
+        return
+    assert after is not None and plain.estimate is not None
+    assert (skewed.p_value, skewed.test_level(0.05), after.level) == (plain.p_value, 0.05, level)
+    stretched = (before.high - plain.estimate) * (1 + 2 / math.sqrt(len(sample)))
+    if plain.estimate < 0:
+        assert (after.low, after.high) == (pytest.approx(plain.estimate - stretched), before.high)
+    elif plain.estimate > 0:
+        assert (after.low, after.high) == (before.low, pytest.approx(plain.estimate + stretched))
+    assert (0 in after) == (0 in before), "the verdict stays what Student's test says"
+
+
+@given(values)
+def test_skew_on_an_unknown_side_moves_both_ends_and_the_test_with_them(sample: list[float]) -> None:
+    change = PairedChange("difference", tuple(value - 20 for value in sample), "either way")
+    plain = mean_interval(change.changes)
+    interval = change.interval()
+    if interval is None or plain is None:
+        assert change.p_value is None
+        return
+    assert interval.high - interval.low == pytest.approx((plain.high - plain.low) * (1 + 2 / math.sqrt(len(sample))))
+    assert change.p_value is not None
+    assert (0 in interval) == (change.p_value > 0.05)
+    student = PairedChange("difference", change.changes).p_value
+    assert student is not None
+    assert (student > change.test_level(0.05)) == (0 in interval)
+
+
+@given(values, st.floats(0.1, 10))
+def test_swapping_the_sides_inverts_a_skewed_change(sample: list[float], factor: float) -> None:
+    other = [value * factor * (1 + 0.1 * place) for place, value in enumerate(sample)]
+    there, back = (paired_change(*sides, "ratio", "away").interval() for sides in ((sample, other), (other, sample)))
+    if there is not None and back is not None:
+        assert (there.low, there.high) == pytest.approx((1 / back.high, 1 / back.low))
+
+
 def test_prediction_interval_of_three_values() -> None:
     # mean 10, s = 1, t(0.975; 2) = 4.302653, √(1 + 1/3) = 1.154701
     interval = prediction_interval([9.0, 10.0, 11.0], log=False)

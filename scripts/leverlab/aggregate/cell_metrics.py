@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from leverlab.aggregate.energy import energy_j
 from leverlab.checks.base import Floats, numeric
-from leverlab.checks.window import Window, achieved_rate, comparable_arrival_rate, offered_rate, steady_window
+from leverlab.checks.window import Window, achieved_rate, finished_share, offered_rate, steady_window
 from leverlab.load_point import LoadPoint
 from leverlab.metrics import METRICS, MINIMUM_SAMPLES
 from leverlab.stats.intervals import Interval, percentile_interval
@@ -58,10 +58,8 @@ class MeasuredCell:
         if self.window is None or self._load.kind != "rate":
             return None
         scheduled_s, last_s = self._column("scheduled_s"), self._column("last_token_s")
-        arrived = comparable_arrival_rate(self.window, self._well, scheduled_s, last_s)
-        finished = achieved_rate(self.window, self._well, last_s, self._load)
-        kept = finished / arrived if arrived and finished is not None else None
-        return beyond_knee(scheduled_s, self._column("first_token_s"), last_s, kept)
+        kept_share = finished_share(self.window, self._well, scheduled_s, last_s, self._load)
+        return beyond_knee(scheduled_s, self._column("first_token_s"), last_s, kept_share)
 
     def metrics(self, objectives: Mapping[str, float]) -> dict[Key, float | None]:
         """Every metric of the registry with each of its statistics; None where the cell does not tell it.
@@ -73,7 +71,7 @@ class MeasuredCell:
         for name, metric in METRICS.items():
             if metric.statistics:
                 values = self._values(name)
-                found |= {(name, statistic): _statistic(values, statistic) for statistic in metric.statistics}
+                found |= {(name, wanted): statistic_of(values, wanted) for wanted in metric.statistics}
         found |= self._rates(objectives)
         found["error_ratio", None] = float(1 - self._well.mean()) if len(self._well) else None
         for name in _SERVER_MEANS:
@@ -149,7 +147,8 @@ class MeasuredCell:
         return used_j / tokens if used_j is not None and tokens else None
 
 
-def _statistic(values: Floats, statistic: str) -> float | None:
+def statistic_of(values: Floats, statistic: str) -> float | None:
+    """`statistic` (mean, p50, p95, p99) of a cell's values, none of them NaN; None of fewer than it needs."""
     if len(values) < MINIMUM_SAMPLES[statistic]:
         return None
     return float(np.mean(values)) if statistic == "mean" else float(np.quantile(values, PERCENTILES[statistic]))

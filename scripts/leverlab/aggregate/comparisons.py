@@ -20,7 +20,7 @@ from leverlab.matrix.cells import ReplicateKey
 from leverlab.matrix.expand import StudyMatrix
 from leverlab.matrix.treatments import Treatment
 from leverlab.metrics import METRICS, MetricReference
-from leverlab.stats.paired import PairedChange, paired_change
+from leverlab.stats.paired import PairedChange, Skew, paired_change
 
 Context = tuple[str, str, str, int]
 """Engine, model, GPU and number of GPUs."""
@@ -102,7 +102,7 @@ def comparisons(matrix: StudyMatrix, cells: Sequence[CellRow]) -> Iterator[Compa
                         pairing.baseline,
                         pairing.treatment,
                         comparison,
-                        skewed=queued and (metric, statistic) in QUEUEING_STATISTICS,
+                        skew=skew(contrast.kind, queued, metric, statistic),
                     ),
                     (before, after),
                 )
@@ -112,7 +112,8 @@ def requests_queued(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str
     """Whether, at a rate, waiting decides what the median request sees on one side of a comparison.
 
     A queue builds up in some replicates and not in others, so that ratios of such times are skewed. It shows in the spread of
-    ttft_s within the cells: their p95 is many times their median.
+    ttft_s within the cells, of which the p95 is many times the median; and where every request waits, in half of the cells
+    being beyond the knee.
     """
     if load.kind != "rate":
         return False
@@ -123,7 +124,20 @@ def requests_queued(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str
         ]
         if ratios and median(ratios) >= QUEUED_SPREAD:
             return True
+        if rows and 2 * sum(row.get("beyond_knee") is True for row in rows) >= len(rows):
+            return True
     return False
+
+
+def skew(kind: Kind, queued: bool, metric: str, statistic: str | None) -> Skew:
+    """Where the changes of a metric are skewed, by whether requests queued.
+
+    A lever that does nothing leaves both sides of a pair alike, and with them the changes symmetric. Levers that each do
+    something but do not interact leave no such symmetry.
+    """
+    if not queued or (metric, statistic) not in QUEUEING_STATISTICS:
+        return "none"
+    return "either way" if kind == "interaction" else "away"
 
 
 def contrasts(study: Study, treatments: Sequence[Treatment]) -> list[Contrast]:

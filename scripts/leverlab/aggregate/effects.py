@@ -5,7 +5,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from leverlab.aggregate.cautions import Caution, noise_cautions, provenance_cautions
 from leverlab.aggregate.comparisons import Comparison, comparisons
@@ -17,11 +17,15 @@ from leverlab.metrics import Comparison as Scale
 from leverlab.stats.intervals import LEVEL, Interval
 from leverlab.stats.multiple import ALPHA, bonferroni_level, holm, holm_levels
 from leverlab.stats.noise_floor import noise_floor
-from leverlab.stats.paired import SKEW_FACTOR
+from leverlab.stats.paired import Skew
 from leverlab.stats.power import minimum_detectable
 from leverlab.stats.verdict import Judgement, judge
 
 _CONTEXT = ("engine", "model", "gpu", "gpu_count")
+_QUEUED: Final[dict[Skew, str]] = {
+    "away": "requests queued, so that such ratios are skewed: the interval reaches further away from no change for it",
+    "either way": "requests queued, so that such ratios are skewed: the interval is widened for it",
+}
 _WHY_LIMIT = 3
 
 _Quantity = tuple[tuple[str, str, str, int], LoadPoint, str, str | None]
@@ -108,14 +112,11 @@ def _row(
     together = change.interval(bonferroni_level(family.size)) if corrected else None
     prediction = change.prediction()
     changed = [[lever, level, matrix.study.baseline[lever]] for lever, level in contrast.changed]
+    alpha = change.test_level(ALPHA / family.size if corrected else ALPHA)
     floor = noise_floor(copies.comparison.change.changes, len(change.changes), metric.comparison) if copies else None
     cautions = list(conditions)
-    if change.skewed:
-        cautions.append(
-            Caution(
-                "requests_queued", "requests queued, so that such ratios are skewed: the interval is widened for it"
-            )
-        )
+    if change.skew != "none":
+        cautions.append(Caution("requests_queued", _QUEUED[change.skew]))
     if copies and copies.comparison is not comparison:
         cautions += noise_cautions(comparison, judgement.verdict, floor, copies.comparison, copies.differ)
     return {
@@ -147,7 +148,7 @@ def _row(
             change.spread,
             len(change.changes),
             metric.comparison,
-            (ALPHA / family.size if corrected else ALPHA) / (SKEW_FACTOR if change.skewed else 1),
+            alpha,
         ),
         "noise_floor": floor,
         "cautions": json.dumps([asdict(caution) for caution in cautions], ensure_ascii=False),

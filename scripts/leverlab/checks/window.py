@@ -81,6 +81,15 @@ def comparable_arrival_rate(
     return _central_rate(scheduled_s[window.inside & ended_well & ~np.isnan(last_token_s)])
 
 
+def finished_share(
+    window: Window, ended_well: NDArray[np.bool_], scheduled_s: Floats, last_token_s: Floats, load: LoadPoint
+) -> float | None:
+    """`achieved_rate` ÷ `comparable_arrival_rate`: about 1 where the server keeps up. None where either is."""
+    arrived = comparable_arrival_rate(window, ended_well, scheduled_s, last_token_s)
+    finished = achieved_rate(window, ended_well, last_token_s, load)
+    return finished / arrived if arrived and finished is not None else None
+
+
 def _central_rate(instants_s: Floats) -> float | None:
     """Instants per second between their 10 % and their 90 % point; None where nothing lies between."""
     ordered = np.sort(instants_s)

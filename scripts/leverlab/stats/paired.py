@@ -3,16 +3,21 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from scipy import stats
 
 from leverlab.metrics import Comparison
 from leverlab.stats.intervals import LEVEL, Interval, mean_interval, prediction_interval, spread
 
-SKEW_FACTOR: Final = 2.5
-"""By how much more rarely a widened interval misses than an unwidened one that promises the same. Student's interval misses
-a skewed mean about this much more often than it says with 3 to 10 replicates: measured by benchmarks/coverage.py."""
+SKEW: Final = 2.0
+"""Of n skewed changes an interval's far end lies 1 + SKEW / √n times as far from the estimate as Student's. That one-sided errors
+of Student's interval shrink with √n is Hall's expansion (1992), The bootstrap and Edgeworth expansion, §2.6; the size is what
+benchmarks/queue_coverage.py needs to hold 93 % with 3 to 10 replicates."""
+
+Skew = Literal["none", "away", "either way"]
+"""Where few replicates that changed much stand among many that changed little: further away from no change than the rest, or on
+a side that is not known."""
 
 NO_CHANGE: Final[dict[Comparison, float]] = {"ratio": 1.0, "difference": 0.0}
 
@@ -27,8 +32,7 @@ class PairedChange:
 
     comparison: Comparison
     changes: tuple[float, ...]
-    skewed: bool = False
-    """Whether few replicates that changed much stand among many that changed little: see `SKEW_FACTOR`."""
+    skew: Skew = "none"
 
     @property
     def estimate(self) -> float | None:
@@ -44,11 +48,23 @@ class PairedChange:
         return spread(self.changes)
 
     def interval(self, level: float = LEVEL) -> Interval | None:
-        """Student's t interval for the estimate (see `mean_interval`), widened where the changes are skewed."""
-        if not self.skewed:
-            return self._carried_back(mean_interval(self.changes, level))
-        wider = self._carried_back(mean_interval(self.changes, 1 - (1 - level) / SKEW_FACTOR))
-        return replace(wider, level=level) if wider else None
+        """Student's t interval for the estimate (see `mean_interval`), stretched where the changes are skewed.
+
+        `away`: the end away from no change alone. A lever that does nothing leaves both sides of a pair alike, so that their
+        change is as likely to go up as down: no skew, and Student's test of no change stays as it is.
+        """
+        interval = mean_interval(self.changes, level)
+        if interval is None or self.skew == "none":
+            return self._carried_back(interval)
+        middle = (interval.low + interval.high) / 2
+        longer = (interval.high - middle) * self._stretch
+        return self._carried_back(
+            replace(
+                interval,
+                low=middle - longer if self.skew == "either way" or middle < 0 else interval.low,
+                high=middle + longer if self.skew == "either way" or middle > 0 else interval.high,
+            )
+        )
 
     def prediction(self, level: float = LEVEL) -> Interval | None:
         """Where the change of one further replicate lies (see `prediction_interval`)."""
@@ -59,20 +75,29 @@ class PairedChange:
 
     @property
     def p_value(self) -> float | None:
-        """Two-sided p value of Student's paired t test against no change; None where the interval is.
-
-        For skewed changes it is raised as the interval is widened, so that the two agree.
-        """
+        """Two-sided p value of Student's paired t test against no change, which agrees with the interval; None where that is."""
         deviation = self.spread
         if deviation is None:
             return None
         count = len(self.changes)
         statistic = abs(math.fsum(self.changes) / count) / (deviation / math.sqrt(count))
-        return min(1.0, float(2 * stats.t.sf(statistic, count - 1)) * (SKEW_FACTOR if self.skewed else 1))
+        stretch = self._stretch if self.skew == "either way" else 1.0
+        return float(2 * stats.t.sf(statistic / stretch, count - 1))
+
+    def test_level(self, alpha: float) -> float:
+        """The level of Student's test that decides as the interval at 1 - `alpha` does."""
+        if self.skew != "either way" or len(self.changes) < 2:
+            return alpha
+        freedom = len(self.changes) - 1
+        return float(2 * stats.t.sf(self._stretch * stats.t.isf(alpha / 2, freedom), freedom))
+
+    @property
+    def _stretch(self) -> float:
+        return 1 + SKEW / math.sqrt(len(self.changes))
 
 
 def paired_change(
-    baseline: Sequence[float], treatment: Sequence[float], comparison: Comparison, skewed: bool = False
+    baseline: Sequence[float], treatment: Sequence[float], comparison: Comparison, skew: Skew = "none"
 ) -> PairedChange:
     """The changes from `baseline` to `treatment`, whose values at one place are of one replicate.
 
@@ -82,7 +107,7 @@ def paired_change(
     """
     pairs = list(zip(baseline, treatment, strict=True))
     if comparison == "difference":
-        return PairedChange(comparison, tuple(after - before for before, after in pairs), skewed)
+        return PairedChange(comparison, tuple(after - before for before, after in pairs), skew)
     if any(before <= 0 or after <= 0 for before, after in pairs):
         raise ValueError("a ratio needs positive values: leave such pairs out, or compare by difference")
-    return PairedChange(comparison, tuple(math.log(after) - math.log(before) for before, after in pairs), skewed)
+    return PairedChange(comparison, tuple(math.log(after) - math.log(before) for before, after in pairs), skew)
