@@ -118,7 +118,7 @@ class TrialRecord(Record):
     server: str
     replicate: str
     trial: int
-    outcome: Literal["running", "finished", "server_died", "infeasible", "failed", "interrupted"]
+    outcome: Literal["running", "finished", "server_died", "infeasible", "failed", "interrupted", "killed"]
     reason: Reason | None = None
     started_at: str
     ended_at: str | None = None

@@ -13,6 +13,7 @@ from leverlab.identity import seed_from
 from leverlab.layout import Layout
 from leverlab.load.plan import read_requests
 from leverlab.records import JobRecord, JobSpecification, PhaseSpecification, Reason, Status
+from leverlab.trial.abandoned import close_abandoned_trials
 from leverlab.trial.cell_files import DamagedCellError, clear_leftovers, read_cell
 from leverlab.trial.job import Job
 from leverlab.trial.lease import DevicesUnavailableError, LeaseHeldError, lease_devices, replicate_lease
@@ -37,6 +38,8 @@ def run_job(specification: JobSpecification, progress: Progress) -> JobRecord:
     server, replicate = specification.server, specification.replicate
     with _signals_interrupt(), _may_pass(), replicate_lease(layout, server, replicate, progress.say) as owner:
         clear_leftovers(layout.replicate(server, replicate) / "cells")
+        for number in close_abandoned_trials(layout, server, replicate):
+            progress.say(f"trial {number} was killed; what it had finished is kept")
         missing = missing_cells(specification, layout)
         if missing:
 
