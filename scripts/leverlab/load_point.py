@@ -1,9 +1,12 @@
-"""A load point: how requests are offered to a server."""
+"""How requests are offered to a server: a load point, and the client that does it."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 LoadKind = Literal["rate", "concurrency", "burst"]
+
+Client = Literal["replay", "vllm-bench"]
+"""leverlab's own replay client, or `vllm bench serve`."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -221,6 +221,20 @@ def test_phases_depend_on_workload_cache_endpoint_and_client(
     assert servers(repository) == before_servers
 
 
+def test_a_lever_whose_levels_name_clients_asks_one_server_by_each_of_them(repository: Repository) -> None:
+    repository.change("prefix_caching: [on, off]", "client: [replay, vllm-bench]")
+    repository.change("{prefix_caching: on, ", "{client: replay, ")
+    repository.change("  prefix_caching: ttft_s", "  client: ttft_s")
+    repository.change("[64, 4]", "[64]")
+    study = repository.study()
+    assert len({entry.cell.server.id for entry in study.cells}) == 1
+    assert [(entry.treatment.name, entry.cell.phase.client) for entry in study.cells[::2]] == [
+        ("baseline", "replay"),
+        ("client=vllm-bench", "vllm-bench"),
+    ]
+    assert len({entry.cell.id for entry in study.cells}) == 4
+
+
 def test_versions_of_the_program_are_part_of_a_cell(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     before = phases(repository)
     for name in ("MEASUREMENT_VERSION", "DRAWING_VERSION"):

@@ -7,15 +7,20 @@ from pydantic import Field, field_validator, model_validator
 
 from leverlab.config.base import Environment, Flags, LevelName, StrictModel, level_name
 from leverlab.config.engine import EngineKind
+from leverlab.load_point import Client
 from leverlab.metrics import parse_metric_reference
 
 
 class Effect(StrictModel):
-    """What a level sets on one kind of engine: flags, environment variables, topology. Empty: the engine's default."""
+    """What a level sets on one kind of engine: flags, environment variables, topology. Empty: the engine's default.
+
+    A level that names a client changes who asks, and leaves the server as it is.
+    """
 
     flags: Flags = Field(default={}, description="flags of the server without `--`; true and false for a switch")
     environment: Environment = Field(default={}, description="environment variables of the server")
     topology: str | None = Field(default=None, description="topology of the servers, where the level changes it")
+    client: Client | None = Field(default=None, description="who sends the requests, where the level changes that")
 
 
 class OpenLevels(StrictModel):
@@ -130,4 +135,4 @@ def _filled(effect: Effect, number: float) -> Effect:
             return [fill(item) for item in value]
         return value
 
-    return Effect(flags=fill(effect.flags), environment=fill(effect.environment), topology=effect.topology)
+    return effect.model_copy(update={"flags": fill(effect.flags), "environment": fill(effect.environment)})

@@ -190,6 +190,7 @@ def _effect(effect: Effect) -> str:
     flags = [f"`{key}: {json.dumps(value)}`" for key, value in effect.flags.items()]
     flags += [f"`{key}={value}`" for key, value in effect.environment.items()]
     flags += [f"topology `{effect.topology}`"] if effect.topology else []
+    flags += [f"client `{effect.client}`"] if effect.client else []
     return ", ".join(flags) or "the engine's default"
 
 

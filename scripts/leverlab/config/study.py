@@ -16,7 +16,7 @@ from pydantic import (
 
 from leverlab.config.base import LevelName, Seconds, StrictModel, Written, nearest
 from leverlab.config.workload import Workload
-from leverlab.load_point import LoadPoint
+from leverlab.load_point import Client, LoadPoint
 from leverlab.metrics import MetricReference, parse_metric_reference
 
 Rate = Annotated[
@@ -138,8 +138,10 @@ class Study(StrictModel):
     endpoint: Literal["completions", "chat"] = Field(
         default="completions", description="where requests are sent: `/v1/completions` or `/v1/chat/completions`"
     )
-    client: Literal["replay", "vllm-bench"] = Field(
-        default="replay", description="who sends them: leverlab's own replay client, or `vllm bench serve`"
+    client: Client = Field(
+        default="replay",
+        description="who sends them: leverlab's own replay client, or `vllm bench serve`; a lever whose levels name clients "
+        "compares them",
     )
     request_timeout: Seconds = Field(default=600, description="how long a request is followed")
 

@@ -19,7 +19,7 @@ from leverlab.identity import (
     seed_from,
     slug_of,
 )
-from leverlab.load_point import LoadPoint
+from leverlab.load_point import Client, LoadPoint
 from leverlab.matrix.servers import Server, model_identity
 
 
@@ -74,7 +74,7 @@ class Phase:
     load: LoadPoint
     cache: str
     endpoint: str
-    client: str
+    client: Client
     request_timeout_s: float
     """How long a request is followed: no part of the identity."""
 
@@ -105,8 +105,8 @@ def build_workload(configuration: Configuration, workload: Workload, model_name:
     return WorkloadFile(make_id([workload.kind, model_name], identity, 60), identity, model_name)
 
 
-def build_phase(study: Study, workload: WorkloadFile, load: LoadPoint) -> Phase:
-    """The phase of `study` at `load`."""
+def build_phase(study: Study, workload: WorkloadFile, load: LoadPoint, client: Client) -> Phase:
+    """The phase of `study` at `load`, its requests sent by `client`."""
     identity = canonical(
         {
             "measurement_version": MEASUREMENT_VERSION,
@@ -114,11 +114,11 @@ def build_phase(study: Study, workload: WorkloadFile, load: LoadPoint) -> Phase:
             "load": load.identity,
             "cache": study.cache,
             "endpoint": study.endpoint,
-            "client": study.client,
+            "client": client,
         }
     )
     parts = [str(workload.identity["workload"]["kind"]), load.slug, study.cache]
-    parts += [value for value, usual in ((study.endpoint, "completions"), (study.client, "replay")) if value != usual]
+    parts += [value for value, usual in ((study.endpoint, "completions"), (client, "replay")) if value != usual]
     return Phase(
         make_id(parts, identity, 70),
         identity,
@@ -126,7 +126,7 @@ def build_phase(study: Study, workload: WorkloadFile, load: LoadPoint) -> Phase:
         load,
         study.cache,
         study.endpoint,
-        study.client,
+        client,
         study.request_timeout,
     )
 

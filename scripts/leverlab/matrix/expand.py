@@ -7,8 +7,8 @@ from functools import cached_property
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.study import GpuChoice, Study
 from leverlab.identity import content_hash
-from leverlab.load_point import LoadPoint
-from leverlab.matrix.cells import Cell, Phase, ReplicateKey, WorkloadFile, build_cell, build_phase, build_workload
+from leverlab.load_point import Client, LoadPoint
+from leverlab.matrix.cells import Cell, ReplicateKey, WorkloadFile, build_cell, build_phase, build_workload
 from leverlab.matrix.servers import Server, build_server, engine_versions
 from leverlab.matrix.treatments import Treatment, treatments
 from leverlab.metrics import MetricReference, parse_metric_reference
@@ -137,18 +137,19 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
     study = configuration.study(name)
     chosen = treatments(study)
     cells: list[StudyCell] = []
-    servers: dict[str, str] = {}
+    places: dict[tuple[str, Client], str] = {}
     for engine in study.engines:
         versions = engine_versions(configuration.root, engine, configuration)
         for model in study.models:
             workload = build_workload(configuration, configuration.workload(study), model)
-            phases: list[Phase] = [build_phase(study, workload, load) for load in study.load.points()]
             for gpu in study.gpus:
                 _check_device(configuration, name, engine, gpu)
                 for treatment in chosen:
                     server = build_server(configuration, engine, versions, model, gpu.name, gpu.count, treatment)
+                    client = client_of(configuration, study, engine, treatment)
                     if not treatment.copy:
-                        _check_distinct(name, servers, server, f"{treatment.name} on {engine}")
+                        _check_distinct(name, places, (server.id, client), f"{treatment.name} on {engine}")
+                    phases = (build_phase(study, workload, load, client) for load in study.load.points())
                     cells += [StudyCell(build_cell(server, phase), treatment) for phase in phases]
     replicates = tuple(ReplicateKey(number) for number in range(1, study.replicates + 1))
     return StudyMatrix(name, study, tuple(cells), replicates, tuple(_primary(configuration, study)))
@@ -166,14 +167,24 @@ def _check_device(configuration: Configuration, study: str, engine: str, choice:
         )
 
 
-def _check_distinct(study: str, seen: dict[str, str], server: Server, described: str) -> None:
-    """See that no two places of the study's matrix start the same server. `seen` is server id → description."""
-    if server.id in seen:
+def client_of(configuration: Configuration, study: Study, engine: str, treatment: Treatment) -> Client:
+    """Who sends the requests of a treatment: the study's client, or the one that a level of the treatment names."""
+    kind = configuration.engines[engine].kind
+    effects = (configuration.levers[lever].effect(level, kind) for lever, level in treatment.levels)
+    named = [effect.client for effect in effects if effect and effect.client]
+    if len(set(named)) > 1:
+        raise ConfigError(f"config/levers.yaml: levels of {treatment.name} name different clients: {', '.join(named)}")
+    return named[0] if named else study.client
+
+
+def _check_distinct(study: str, seen: dict[tuple[str, Client], str], place: tuple[str, Client], described: str) -> None:
+    """See that no two places of the study's matrix ask the same server by the same client. `seen`: place → description."""
+    if place in seen:
         raise ConfigError(
-            f"config/studies/{study}.yaml: `{seen[server.id]}` and `{described}` start the same server: "
+            f"config/studies/{study}.yaml: `{seen[place]}` and `{described}` start the same server: "
             f"their flags, environment and topology are equal, so there is nothing to compare"
         )
-    seen[server.id] = described
+    seen[place] = described
 
 
 def _primary(configuration: Configuration, study: Study) -> list[tuple[str, MetricReference]]:
