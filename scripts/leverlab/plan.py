@@ -22,9 +22,9 @@ from leverlab.matrix.jobs import request_count
 from leverlab.matrix.progress import CellSummary, measured, missing_phases, overheads_s
 from leverlab.units import format_number, format_seconds
 
-_SIGNS: Final = {"measured": "✓", "failed": "✗", "infeasible": "∅", None: "·"}
-_STYLES: Final = {"measured": "green", "failed": "bold red", "infeasible": "yellow", None: "dim"}
-_LEGEND: Final = "✓ measured   ✗ failed   ∅ infeasible   · to be measured   (one sign a replicate)"
+_SIGNS: Final = {"measured": "✓", "failed": "✗", "infeasible": "∅", "skipped": "↷", None: "·"}
+_STYLES: Final = {"measured": "green", "failed": "bold red", "infeasible": "yellow", "skipped": "dim", None: "dim"}
+_LEGEND: Final = "✓ measured   ✗ failed   ∅ infeasible   ↷ skipped   · to be measured   (one sign a replicate)"
 
 _UNKNOWN_BURST_S: Final = 60.0
 _UNKNOWN_ROUND_S: Final = 5.0
@@ -166,7 +166,9 @@ def _print_study(console: Console, matrix: Matrix, study: StudyMatrix, progress:
     total = len(study.cells) * len(study.replicates)
     console.print(
         f"{servers} servers × {len(study.cells) // servers} load points × {len(study.replicates)} replicates = {total} cells: "
-        f"{counts['measured']} measured, {counts['failed']} failed, {counts['infeasible']} infeasible, {counts[None]} to be measured"
+        f"{counts['measured']} measured, {counts['failed']} failed, {counts['infeasible']} infeasible, "
+        + (f"{counts['skipped']} skipped, " if counts["skipped"] else "")
+        + f"{counts[None]} to be measured"
     )
     console.print(_table(study, status))
     console.print(_sentence(estimate(matrix, jobs, progress, history)) + "\n")

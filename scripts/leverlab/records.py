@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 RECORD_VERSION: Final = 1
 
-Status = Literal["measured", "failed", "infeasible"]
+Status = Literal["measured", "failed", "infeasible", "skipped"]
 
 
 class Record(BaseModel):
@@ -53,6 +53,9 @@ class PhaseSpecification(BaseModel):
     identity: dict[str, Any]
     workload_file: str = Field(description="requests.jsonl, relative to the working folder")
     request_timeout_s: float
+    stop_after_saturation: bool = Field(
+        default=False, description="left out where the server does not keep up with a lower rate"
+    )
 
 
 class JobSpecification(Record):

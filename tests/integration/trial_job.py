@@ -41,6 +41,7 @@ class TrialJob:
     start_timeout_s: float = 20.0
     retry_failed: bool = False
     cache: str = "cold"
+    stop_after_saturation: bool = False
     request_timeout_s: float = 20.0
     shape: Mapping[str, int] = field(default_factory=dict)
     """What is otherwise in the workload: groups, prefix_tokens, suffix_tokens, output_tokens."""
@@ -100,6 +101,7 @@ class TrialJob:
             identity=identity,
             workload_file=str(file),
             request_timeout_s=self.request_timeout_s,
+            stop_after_saturation=self.stop_after_saturation and load["kind"] == "rate",
         )
 
     def prepare(self) -> "TrialJob":

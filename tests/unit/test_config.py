@@ -46,6 +46,7 @@ BAD_STUDIES = {
     "rate that is no number": ("[8, inf]", "[8, .nan]", "load.rates.1: must be greater than 0 (it is nan)"),
     "rate with a unit": ("[8, inf]", "[8 req/s]", "load.rates.0: must be a number"),
     "rate twice": ("[8, inf]", "[8, inf, .inf]", "load: rates has a value twice"),
+    "nothing to stop at": ("replicates: 2", "replicates: 2\nstop_after_saturation: true", "stop_after_saturation: there is nothing to leave out: give two finite rates"),
     "no load": ("{rates: [8, inf]}", "{}", "load: no load point"),
     "load that is no mapping": ("{rates: [8, inf]}", "[8]", "load: must be a mapping of keys to values (it is [8])"),
     "no baseline": ("baseline: {prefix_caching: on, max_num_seqs: 64}\n", "", "baseline: this key is required and missing"),

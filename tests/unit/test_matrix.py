@@ -397,3 +397,17 @@ def test_two_studies_that_share_a_server_must_name_the_same_node(repository: Rep
     assert set(repository.matrix(study=["small", "other"]).nodes.values()) == {"worker-7"}, (
         "the shared ones are pinned too"
     )
+
+
+def test_a_cell_is_left_out_after_saturation_only_where_every_study_that_shares_it_says_so(
+    repository: Repository,
+) -> None:
+    before = phases(repository)
+    repository.change("rates: [8, inf]", "rates: [8, 16, inf]")
+    all_rates = (repository.root / "config/studies/small.yaml").read_text()
+    repository.change("replicates: 2", "replicates: 2\nstop_after_saturation: true")
+    assert before.items() <= phases(repository).items(), "it is no part of what is measured"
+    repository.write("other", all_rates.replace("[8, 16, inf]", "[8, inf]"))
+    [job, *_] = repository.matrix(study=["small", "other"]).jobs
+    stops = {str(cell.phase.load): cell.phase.stop_after_saturation for cell in job.cells}
+    assert stops == {"rate 8": False, "rate 16": True, "burst": False}

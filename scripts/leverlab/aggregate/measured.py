@@ -34,7 +34,7 @@ class StoredCell:
 
     @property
     def status(self) -> str:
-        """measured, failed, infeasible or missing."""
+        """measured, failed, infeasible, skipped or missing."""
         if self.record is None:
             return "missing" if self.reason is None else "failed"
         if self.record.status == "measured" and self.requests is None:

@@ -29,6 +29,7 @@ _NOT_MEASURED = {
     "missing": "not measured yet",
     "failed": "failed",
     "infeasible": "infeasible",
+    "skipped": "not measured",
 }
 
 

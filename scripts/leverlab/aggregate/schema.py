@@ -80,7 +80,9 @@ def cells_schema(levers: Sequence[str]) -> pa.Schema:
         _field("cache", _TEXT, "state of the prefix cache from which the phase starts: cold or warm"),
         _field("workload", _TEXT, "the workload's id"),
         _field(
-            "status", _TEXT, "measured, failed, infeasible (the server cannot be), or missing (no trial has reached it)"
+            "status",
+            _TEXT,
+            "measured, failed, infeasible (the server cannot be), skipped (beyond the knee), or missing (no trial has reached it)",
         ),
         _field("reason_code", _TEXT, "why it is not measured, for programs"),
         _field("reason", _TEXT, "why it is not measured, for people"),

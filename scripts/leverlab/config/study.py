@@ -143,6 +143,11 @@ class Study(StrictModel):
         description="who sends them: leverlab's own replay client, or `vllm bench serve`; a lever whose levels name clients "
         "compares them",
     )
+    stop_after_saturation: bool = Field(
+        default=False,
+        description="offer a server its rates from the lowest up, instead of in a drawn order, and leave out those above the first "
+        "with which it does not keep up",
+    )
     request_timeout: Seconds = Field(default=600, description="how long a request is followed")
 
     @field_validator("levers")
@@ -162,6 +167,12 @@ class Study(StrictModel):
             if not _OBJECTIVE.match(name):
                 raise ValueError(f"objective {name!r}: write ttft, tpot or e2e, `_`, and mean, p50, p95 or p99")
         return objectives
+
+    @model_validator(mode="after")
+    def _has_rates_to_stop_at(self) -> "Study":
+        if self.stop_after_saturation and sum(point.kind == "rate" for point in self.load.points()) < 2:
+            raise ValueError("stop_after_saturation: there is nothing to leave out: give two finite rates or more")
+        return self
 
     @model_validator(mode="after")
     def _baseline_fits(self) -> "Study":

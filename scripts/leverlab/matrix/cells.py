@@ -77,6 +77,8 @@ class Phase:
     client: Client
     request_timeout_s: float
     """How long a request is followed: no part of the identity."""
+    stop_after_saturation: bool = False
+    """Whether the phase is left out where the server does not keep up with a lower rate: no part of the identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ def build_phase(study: Study, workload: WorkloadFile, load: LoadPoint, client: C
         study.endpoint,
         client,
         study.request_timeout,
+        study.stop_after_saturation and load.kind == "rate",
     )
 
 

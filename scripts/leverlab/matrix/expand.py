@@ -71,16 +71,15 @@ class Matrix:
     def jobs(self) -> tuple[Job, ...]:
         """One job per server and replicate, whatever the number of studies; in the order of replicates, then studies.
 
-        Where studies share a cell, its requests are followed for the longest of their times.
+        Where studies share a cell, its requests are followed for the longest of their times, and it is left out after
+        saturation only where all of them say so.
         """
         wanted: dict[tuple[ReplicateKey, str], dict[str, Cell]] = {}
         for study in self.studies:
             for replicate in study.replicates:
                 for entry in study.cells:
                     cells = wanted.setdefault((entry.key(replicate), entry.cell.server.id), {})
-                    cells[entry.cell.id] = max(
-                        cells.get(entry.cell.id, entry.cell), entry.cell, key=lambda cell: cell.phase.request_timeout_s
-                    )
+                    cells[entry.cell.id] = _shared(cells.get(entry.cell.id, entry.cell), entry.cell)
         ordered = sorted(wanted.items(), key=lambda item: item[0][0])
         return tuple(
             Job(next(iter(cells.values())).server, replicate, tuple(cells.values()))
@@ -126,6 +125,14 @@ class Matrix:
             name: tuple(job for job in self.jobs if (job.replicate, job.server.id) in wanted)
             for name, wanted in keys.items()
         }
+
+
+def _shared(one: Cell, other: Cell) -> Cell:
+    """A cell as two studies that share it want it measured."""
+    mine, theirs = one.phase, other.phase
+    timeout_s = max(mine.request_timeout_s, theirs.request_timeout_s)
+    stops = mine.stop_after_saturation and theirs.stop_after_saturation
+    return replace(one, phase=replace(mine, request_timeout_s=timeout_s, stop_after_saturation=stops))
 
 
 def expand(configuration: Configuration, names: Sequence[str]) -> Matrix:

@@ -113,6 +113,7 @@ def job_specification(job: Job, configuration: Configuration, layout: Layout) ->
                 identity=dict(cell.phase.identity),
                 workload_file=str(layout.workload(cell.phase.workload.id, job.replicate.seed_key) / REQUESTS_FILE),
                 request_timeout_s=cell.phase.request_timeout_s,
+                stop_after_saturation=cell.phase.stop_after_saturation,
             )
             for cell in job.cells
         ],

@@ -41,12 +41,21 @@ def measured(layout: Layout, job: Job) -> dict[str, CellSummary]:
 
 
 def missing_phases(job: Job, found: Mapping[str, CellSummary], retry_failed: bool) -> list[str]:
-    """The phases that the job is still to measure: those without a record and, where asked for, those that failed."""
+    """The phases that the job is still to measure.
+
+    Those without a record, those that were skipped and are wanted now, and, where asked for, those that failed.
+    """
     return [
         cell.phase.id
         for cell in job.cells
-        if cell.phase.id not in found or (retry_failed and found[cell.phase.id].status == "failed")
+        if cell.phase.id not in found
+        or is_due(found[cell.phase.id].status, retry_failed, cell.phase.stop_after_saturation)
     ]
+
+
+def is_due(status: Status, retry_failed: bool, stop_after_saturation: bool) -> bool:
+    """Whether a cell that has a record is to be measured all the same."""
+    return (status == "failed" and retry_failed) or (status == "skipped" and not stop_after_saturation)
 
 
 def recorded_at_ns(layout: Layout, job: Job, phases: Iterable[str]) -> int:

@@ -65,7 +65,9 @@ def cells_note(data: StudyData) -> str:
     """How many cells there are of each status, and how many of them are shown."""
     counts = Counter(data.cells["status"])
     said = ", ".join(
-        f"{counts[status]} {status}" for status in ("measured", "failed", "infeasible", "missing") if counts[status]
+        f"{counts[status]} {status}"
+        for status in ("measured", "failed", "infeasible", "skipped", "missing")
+        if counts[status]
     )
     invalid = int((data.cells["checks"] == "invalid").sum())
     text = f"{len(data.cells)} cells, counting each replicate: {said}."
@@ -93,7 +95,7 @@ def command_table(data: StudyData) -> Table:
 
 
 def troubles(data: StudyData) -> list[Trouble]:
-    """Failed, infeasible and missing cells with their reasons; those of one server and reason together."""
+    """Failed, infeasible, skipped and missing cells with their reasons; those of one server and reason together."""
     found: dict[tuple[str, str, str, str, str], list[Mapping[str, Any]]] = {}
     for row in rows_of(_in_order(data.cells[data.cells["status"] != "measured"], data)):
         reason = text_of(row["reason"]) or "no trial has reached it yet"

@@ -14,7 +14,7 @@ GLANCE_LIMIT: Final = 160
 """Rows of the overview; beyond it those in which every cell is sound are told by their number alone."""
 
 _WORDS: Final = {"ok": "sound", "caution": "with a caution", "invalid": "invalid"}
-_ORDER: Final = ("sound", "with a caution", "invalid", "failed", "infeasible", "missing")
+_ORDER: Final = ("sound", "with a caution", "invalid", "failed", "infeasible", "skipped", "missing")
 
 
 def believable(data: StudyData) -> str:

@@ -9,6 +9,11 @@ from leverlab.report.source import StudyData
 from leverlab.report.view import Cell, Column, Group, Row, Table
 from leverlab.units import format_number, format_seconds
 
+_ASCENDING: Final = (
+    "from the lowest up on each server, and none above the first with which it does not keep up: what a server gains or loses "
+    "over its lifetime cannot be told from what the rate does"
+)
+
 Facts = list[tuple[str, str]]
 
 _AS_ASKED: Final = 1.01
@@ -43,6 +48,7 @@ def study_facts(data: StudyData) -> Facts:
             if study.noise_floor
             else []
         ),
+        *([("Order of rates", _ASCENDING)] if study.stop_after_saturation else []),
         ("Cache", f"{study.cache} at the beginning of each phase"),
     ]
     if study.objectives:

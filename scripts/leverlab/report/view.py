@@ -144,6 +144,7 @@ _STATUSES: Final = {
     "measured": Mark("●", "measured", "quiet"),
     "failed": Mark("✕", "failed", "failed"),
     "infeasible": Mark("⊘", "infeasible", "infeasible"),
+    "skipped": Mark("↷", "skipped", "quiet"),
     "missing": Mark("○", "missing", ""),
 }
 _SEVERITIES: Final = {

@@ -18,7 +18,7 @@ from leverlab.records import RECORD_VERSION, CellRecord, CheckResult, Status, re
 
 CHECKS_FILE: Final = "checks.json"
 _PART: Final = ".part"
-_WORTH: Final[dict[Status, int]] = {"failed": 0, "infeasible": 1, "measured": 2}
+_WORTH: Final[dict[Status, int]] = {"skipped": 0, "failed": 1, "infeasible": 2, "measured": 3}
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 

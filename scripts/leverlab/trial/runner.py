@@ -12,6 +12,7 @@ from leverlab.engines import engine_for
 from leverlab.identity import seed_from
 from leverlab.layout import Layout
 from leverlab.load.plan import read_requests
+from leverlab.matrix.progress import is_due
 from leverlab.records import JobRecord, JobSpecification, PhaseSpecification, Reason, Status
 from leverlab.trial.abandoned import close_abandoned_trials
 from leverlab.trial.cell_files import DamagedCellError, clear_leftovers, read_cell
@@ -20,6 +21,7 @@ from leverlab.trial.lease import DevicesUnavailableError, LeaseHeldError, lease_
 from leverlab.trial.outcomes import InfeasibleError, Interrupted, MayPassError, ServerDiedError
 from leverlab.trial.owner import Owner
 from leverlab.trial.progress import Progress
+from leverlab.trial.sweep import ascending
 from leverlab.trial.trial import Trial
 
 DEATHS: Final = 2
@@ -56,7 +58,7 @@ def run_job(specification: JobSpecification, progress: Progress) -> JobRecord:
 
 
 def missing_cells(specification: JobSpecification, layout: Layout) -> list[PhaseSpecification]:
-    """The cells without a record and, where that is asked for, those that failed; in the order drawn from the seed.
+    """The cells that are due, in the order drawn from the seed; rates of a sweep that stops when saturated ascend in it.
 
     A record that cannot be read is left alone: what lies beside it may be worth more than another measurement.
     The order of two phases depends on nothing but the seed and the two: all servers of a replicate have the same one.
@@ -67,9 +69,9 @@ def missing_cells(specification: JobSpecification, layout: Layout) -> list[Phase
             there = read_cell(layout.cell(specification.server, specification.replicate, wanted.phase))
         except DamagedCellError:
             continue
-        if there is None or (there.status == "failed" and specification.retry_failed):
+        if there is None or is_due(there.status, specification.retry_failed, wanted.stop_after_saturation):
             missing.append(wanted)
-    return sorted(missing, key=lambda wanted: seed_from(specification.order_seed, wanted.phase))
+    return ascending(sorted(missing, key=lambda wanted: seed_from(specification.order_seed, wanted.phase)))
 
 
 def job_record(specification: JobSpecification, layout: Layout) -> JobRecord:

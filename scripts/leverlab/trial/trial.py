@@ -15,7 +15,7 @@ from leverlab.engines.base import EngineUnreachableError, Launch
 from leverlab.layout import CARD_FILE
 from leverlab.load.plan import Endpoint, read_requests
 from leverlab.load_point import LoadPoint
-from leverlab.records import CellRecord, PhaseSpecification, Reason, TrialRecord, read_json, write_json
+from leverlab.records import CellRecord, PhaseSpecification, Reason, Status, TrialRecord, read_json, write_json
 from leverlab.redaction import Redactor, redactor_of_this_process
 from leverlab.telemetry import Sampling
 from leverlab.topology import LOOPBACK, RunningServer
@@ -37,6 +37,7 @@ from leverlab.trial.phase import Measurement, measure_phase
 from leverlab.trial.progress import phase_line
 from leverlab.trial.served import Served
 from leverlab.trial.starting import Started, new_api_key, started_server
+from leverlab.trial.sweep import too_much
 from leverlab.trial.time_left import TimeLeft
 from leverlab.trial.warmup import PromptMaker, WarmUp, warm_up, window_lengths
 from leverlab.units import format_seconds
@@ -118,6 +119,11 @@ class Trial:
             self._warm_up(served)
             left = TimeLeft(job.layout, spec.server, self._phases, job.workloads)
             for position, wanted in enumerate(self._phases):
+                reason = too_much(wanted, spec, job.layout)
+                if reason is not None:
+                    self.write_unmeasured(wanted, "skipped", reason, position)
+                    self.finished.append(wanted.phase)
+                    continue
                 self.under_way = wanted
                 self._measure(served, started.server, wanted, position, left)
                 self.under_way = None
@@ -274,9 +280,9 @@ class Trial:
         self._say(f"measured {wanted.phase} in {format_seconds(found.duration_s)}; checks: {told}")
 
     def write_unmeasured(
-        self, wanted: PhaseSpecification, status: str, reason: Reason, position: int = 0, duration_s: float = 0.0
+        self, wanted: PhaseSpecification, status: Status, reason: Reason, position: int = 0, duration_s: float = 0.0
     ) -> None:
-        """Keep the record of a cell that could not be measured (`failed`, `infeasible`), with the reason."""
+        """Keep the record of a cell that was not measured (`failed`, `infeasible`, `skipped`), with the reason."""
         job, spec = self._job, self._job.specification
         record = self._cell_record(wanted, position).model_copy(
             update={"status": status, "reason": reason, "duration_s": round(duration_s, 3)}
