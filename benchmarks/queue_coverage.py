@@ -23,13 +23,13 @@ from typing import Any, Final
 import numpy as np
 from simulated_queue import Served, rate_at, serve
 
-from leverlab.aggregate.cell_metrics import statistic_of
 from leverlab.aggregate.comparisons import requests_queued, skew
 from leverlab.aggregate.pairing import Weighed
 from leverlab.checks.window import finished_share, steady_window
 from leverlab.load_point import LoadPoint
 from leverlab.stats.knee import beyond_knee
 from leverlab.stats.paired import paired_change
+from leverlab.stats.summaries import statistic_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-LoadKind = Literal["rate", "concurrency", "burst"]
+LoadKind = Literal["rate", "concurrency", "burst", "search"]
 
 Client = Literal["replay", "vllm-bench"]
 """leverlab's own replay client, or `vllm bench serve`."""
@@ -13,22 +13,25 @@ Client = Literal["replay", "vllm-bench"]
 class LoadPoint:
     """`rate`: an open loop at `value` requests/s; `concurrency`: a closed loop of `value` streams; `burst`: all at once.
 
-    The course calls a burst "rate inf". `value` is None for a burst and positive otherwise.
+    `search`: open loops at rates that are tried until the highest within the objectives is known. The course calls a burst
+    "rate inf". `value` is positive for a rate and a concurrency, and None otherwise.
     """
 
     kind: LoadKind
     value: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.kind == "burst") != (self.value is None):
-            raise ValueError(f"a burst has no value and everything else has one: {self.kind} {self.value}")
+        if (self.kind in ("burst", "search")) != (self.value is None):
+            raise ValueError(
+                f"a rate and a concurrency have a value, a burst and a search have none: {self.kind} {self.value}"
+            )
         if self.value is not None and not 0 < self.value < float("inf"):
             raise ValueError(
                 f"{self.kind} {self.value}: must be positive; write inf for a burst (all requests at once)"
             )
 
     def __str__(self) -> str:
-        return "burst" if self.value is None else f"{self.kind} {_number(self.value)}"
+        return self.kind if self.value is None else f"{self.kind} {_number(self.value)}"
 
     @property
     def slug(self) -> str:
@@ -42,8 +45,8 @@ class LoadPoint:
 
     @property
     def sort_key(self) -> tuple[int, float]:
-        """Rates first, in order, then concurrencies, then the burst."""
-        return (("rate", "concurrency", "burst").index(self.kind), self.value or 0.0)
+        """Rates first, in order, then concurrencies, then the burst, then the search."""
+        return (("rate", "concurrency", "burst", "search").index(self.kind), self.value or 0.0)
 
 
 def _number(value: float) -> str:
@@ -52,13 +55,15 @@ def _number(value: float) -> str:
 
 
 def parse_load_point(text: str) -> LoadPoint:
-    """The load point that `text` names: `rate 4`, `concurrency 8`, `burst`, `inf` or `rate inf`."""
+    """The load point that `text` names: `rate 4`, `concurrency 8`, `burst`, `inf` or `rate inf`, `search`."""
     words = text.split()
     if words in (["burst"], ["inf"], ["rate", "inf"]):
         return LoadPoint("burst")
+    if words == ["search"]:
+        return LoadPoint("search")
     if len(words) == 2 and words[0] in ("rate", "concurrency"):
         try:
             return LoadPoint("rate" if words[0] == "rate" else "concurrency", float(words[1]))
         except ValueError as error:
             raise ValueError(f"load point {text!r}: {error}") from None
-    raise ValueError(f"{text!r} is no load point: write `rate 4`, `concurrency 8` or `burst` (also `inf`)")
+    raise ValueError(f"{text!r} is no load point: write `rate 4`, `concurrency 8`, `burst` (also `inf`) or `search`")

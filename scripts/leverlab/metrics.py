@@ -11,6 +11,11 @@ from leverlab.load_point import LoadPoint, parse_load_point
 Comparison = Literal["ratio", "difference"]
 Better = Literal["lower", "higher", "neither"]
 
+HIGHEST_RATE: Final = "highest_rate"
+"""What a search for the rate finds: the one metric by which such cells are compared, since each was offered its own rate."""
+
+ERROR_RATIO: Final = "error_ratio"
+
 STATISTICS: Final = ("mean", "p50", "p95", "p99")
 
 MINIMUM_SAMPLES: Final = {"mean": 1, "p50": 1, "p95": 20, "p99": 100}
@@ -120,7 +125,14 @@ METRICS: Final[dict[str, Metric]] = _registry(
         label="requests within objectives per second",
     ),
     Metric(
-        "error_ratio",
+        HIGHEST_RATE,
+        "requests/s",
+        "highest rate of arrivals at which every objective of the study is met and the server keeps up, found by `load: search`",
+        "higher",
+        label="highest rate within objectives",
+    ),
+    Metric(
+        ERROR_RATIO,
         "1",
         "requests that did not end well / requests",
         "lower",
@@ -174,6 +186,11 @@ METRICS: Final[dict[str, Metric]] = _registry(
         label="energy per output token",
     ),
 )
+
+
+def comparable(metric: str, load: LoadPoint) -> bool:
+    """Whether two servers may be compared by `metric` at `load`: where the rate was searched for, by that rate alone."""
+    return (metric == HIGHEST_RATE) == (load.kind == "search")
 
 
 @dataclass(frozen=True, slots=True)

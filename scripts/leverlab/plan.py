@@ -27,6 +27,7 @@ _STYLES: Final = {"measured": "green", "failed": "bold red", "infeasible": "yell
 _LEGEND: Final = "✓ measured   ✗ failed   ∅ infeasible   ↷ skipped   · to be measured   (one sign a replicate)"
 
 _UNKNOWN_BURST_S: Final = 60.0
+_UNKNOWN_SEARCH_S: Final = 600.0
 _UNKNOWN_ROUND_S: Final = 5.0
 _PLAIN_WIDTH: Final = 160
 
@@ -61,7 +62,7 @@ class History:
         if known:
             return statistics.median(known)
         if phase.load.value is None:
-            return _UNKNOWN_BURST_S
+            return _UNKNOWN_BURST_S if phase.load.kind == "burst" else _UNKNOWN_SEARCH_S
         if phase.load.kind == "rate":
             return request_count(phase) / phase.load.value
         return math.ceil(request_count(phase) / phase.load.value) * _UNKNOWN_ROUND_S

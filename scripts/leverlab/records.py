@@ -56,6 +56,7 @@ class PhaseSpecification(BaseModel):
     stop_after_saturation: bool = Field(
         default=False, description="left out where the server does not keep up with a lower rate"
     )
+    search_limit_s: float | None = Field(default=None, description="how long a search for the rate goes on")
 
 
 class JobSpecification(Record):
@@ -81,6 +82,24 @@ class JobSpecification(Record):
     retry_failed: bool = False
 
 
+class SearchRecord(BaseModel):
+    """What a search for the highest rate within the objectives found. The cell's tables are of the run at `kept`."""
+
+    model_config = ConfigDict(frozen=True)
+    highest_rate: float | None = Field(
+        description="requests/s that arrived; null where no rate that was tried met the objectives"
+    )
+    missed: float | None = Field(
+        description="the same of the lowest rate above it that missed one; null where none did"
+    )
+    kept: float = Field(
+        description="the nominal rate of the run that the tables hold: the highest that met them, or the lowest tried"
+    )
+    limited_by: str | None = Field(description="what was missed at `missed`: an objective, or `kept_up`")
+    runs: int = Field(description="how often the workload was offered, the burst that gave the first rate included")
+    settled: bool = Field(description="whether the answer is known to the precision that was asked for")
+
+
 class CellRecord(Record):
     """cell.json: a cell's whole specification, its trial, and how it went. Enough to measure the cell again."""
 
@@ -103,6 +122,9 @@ class CellRecord(Record):
         default={}, description="state asked for, how it was brought about, whether it was seen"
     )
     instrument: dict[str, Any] = Field(default={}, description="the client's own stated error")
+    search: SearchRecord | None = Field(
+        default=None, description="what a search for the rate found; null for other loads"
+    )
     server_delta: dict[str, float] = Field(
         default={}, description="differences of the server's counters and histograms, by name"
     )

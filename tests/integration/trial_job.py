@@ -42,6 +42,8 @@ class TrialJob:
     retry_failed: bool = False
     cache: str = "cold"
     stop_after_saturation: bool = False
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """Of the phases that search for their rate: `search` of their identity, and `limit_s`."""
     request_timeout_s: float = 20.0
     shape: Mapping[str, int] = field(default_factory=dict)
     """What is otherwise in the workload: groups, prefix_tokens, suffix_tokens, output_tokens."""
@@ -94,6 +96,10 @@ class TrialJob:
             "workload": {"id": f"w-{requests}", "drawing_version": DRAWING_VERSION, "workload": workload, "tokenizer": {"name": "tiny"}},
             "load": load, "cache": self.cache, "endpoint": "completions", "client": "replay",
         }  # fmt: skip
+        search = dict(self.search)
+        limit_s = search.pop("limit_s", 60.0)
+        if load["kind"] == "search":
+            identity["search"] = search
         file = self.layout.workload(f"w-{requests}", self.replicate) / REQUESTS_FILE
         return PhaseSpecification(
             cell=f"cell_{name}",
@@ -102,6 +108,7 @@ class TrialJob:
             workload_file=str(file),
             request_timeout_s=self.request_timeout_s,
             stop_after_saturation=self.stop_after_saturation and load["kind"] == "rate",
+            search_limit_s=limit_s if load["kind"] == "search" else None,
         )
 
     def prepare(self) -> "TrialJob":

@@ -89,7 +89,8 @@ def test_a_whole_study(repository: Repository) -> None:
     assert {row["checks"] for row in cells} == {"ok"}
     assert len(requests) == 20 * len(cells) and {row["status"] for row in requests} == {"ok"}
     assert {row["lever:prefix_caching"] for row in requests} == {"on", "off"}
-    statistics = sum(len(metric.statistics) or 1 for metric in METRICS.values())
+    # The highest rate is of cells that searched for it.
+    statistics = sum(len(metric.statistics) or 1 for metric in METRICS.values()) - 1
     assert len(effects) == 2 * 2 * statistics
 
 

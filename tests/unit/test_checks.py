@@ -14,7 +14,7 @@ from leverlab.checks import CHECKS, CellInputs, check_cell, read_checks, worst, 
 from leverlab.checks.conditions import keeps_up
 from leverlab.checks.window import achieved_rate, offered_rate, steady_window
 from leverlab.load_point import LoadPoint
-from leverlab.records import CheckResult
+from leverlab.records import CheckResult, SearchRecord
 from leverlab.telemetry.gpu import GPU
 from leverlab.telemetry.host import HOST
 from leverlab.theory.floors import Floors
@@ -154,8 +154,24 @@ def test_nothing_is_marked_in_a_clean_cell() -> None:
     results = check_cell(clean())
     assert found(clean()) == {}
     assert worst(results) == "ok"
-    assert {result.code for result in results} == {check.code for check in CHECKS} - {"few_cache_hits"}
+    assert {result.code for result in results} == {check.code for check in CHECKS} - {
+        "few_cache_hits",
+        "search_not_settled",
+    }
     assert all(result.saw and result.expected for result in results)
+
+
+def searched(**changes: Any) -> SearchRecord:
+    """What a search found that ended at the rate of the clean cell."""
+    found = {"highest_rate": 8.0, "missed": 8.3, "kept": 8.0, "limited_by": "ttft_p95", "runs": 7, "settled": True}
+    return SearchRecord.model_validate(found | changes)
+
+
+def test_a_search_that_found_its_rate_is_judged_at_that_rate() -> None:
+    specification = {**clean().specification, "phase": {**clean().specification["phase"], "load": {"kind": "search"}}}
+    inputs = clean(search=searched(), specification=specification)
+    assert str(inputs.load) == "rate 8"
+    assert found(inputs) == {}
 
 
 FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
@@ -196,6 +212,9 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("server_ttft_disagrees", "caution", lambda: clean(server_delta=server_delta(rows()) | {"ttft_s_sum": 9.0})),
     ("saturated", "caution", lambda: clean(slow_server(capacity=6))),
     ("cache_state_wrong", "invalid", lambda: clean(cache={"asked": "cold", "verified": False})),
+    ("search_not_settled", "caution", lambda: clean(search=searched(highest_rate=None))),
+    ("search_not_settled", "caution", lambda: clean(search=searched(missed=None))),
+    ("search_not_settled", "caution", lambda: clean(search=searched(settled=False))),
     ("cache_state_wrong", "caution", lambda: clean(cache={"asked": "cold", "verified": None})),
     ("foreign_cache_hits", "invalid", lambda: clean([row | {"cached_tokens": 16} for row in rows()])),
     ("foreign_cache_hits", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"prefix_hit_tokens": 6360.0})),
@@ -290,7 +309,7 @@ def test_the_check_and_the_column_of_the_tables_follow_one_rule() -> None:
     for capacity in (6.0, 7.6, 7.95, 9.0):
         inputs = clean(slow_server(capacity))
         cell = MeasuredCell(inputs.requests, inputs.chunks, inputs.load, {}, None)
-        assert ("saturated" in found(inputs)) is cell.beyond_knee is not keeps_up(inputs)
+        assert ("saturated" in found(inputs)) is cell.beyond_knee is not keeps_up(inputs.requests, inputs.load)
 
 
 def test_saturation_never_makes_a_cell_invalid() -> None:

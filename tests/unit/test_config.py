@@ -46,6 +46,7 @@ BAD_STUDIES = {
     "rate that is no number": ("[8, inf]", "[8, .nan]", "load.rates.1: must be greater than 0 (it is nan)"),
     "rate with a unit": ("[8, inf]", "[8 req/s]", "load.rates.0: must be a number"),
     "rate twice": ("[8, inf]", "[8, inf, .inf]", "load: rates has a value twice"),
+    "search without objectives": ("{rates: [8, inf]}", "search", "load.search: it finds the highest rate that meets `objectives`"),
     "nothing to stop at": ("replicates: 2", "replicates: 2\nstop_after_saturation: true", "stop_after_saturation: there is nothing to leave out: give two finite rates"),
     "no load": ("{rates: [8, inf]}", "{}", "load: no load point"),
     "load that is no mapping": ("{rates: [8, inf]}", "[8]", "load: must be a mapping of keys to values (it is [8])"),
@@ -258,3 +259,45 @@ def test_nearest_names_at_most_twenty() -> None:
     assert nearest("abc", []) == "; known: none"
     assert nearest("name7x", [f"name{number}" for number in range(30)]).startswith("; did you mean 'name7'? Known: ")
     assert nearest("zzz", [f"name{number}" for number in range(30)]).endswith(", …")
+
+
+SEARCH = """\
+question: How many requests a second?
+engines: [truth]
+models: [tiny-llama]
+gpus: [cpu]
+workload: {kind: random, requests: 24, prompt_tokens: 16, output_tokens: 4}
+load: search
+levers: {max_num_seqs: [64, 4]}
+baseline: {max_num_seqs: 64}
+objectives: {ttft_p95: 500 ms, error_ratio: 1 %}
+replicates: 1
+"""
+
+
+def test_a_study_may_search_for_its_rate(repository: Repository) -> None:
+    repository.write("searching", SEARCH)
+    [study] = repository.matrix(study="searching").studies
+    assert [str(entry.load) for entry in study.cells] == ["search", "search"]
+    phase = study.cells[0].cell.phase
+    assert phase.identity["search"] == {"precision": 0.05, "objectives": {"ttft_p95": 0.5, "error_ratio": 0.01}}
+    assert [str(reference) for _, reference in study.primary] == ["highest_rate at search"]
+    repository.write("searching", SEARCH.replace("load: search", "load: {rates: [2], search: {limit: 10 min}}"))
+    [study] = repository.matrix(study="searching").studies
+    searched = [entry.cell.phase for entry in study.cells if entry.load == LoadPoint("search")]
+    assert [found.search_limit_s for found in searched] == [600.0, 600.0]
+    assert searched[0].id == phase.id, "the time that it is given is no part of the question"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("ttft_p95", "ttft_p99", "objectives.ttft_p99: it takes 100 requests to tell, and the workload has 24"),
+        ("1 %", "1", "objective error_ratio: a share of requests below 1, such as 1 %"),
+        ("load: search", "load: {search: {lowest: 4, highest: 2}}", "lowest (4) must be below highest (2)"),
+        ("replicates", "primary: {max_num_seqs: ttft_s p50 at search}\nreplicates", "write `highest_rate at search`"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(repository: Repository, old: str, new: str, expected: str) -> None:
+    repository.write("searching", SEARCH.replace(old, new))
+    assert expected in refusal(repository, study="searching")

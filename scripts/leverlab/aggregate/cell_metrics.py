@@ -10,14 +10,13 @@ from leverlab.aggregate.energy import energy_j
 from leverlab.checks.base import Floats, numeric
 from leverlab.checks.window import Window, achieved_rate, finished_share, offered_rate, steady_window
 from leverlab.load_point import LoadPoint
-from leverlab.metrics import METRICS, MINIMUM_SAMPLES
+from leverlab.metrics import ERROR_RATIO, HIGHEST_RATE, METRICS
 from leverlab.stats.intervals import Interval, percentile_interval
 from leverlab.stats.knee import beyond_knee
+from leverlab.stats.summaries import PERCENTILES, statistic_of
 
 Key = tuple[str, str | None]
 """A metric's name and its statistic; None for a metric that has one value a cell."""
-
-PERCENTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 INTERVAL_METRICS: Final = ("ttft_s", "ttft_service_s", "tpot_s", "e2e_s")
 """Metrics of a request, whose percentiles get an interval inside the cell."""
@@ -26,7 +25,10 @@ _SERVER_MEANS: Final = ("queue_time_s", "prefill_time_s", "decode_time_s")
 
 
 class MeasuredCell:
-    """The tables of one cell, ready to be computed with. `server_delta` as in cell.json, `gpu` as in gpu.parquet."""
+    """The tables of one cell, ready to be computed with. `server_delta` as in cell.json, `gpu` as in gpu.parquet.
+
+    Of a cell that searched for its rate, `load` is the rate of its tables, and `highest_rate` what it found.
+    """
 
     def __init__(
         self,
@@ -35,12 +37,14 @@ class MeasuredCell:
         load: LoadPoint,
         server_delta: Mapping[str, float],
         gpu: pa.Table | None,
+        highest_rate: float | None = None,
     ) -> None:
         self._table = requests
         self._well = np.array([status == "ok" for status in requests.column("status").to_pylist()], bool)
         self._load = load
         self._delta = server_delta
         self._gpu = gpu
+        self._highest_rate = highest_rate
         self._chunk_index, self._arrival_s = numeric(chunks, "index"), numeric(chunks, "arrival_s")
         self._chunk_tokens = numeric(chunks, "tokens")
         self.window: Window | None = steady_window(
@@ -77,6 +81,7 @@ class MeasuredCell:
         for name in _SERVER_MEANS:
             found[name, None] = self._quotient(f"{name}_sum", f"{name}_count")
         found["cache_hit_ratio", None] = self._quotient("prefix_hit_tokens", "prefix_queried_tokens")
+        found[HIGHEST_RATE, None] = self._highest_rate
         found["preemptions", None] = self._delta.get("preemptions")
         found["energy_per_token_j", None] = self._energy_per_token_j()
         return found
@@ -128,6 +133,8 @@ class MeasuredCell:
             return None
         good = window.inside & self._well
         for objective, limit_s in objectives.items():
+            if objective == ERROR_RATIO:
+                continue  # of all requests together; one that did not end well is not good anyway
             # A request of one chunk has no time per output token, and so none that is too long.
             good &= ~(self._column(f"{objective.split('_')[0]}_s") > limit_s)
         return float(good.sum()) / window.length_s
@@ -145,10 +152,3 @@ class MeasuredCell:
         tokens = float(self._chunk_tokens[inside].sum())
         used_j = energy_j(self._gpu, self.window.start_s, self.window.end_s)
         return used_j / tokens if used_j is not None and tokens else None
-
-
-def statistic_of(values: Floats, statistic: str) -> float | None:
-    """`statistic` (mean, p50, p95, p99) of a cell's values, none of them NaN; None of fewer than it needs."""
-    if len(values) < MINIMUM_SAMPLES[statistic]:
-        return None
-    return float(np.mean(values)) if statistic == "mean" else float(np.quantile(values, PERCENTILES[statistic]))

@@ -11,6 +11,7 @@ from leverlab.aggregate.cell_metrics import MeasuredCell
 from leverlab.aggregate.measured import StoredCell, stored_cell
 from leverlab.aggregate.schema import lever_column, metric_column
 from leverlab.checks import worst
+from leverlab.checks.base import offered_load
 from leverlab.layout import Layout
 from leverlab.load.schema import REQUESTS
 from leverlab.matrix.cells import ReplicateKey
@@ -36,7 +37,10 @@ def study_rows(matrix: StudyMatrix, layout: Layout) -> Iterator[StudyRow]:
             row = _factors(entry, key) | _outcome(entry, stored)
             if stored.requests is not None and stored.record is not None:
                 delta = stored.record.server_delta
-                cell = MeasuredCell(stored.requests, stored.chunks, entry.load, delta, stored.gpu)
+                search = stored.record.search
+                load = offered_load(stored.record.specification, search)
+                highest_rate = search.highest_rate if search else None
+                cell = MeasuredCell(stored.requests, stored.chunks, load, delta, stored.gpu, highest_rate)
                 row |= numbers(stored.requests, cell, matrix.study.objectives)
             yield StudyRow(row, stored.requests)
 
@@ -97,6 +101,7 @@ def _outcome(entry: StudyCell, stored: StoredCell) -> Row:
         "started_at": record.started_at if record else None,
         "duration_s": record.duration_s if record else None,
         "request_timeout_s": record.request_timeout_s if record else None,
+        "search": _json(record.search.model_dump()) if record and record.search else None,
         "provenance": _json(record.provenance) if record else None,
         "specification": _json(specification),
     }

@@ -19,7 +19,7 @@ from leverlab.load_point import LoadPoint
 from leverlab.matrix.cells import ReplicateKey
 from leverlab.matrix.expand import StudyMatrix
 from leverlab.matrix.treatments import Treatment
-from leverlab.metrics import METRICS, MetricReference
+from leverlab.metrics import METRICS, MetricReference, comparable
 from leverlab.stats.paired import PairedChange, Skew, paired_change
 
 Context = tuple[str, str, str, int]
@@ -88,6 +88,8 @@ def comparisons(matrix: StudyMatrix, cells: Sequence[CellRow]) -> Iterator[Compa
             before, after = sides
             queued = requests_queued(sides, replicates, load)
             for metric, statistic in metric_keys():
+                if not comparable(metric, load):
+                    continue
                 comparison = METRICS[metric].comparison
                 pairing = pair(before, after, replicates, metric_column(metric, statistic), comparison)
                 yield Comparison(

@@ -8,9 +8,10 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from leverlab.aggregate.cell_metrics import INTERVAL_METRICS, PERCENTILES
+from leverlab.aggregate.cell_metrics import INTERVAL_METRICS
 from leverlab.load.schema import REQUESTS
 from leverlab.metrics import METRICS
+from leverlab.stats.summaries import PERCENTILES
 
 SCHEMA_VERSION: Final = 2
 """Version of the tables' form: raised when a column changes its meaning, its unit or its type, or goes."""
@@ -117,6 +118,9 @@ def cells_schema(levers: Sequence[str]) -> pa.Schema:
                 text = f"{end} end of the 95 % order-statistic interval of {name} {statistic} inside the cell"
                 fields.append(_field(f"{name}_{statistic}_{end}", _NUMBER, text, METRICS[name].unit))
     fields += [
+        _field(
+            "search", _TEXT, "JSON: what a search for the rate found, as cell.json records it; null for other loads"
+        ),
         _field("provenance", _TEXT, "JSON: what the node was and had installed, as cell.json records it"),
         _field("specification", _TEXT, "JSON: `{server, phase}` identities, enough to measure the cell again"),
     ]

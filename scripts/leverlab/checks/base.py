@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from leverlab.load_point import LoadPoint
-from leverlab.records import CheckResult
+from leverlab.records import CheckResult, SearchRecord
 from leverlab.theory.floors import Floors
 
 Severity = Literal["ok", "caution", "invalid"]
@@ -57,10 +57,13 @@ class CellInputs:
     floors: Floors | None = None
     """The least that a step and a prefill can take on these GPUs; None where theory does not know."""
 
+    search: SearchRecord | None = None
+    """What a search for the rate found, of which `requests` and all else are the run at `kept`."""
+
     @property
     def load(self) -> LoadPoint:
-        """The load point of the phase."""
-        return LoadPoint(**self.specification["phase"]["load"])
+        """The load point that was offered."""
+        return offered_load(self.specification, self.search)
 
     def column(self, name: str) -> Floats:
         """A numeric column of `requests` as float64, NaN where it is null."""
@@ -69,7 +72,7 @@ class CellInputs:
     @property
     def ended_well(self) -> NDArray[np.bool_]:
         """Which rows of `requests` have the status ok."""
-        return np.array([status == "ok" for status in self.requests.column("status").to_pylist()], bool)
+        return ended_well(self.requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,16 @@ class Check:
         return CheckResult(
             code=self.code, severity=found.severity, saw=found.saw, expected=found.expected, remedy=found.remedy
         )
+
+
+def offered_load(specification: Mapping[str, Any], search: SearchRecord | None) -> LoadPoint:
+    """The load point at which a cell's tables were made: that of its phase, or the rate that a search kept."""
+    return LoadPoint(**specification["phase"]["load"]) if search is None else LoadPoint("rate", search.kept)
+
+
+def ended_well(requests: pa.Table) -> NDArray[np.bool_]:
+    """Which rows of `requests` have the status ok."""
+    return np.array([status == "ok" for status in requests.column("status").to_pylist()], bool)
 
 
 def numeric(table: pa.Table, name: str) -> Floats:

@@ -3,9 +3,11 @@
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 
-from leverlab.checks.base import CellInputs, Check, Finding
+from leverlab.checks.base import CellInputs, Check, Finding, ended_well, numeric
 from leverlab.checks.window import achieved_rate, comparable_arrival_rate, steady_window
+from leverlab.load_point import LoadPoint
 from leverlab.stats.knee import SATURATION_SHARE, beyond_knee
 
 _HIT_TOLERANCE: Final = 0.02
@@ -15,33 +17,36 @@ _FEW_HITS_SHARE: Final = 0.5
 """Share of the workload's own sharing below which hits are called few."""
 
 
-def _rates(inputs: CellInputs) -> tuple[float, float] | None:
+def _rates(requests: pa.Table, load: LoadPoint) -> tuple[float, float] | None:
     """(arrivals, ends) a second of the same requests; None but for an open loop."""
-    scheduled_s, last_token_s = inputs.column("scheduled_s"), inputs.column("last_token_s")
-    window = steady_window(scheduled_s, inputs.column("sent_s"), last_token_s, inputs.load)
-    if window is None or inputs.load.kind != "rate":
+    scheduled_s, last_token_s = numeric(requests, "scheduled_s"), numeric(requests, "last_token_s")
+    window = steady_window(scheduled_s, numeric(requests, "sent_s"), last_token_s, load)
+    if window is None or load.kind != "rate":
         return None
-    offered = comparable_arrival_rate(window, inputs.ended_well, scheduled_s, last_token_s)
-    achieved = achieved_rate(window, inputs.ended_well, last_token_s, inputs.load)
+    well = ended_well(requests)
+    offered = comparable_arrival_rate(window, well, scheduled_s, last_token_s)
+    achieved = achieved_rate(window, well, last_token_s, load)
     return None if offered is None or achieved is None else (offered, achieved)
 
 
-def keeps_up(inputs: CellInputs) -> bool:
+def keeps_up(requests: pa.Table, load: LoadPoint) -> bool:
     """Whether the server finishes requests about as fast as they come; true where no rate is offered, or too few tell."""
-    return not _beyond_knee(inputs, _rates(inputs))
+    return not _beyond_knee(requests, _rates(requests, load))
 
 
-def _beyond_knee(inputs: CellInputs, rates: tuple[float, float] | None) -> bool | None:
+def _beyond_knee(requests: pa.Table, rates: tuple[float, float] | None) -> bool | None:
     """What `leverlab.stats.knee.beyond_knee` says of the cell; None where it cannot tell."""
     if rates is None:
         return None
-    scheduled_s, first_s, last_s = (inputs.column(name) for name in ("scheduled_s", "first_token_s", "last_token_s"))
+    scheduled_s, first_s, last_s = (
+        numeric(requests, name) for name in ("scheduled_s", "first_token_s", "last_token_s")
+    )
     return beyond_knee(scheduled_s, first_s, last_s, kept_share=rates[1] / rates[0])
 
 
 def _saturated(inputs: CellInputs) -> Finding | None:
-    rates = _rates(inputs)
-    beyond = _beyond_knee(inputs, rates)
+    rates = _rates(inputs.requests, inputs.load)
+    beyond = _beyond_knee(inputs.requests, rates)
     if rates is None or beyond is None:
         return None
     offered, achieved = rates
@@ -59,6 +64,30 @@ def _saturated(inputs: CellInputs) -> Finding | None:
         expected,
         "a finding, not a fault: beyond its capacity latencies grow with the length of the run, and throughput at this "
         "rate is what was offered; achieved_rate and the burst say what the server can sustain",
+    )
+
+
+def _search_not_settled(inputs: CellInputs) -> Finding | None:
+    found = inputs.search
+    if found is None:
+        return None
+    expected = "a rate that meets the objectives, and one above it, as near as was asked for, that misses one"
+    tried = f"{found.runs} runs"
+    if found.highest_rate is None:
+        return Finding(
+            "caution",
+            f"{tried}, and none met the objectives, down to {found.kept:.3g} requests/s",
+            expected,
+            "the objectives are out of this server's reach at the rates tried: relax them, or give `search` a lower `lowest` or more time",
+        )
+    if found.missed is None:
+        saw = f"{tried}, and every rate met them, up to {found.highest_rate:.3g} requests/s"
+        return Finding("caution", saw, expected, "raise `highest` of the search, or give the workload more requests")
+    saw = f"{tried}: {found.highest_rate:.4g} requests/s met them, {found.missed:.4g} missed {found.limited_by}"
+    if found.settled:
+        return Finding("ok", saw, expected)
+    return Finding(
+        "caution", saw, expected, "the search ran out of time: raise its `limit`, or take a coarser `precision`"
     )
 
 
@@ -165,6 +194,7 @@ def _not_warmed_up(inputs: CellInputs) -> Finding | None:
 
 CONDITION_CHECKS: Final = (
     Check("saturated", "Did the server keep up with the offered rate?", _saturated),
+    Check("search_not_settled", "Is the highest rate known to the precision that was asked for?", _search_not_settled),
     Check("cache_state_wrong", "Was the cache in the stated state?", _cache_state),
     Check("foreign_cache_hits", "Were all cache hits from prompts of this phase?", _foreign_cache_hits),
     Check("few_cache_hits", "Did the cache hold what the workload shares?", _few_cache_hits),

@@ -60,8 +60,14 @@ def _drift(inputs: CellInputs) -> Finding | None:
     window = steady_window(
         inputs.column("scheduled_s"), inputs.column("sent_s"), inputs.column("last_token_s"), inputs.load
     )
-    # All at once is no steady state; beyond its capacity a server drifts by nature, and `saturated` says so.
-    if window is None or inputs.load.kind == "burst" or not keeps_up(inputs):
+    # All at once is no steady state; beyond its capacity a server drifts by nature, and `saturated` says so. A search ends as
+    # near to that as it can, and what it is about is the rate.
+    if (
+        window is None
+        or inputs.load.kind == "burst"
+        or inputs.search is not None
+        or not keeps_up(inputs.requests, inputs.load)
+    ):
         return None
     inside = window.inside & inputs.ended_well
     begun_s = inputs.column("sent_s")[inside]

@@ -17,24 +17,48 @@ from pydantic import (
 from leverlab.config.base import LevelName, Seconds, StrictModel, Written, nearest
 from leverlab.config.workload import Workload
 from leverlab.load_point import Client, LoadPoint
-from leverlab.metrics import MetricReference, parse_metric_reference
+from leverlab.metrics import ERROR_RATIO, HIGHEST_RATE, MetricReference, comparable, parse_metric_reference
 
 Rate = Annotated[
     float, Field(gt=0), WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": "inf"}]})
 ]
-_OBJECTIVE = re.compile(r"^(ttft|tpot|e2e)_(p50|p95|p99|mean)$")
+_OBJECTIVE = re.compile(rf"^((ttft|tpot|e2e)_(p50|p95|p99|mean)|{ERROR_RATIO})$")
+
+
+class Search(StrictModel):
+    """A search for the highest rate that meets the study's objectives, on each server."""
+
+    precision: float = Field(
+        default=0.05, ge=0.005, le=1, description="a rate higher by this share than the one found misses an objective"
+    )
+    lowest: float | None = Field(default=None, gt=0, description="requests/s; default: 1/64 of the first rate tried")
+    highest: float | None = Field(default=None, gt=0, description="requests/s; default: 64 times the first rate tried")
+    limit: Seconds = Field(
+        default=1800, description="how long a search goes on; one that ran out of time says how near it came"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Search":
+        if self.lowest is not None and self.highest is not None and self.lowest >= self.highest:
+            raise ValueError(f"lowest ({self.lowest:g}) must be below highest ({self.highest:g})")
+        return self
 
 
 class Load(StrictModel):
-    """The load points: open loops at rates (inf: a burst), closed loops at concurrencies."""
+    """The load points: open loops at rates (inf: a burst), closed loops at concurrencies, a search for the highest rate."""
 
     rates: list[Rate] = Field(default=[], description="requests/s; `inf` for a burst, all at once")
     concurrencies: list[Annotated[int, Field(ge=1)]] = Field(default=[], description="streams of a closed loop")
+    search: Search | None = Field(
+        default=None, description="`{}`, or its settings: find the highest rate that meets `objectives`"
+    )
 
     @model_validator(mode="after")
     def _some(self) -> "Load":
-        if not self.rates and not self.concurrencies:
-            raise ValueError("no load point: give `rates: [1, 4, inf]`, `concurrencies: [8]` or both, not empty")
+        if not self.rates and not self.concurrencies and self.search is None:
+            raise ValueError(
+                "no load point: give `rates: [1, 4, inf]`, `concurrencies: [8]` or `search: {}`, and lists not empty"
+            )
         for name, values in (("rates", self.rates), ("concurrencies", self.concurrencies)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} has a value twice: {values}")
@@ -44,7 +68,8 @@ class Load(StrictModel):
         """The load points in the order of `LoadPoint.sort_key`."""
         rates = [LoadPoint("burst") if rate == float("inf") else LoadPoint("rate", rate) for rate in self.rates]
         streams = [LoadPoint("concurrency", float(value)) for value in self.concurrencies]
-        return sorted([*rates, *streams], key=lambda point: point.sort_key)
+        search = [LoadPoint("search")] if self.search is not None else []
+        return sorted([*rates, *streams, *search], key=lambda point: point.sort_key)
 
 
 class Factorial(StrictModel):
@@ -64,6 +89,15 @@ class GpuChoice(StrictModel):
 
     name: str = Field(description="a name of config/gpus.yaml")
     count: int = Field(default=1, ge=1, description="GPUs a server takes")
+
+
+def _load_form(value: Any) -> Any:  # noqa: ANN401
+    return {"search": {}} if value == "search" else value
+
+
+def _share_or_time(value: Any) -> Any:  # noqa: ANN401
+    text = value.strip() if isinstance(value, str) else ""
+    return float(text[:-1]) / 100 if re.fullmatch(r"\d+(\.\d+)?\s*%", text) else value
 
 
 def _gpu_choice(value: Any) -> Any:  # noqa: ANN401
@@ -99,7 +133,11 @@ class Study(StrictModel):
         Discriminator(lambda value: "name" if isinstance(value, str) else "workload"),
         Written("text, or a mapping as in workloads.yaml"),
     ] = Field(description="a name of config/workloads.yaml, or a workload itself")
-    load: Load = Field(description="the load points")
+    load: Annotated[
+        Load,
+        BeforeValidator(_load_form, json_schema_input_type=Load | Literal["search"]),
+        Written("a mapping, or `search`"),
+    ] = Field(description="the load points; `search` alone: the highest rate that meets `objectives`")
     levers: dict[str, list[LevelName]] = Field(min_length=1, description="lever → its levels in this study")
     baseline: dict[str, LevelName] = Field(description="lever → the level that every other is compared with")
     primary: dict[str, Annotated[str, AfterValidator(_known_metric)]] = Field(
@@ -129,8 +167,12 @@ class Study(StrictModel):
         description="measure the baseline once more in every replicate, on a server of its own, and compare it with itself: "
         "what the same server differs by from one start to the next",
     )
-    objectives: dict[str, Seconds] = Field(
-        default={}, description="`ttft_p95: 500 ms`, `tpot_p95: 30 ms`: what goodput counts"
+    objectives: dict[
+        str, Annotated[Seconds, BeforeValidator(_share_or_time), Written("a duration: `500 ms`, or a share: `1 %`")]
+    ] = Field(
+        default={},
+        description="`ttft_p95: 500 ms`, `tpot_p95: 30 ms`: what goodput counts and a search holds; for a search also "
+        "`error_ratio: 1 %` (none where it is not stated)",
     )
     cache: Literal["cold", "warm"] = Field(
         default="cold", description="state of the prefix cache in which each phase starts"
@@ -165,8 +207,20 @@ class Study(StrictModel):
     def _known_objectives(cls, objectives: dict[str, float]) -> dict[str, float]:
         for name in objectives:
             if not _OBJECTIVE.match(name):
-                raise ValueError(f"objective {name!r}: write ttft, tpot or e2e, `_`, and mean, p50, p95 or p99")
+                raise ValueError(
+                    f"objective {name!r}: write ttft, tpot or e2e, `_`, and mean, p50, p95 or p99; or {ERROR_RATIO}"
+                )
+            if name == ERROR_RATIO and not objectives[name] < 1:
+                raise ValueError(f"objective {name}: a share of requests below 1, such as 1 %")
         return objectives
+
+    @model_validator(mode="after")
+    def _searches_for_something(self) -> "Study":
+        if self.load.search is not None and not set(self.objectives) - {ERROR_RATIO}:
+            raise ValueError(
+                "load.search: it finds the highest rate that meets `objectives`: give `ttft_p95: 500 ms` or others"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_rates_to_stop_at(self) -> "Study":
@@ -194,6 +248,11 @@ class Study(StrictModel):
                 raise ValueError(f"primary.{lever}: say at which load point: `{reference} at rate 4`")
             if parsed.metric == "goodput" and not self.objectives:
                 raise ValueError(f"primary.{lever}: goodput counts requests that meet `objectives`, and there are none")
+            if not comparable(parsed.metric, parsed.load):
+                raise ValueError(
+                    f"primary.{lever}: {reference}: where the rate is searched for {HIGHEST_RATE} is compared, and only there: "
+                    f"write `{HIGHEST_RATE} at search`"
+                )
             if parsed.load not in self.load.points():
                 points = ", ".join(str(point) for point in self.load.points())
                 raise ValueError(f"primary.{lever}: {parsed.load} is not a load point of the study: {points}")

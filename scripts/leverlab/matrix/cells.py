@@ -79,6 +79,8 @@ class Phase:
     """How long a request is followed: no part of the identity."""
     stop_after_saturation: bool = False
     """Whether the phase is left out where the server does not keep up with a lower rate: no part of the identity."""
+    search_limit_s: float | None = None
+    """How long a search for the rate goes on: no part of the identity; None for every other load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ def build_phase(study: Study, workload: WorkloadFile, load: LoadPoint, client: C
             "cache": study.cache,
             "endpoint": study.endpoint,
             "client": client,
+            **_search_identity(study, load),
         }
     )
     parts = [str(workload.identity["workload"]["kind"]), load.slug, study.cache]
@@ -131,7 +134,16 @@ def build_phase(study: Study, workload: WorkloadFile, load: LoadPoint, client: C
         client,
         study.request_timeout,
         study.stop_after_saturation and load.kind == "rate",
+        study.load.search.limit if load.kind == "search" and study.load.search else None,
     )
+
+
+def _search_identity(study: Study, load: LoadPoint) -> dict[str, Any]:
+    """What a search holds itself to. The time that it is given changes no answer."""
+    if load.kind != "search" or study.load.search is None:
+        return {}
+    given = study.load.search.model_dump(exclude={"limit"}, exclude_none=True)
+    return {"search": {**given, "objectives": dict(study.objectives)}}
 
 
 _CELL_SLUG: Final = MAXIMUM_ID_LENGTH - HASH_LENGTH - 1

@@ -11,7 +11,7 @@ from leverlab.load_point import Client, LoadPoint
 from leverlab.matrix.cells import Cell, ReplicateKey, WorkloadFile, build_cell, build_phase, build_workload
 from leverlab.matrix.servers import Server, build_server, engine_versions
 from leverlab.matrix.treatments import Treatment, treatments
-from leverlab.metrics import MetricReference, parse_metric_reference
+from leverlab.metrics import HIGHEST_RATE, MINIMUM_SAMPLES, MetricReference, parse_metric_reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,14 @@ def _shared(one: Cell, other: Cell) -> Cell:
     mine, theirs = one.phase, other.phase
     timeout_s = max(mine.request_timeout_s, theirs.request_timeout_s)
     stops = mine.stop_after_saturation and theirs.stop_after_saturation
-    return replace(one, phase=replace(mine, request_timeout_s=timeout_s, stop_after_saturation=stops))
+    limits = [limit_s for limit_s in (mine.search_limit_s, theirs.search_limit_s) if limit_s is not None]
+    phase = replace(
+        mine,
+        request_timeout_s=timeout_s,
+        stop_after_saturation=stops,
+        search_limit_s=max(limits, default=None),
+    )
+    return replace(one, phase=phase)
 
 
 def expand(configuration: Configuration, names: Sequence[str]) -> Matrix:
@@ -143,6 +150,7 @@ def expand(configuration: Configuration, names: Sequence[str]) -> Matrix:
 def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
     study = configuration.study(name)
     chosen = treatments(study)
+    _check_search(configuration, name, study)
     cells: list[StudyCell] = []
     places: dict[tuple[str, Client], str] = {}
     for engine in study.engines:
@@ -160,6 +168,18 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
                     cells += [StudyCell(build_cell(server, phase), treatment) for phase in phases]
     replicates = tuple(ReplicateKey(number) for number in range(1, study.replicates + 1))
     return StudyMatrix(name, study, tuple(cells), replicates, tuple(_primary(configuration, study)))
+
+
+def _check_search(configuration: Configuration, name: str, study: Study) -> None:
+    """See that every objective of a search can be told from one run of the workload."""
+    requests = configuration.workload(study).requests
+    for objective in study.objectives if study.load.search else ():
+        needed = MINIMUM_SAMPLES.get(objective.rpartition("_")[2], 1)
+        if requests < needed:
+            raise ConfigError(
+                f"config/studies/{name}.yaml: objectives.{objective}: it takes {needed} requests to tell, and the workload has "
+                f"{requests}: add requests, or take a lower percentile"
+            )
 
 
 def _check_device(configuration: Configuration, study: str, engine: str, choice: GpuChoice) -> None:
@@ -201,6 +221,8 @@ def _primary(configuration: Configuration, study: Study) -> list[tuple[str, Metr
         if len(study.levers[lever]) < 2 and not study.noise_floor:
             continue
         stated = study.primary_reference(lever)
+        if stated is None and study.load.points() == [LoadPoint("search")]:
+            stated = MetricReference(HIGHEST_RATE, None, LoadPoint("search"))
         if stated is None:
             indicator = configuration.levers[lever].indicator
             bare = parse_metric_reference(indicator.metric)
@@ -211,6 +233,7 @@ def _primary(configuration: Configuration, study: Study) -> list[tuple[str, Metr
 
 def _load_for(description: str, points: list[LoadPoint]) -> LoadPoint:
     """The study's load point that an indicator means; the nearest there is where the study lacks it."""
+    points = [point for point in points if point.kind != "search"]
     rates = [point for point in points if point.kind == "rate"]
     if description == "burst":
         return points[-1]

@@ -114,6 +114,7 @@ def job_specification(job: Job, configuration: Configuration, layout: Layout) ->
                 workload_file=str(layout.workload(cell.phase.workload.id, job.replicate.seed_key) / REQUESTS_FILE),
                 request_timeout_s=cell.phase.request_timeout_s,
                 stop_after_saturation=cell.phase.stop_after_saturation,
+                search_limit_s=cell.phase.search_limit_s,
             )
             for cell in job.cells
         ],
@@ -165,7 +166,7 @@ def _longest_s(phase: Phase) -> float:
     """An open loop ends when its last request is given up. A closed loop waits for each; a tenth of that time is usual."""
     requests, followed_s = request_count(phase), phase.request_timeout_s
     if phase.load.value is None:
-        return followed_s
+        return followed_s + (phase.search_limit_s or 0.0)
     if phase.load.kind == "rate":
         # Three standard deviations of the last of that many Poisson arrivals.
         return (requests + 3 * math.sqrt(requests)) / phase.load.value + followed_s

@@ -123,7 +123,7 @@ def _heatmap_of(data: StudyData, place: int) -> list[Part]:
         "where in the load a lever acts, and what it costs elsewhere. Each field holds the ratio of treatment to baseline; its shade, from orange "
         "(worse) to blue (better), grows with the logarithm of the ratio. A field says unclear where its verdict is neither better nor worse, and in the noise where the baseline differs from its own copy by as much.",
         "how sure a single field is: apart from the primary metrics these are exploratory, and among many fields some stand out by chance.",
-        "No ratio could be computed: no treatment and baseline were measured in the same replicate.",
+        "No ratio could be computed: no treatment and baseline have one of these metrics in the same replicate.",
     )
     return [Part(context_phrase(*context) if len(data.contexts) > 1 else "", block)]
 

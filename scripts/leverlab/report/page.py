@@ -21,6 +21,7 @@ from leverlab.report.marked import findings as marked_cells
 from leverlab.report.overview import believable, glance
 from leverlab.report.phrases import joined
 from leverlab.report.provenance import provenance
+from leverlab.report.searches import search_table
 from leverlab.report.sentences import correction_sentence, headline
 from leverlab.report.source import StudyData
 from leverlab.report.study_card import lever_table, study_facts
@@ -100,6 +101,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "curves": drawn,
         "curves_note": curves_note,
         "knees": knee_table(data),
+        "searches": search_table(data),
         "heatmaps": maps,
         "heatmaps_note": maps_note,
         "side_by_side": side_by_side_parts(data),

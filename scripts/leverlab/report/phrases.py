@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from leverlab.load_point import parse_load_point
-from leverlab.metrics import METRICS
+from leverlab.metrics import ERROR_RATIO, METRICS
 from leverlab.units import format_number, format_seconds
 
 _STATISTICS: Final = {"mean": "mean", "p50": "median", "p95": "95th percentile of", "p99": "99th percentile of"}
@@ -63,18 +63,25 @@ def bare_change(metric: str, value: float) -> str:
 
 
 def load_phrase(load: str) -> str:
-    """A load point after `at` or `in`: `at 4 requests/s`, `in a burst (all requests at once)`, `at 8 concurrent streams`."""
+    """A load point after `at` or `in`: `at 4 requests/s`, `in a burst (all requests at once)`, `at 8 concurrent streams`,
+    `by search`."""
     point = parse_load_point(load)
-    if point.kind == "burst" or point.value is None:
-        return "in a burst"
+    if point.value is None:
+        return "by search" if point.kind == "search" else "in a burst"
     if point.kind == "rate":
         return f"at {point.value:g} request{'' if point.value == 1 else 's'}/s"
     return f"at {point.value:g} concurrent stream{'' if point.value == 1 else 's'}"
 
 
+def objective_phrase(objective: str) -> str:
+    """A study's objective: `TTFT, p95`, `Share of failed requests`."""
+    metric, _, statistic = objective.rpartition("_")
+    return metric_heading(ERROR_RATIO, None) if objective == ERROR_RATIO else metric_heading(f"{metric}_s", statistic)
+
+
 def load_heading(load: str) -> str:
     """A load point as a heading: `1 request/s`, `Burst`."""
-    phrase = load_phrase(load).removeprefix("at ").removeprefix("in a ")
+    phrase = load_phrase(load).removeprefix("at ").removeprefix("in a ").removeprefix("by ")
     return phrase[:1].upper() + phrase[1:]
 
 

@@ -3,8 +3,8 @@
 from typing import Final
 
 from leverlab.config.lever import Lever
-from leverlab.metrics import parse_metric_reference
-from leverlab.report.phrases import joined, load_phrase, metric_heading, metric_phrase, value_phrase
+from leverlab.metrics import ERROR_RATIO, parse_metric_reference
+from leverlab.report.phrases import joined, load_phrase, metric_phrase, objective_phrase, value_phrase
 from leverlab.report.source import StudyData
 from leverlab.report.view import Cell, Column, Group, Row, Table
 from leverlab.units import format_number, format_seconds
@@ -52,7 +52,10 @@ def study_facts(data: StudyData) -> Facts:
         ("Cache", f"{study.cache} at the beginning of each phase"),
     ]
     if study.objectives:
-        said = [f"{_objective(name)} at most {format_seconds(value)}" for name, value in study.objectives.items()]
+        said = [
+            f"{objective_phrase(name)} at most {f'{value:.3g}' if name == ERROR_RATIO else format_seconds(value)}"
+            for name, value in study.objectives.items()
+        ]
         facts.append(("Objectives", joined(said)))
     return facts
 
@@ -99,8 +102,3 @@ def _expected(lever: Lever) -> str:
     verb = {"increases": "raises", "decreases": "lowers", "unchanged": "does not move"}[expected.direction]
     size = f", to {format_number(expected.factor)} times its value" if expected.factor else ""
     return f"{expected.of} instead of {expected.against} {verb} {metric_phrase(reference.metric, reference.statistic)}{size}"
-
-
-def _objective(name: str) -> str:
-    metric, statistic = name.split("_")
-    return metric_heading(f"{metric}_s", statistic)

@@ -6,7 +6,7 @@ from pathlib import Path
 from leverlab import MEASUREMENT_VERSION
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.base import nearest
-from leverlab.config.study import Study
+from leverlab.config.study import Search, Study
 from leverlab.layout import REQUESTS_FILE, Layout
 from leverlab.matrix.cells import Cell, Phase, ReplicateKey, WorkloadFile, workload_seed
 from leverlab.matrix.expand import Job
@@ -50,7 +50,15 @@ def _cell(evidence: Evidence) -> Cell:
     workload = WorkloadFile(phase["workload"]["id"], drawn, at.model)
     timeout_s = evidence.request_timeout_s or float(Study.model_fields["request_timeout"].default)
     built = Phase(
-        evidence.phase, phase, workload, evidence.load, phase["cache"], phase["endpoint"], phase["client"], timeout_s
+        evidence.phase,
+        phase,
+        workload,
+        evidence.load,
+        phase["cache"],
+        phase["endpoint"],
+        phase["client"],
+        timeout_s,
+        search_limit_s=float(Search.model_fields["limit"].default) if evidence.load.kind == "search" else None,
     )
     return Cell(evidence.cell, server, built)
 

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from leverlab.aggregate.cell_metrics import Key
 from leverlab.aggregate.schema import metric_keys
-from leverlab.metrics import METRICS
+from leverlab.metrics import HIGHEST_RATE, METRICS, comparable
 from leverlab.records import flattened
 from leverlab.reproduce.evidence import Evidence, Replicate
 from leverlab.stats.intervals import Interval, prediction_interval
@@ -14,8 +14,8 @@ from leverlab.stats.intervals import Interval, prediction_interval
 Judgement = Literal["inside", "outside", "not judgeable"]
 Verdict = Literal["holds", "does not hold", "not judgeable"]
 
-MAIN: Final[tuple[Key, ...]] = (("ttft_s", "p50"), ("tpot_s", "p50"), ("throughput", None))
-"""What the verdict rests on; every other metric is shown beside it."""
+MAIN: Final[tuple[Key, ...]] = (("ttft_s", "p50"), ("tpot_s", "p50"), ("throughput", None), (HIGHEST_RATE, None))
+"""What the verdict rests on, as far as the cell has it; every other metric is shown beside it."""
 
 LEAST_REPLICATES: Final = 2
 
@@ -72,7 +72,8 @@ def compare(evidence: Evidence, new: Replicate) -> Outcome:
     The interval is that of one further replicate (see `prediction_interval`), on the logarithms for metrics that are
     compared as ratios. It holds for each metric alone: of twenty honest repetitions about one lies outside.
     """
-    metrics = tuple(_compared(key, evidence.valid, new) for key in metric_keys() if key[0] not in _NOT_COMPARED)
+    keys = [key for key in metric_keys() if key[0] not in _NOT_COMPARED and comparable(key[0], evidence.load)]
+    metrics = tuple(_compared(key, evidence.valid, new) for key in keys)
     metrics = tuple(found for found in metrics if found.new is not None or found.recorded)
     differences = tuple(_differences([replicate.provenance for replicate in evidence.replicates], new.provenance))
     why = _why_not(evidence, new)

@@ -9,6 +9,7 @@ from typing import Any
 from leverlab.aggregate.cell_metrics import Key, MeasuredCell
 from leverlab.aggregate.measured import StoredCell, stored_cell
 from leverlab.aggregate.schema import metric_column, metric_keys
+from leverlab.checks.base import offered_load
 from leverlab.layout import Layout
 from leverlab.load_point import LoadPoint
 from leverlab.matrix.cells import ReplicateKey
@@ -70,8 +71,9 @@ def replicate_of(name: str, stored: StoredCell) -> Replicate | None:
     record = stored.record
     if stored.status != "measured" or record is None:
         return None
-    load = LoadPoint(**record.specification["phase"]["load"])
-    measured = MeasuredCell(stored.requests, stored.chunks, load, record.server_delta, stored.gpu)
+    load = offered_load(record.specification, record.search)
+    highest_rate = record.search.highest_rate if record.search else None
+    measured = MeasuredCell(stored.requests, stored.chunks, load, record.server_delta, stored.gpu, highest_rate)
     invalid, cautions = (
         tuple(check.code for check in stored.checks if check.severity == severity)
         for severity in ("invalid", "caution")

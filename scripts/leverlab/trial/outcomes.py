@@ -55,3 +55,19 @@ def see_whether_told_to_end() -> None:
     of it. Raises Interrupted, by the handler of the signal, where that is so.
     """
     time.sleep(_OWN_SIGNAL_S)
+
+
+def ending(error: BaseException) -> tuple[str, Reason]:
+    """How trial.json calls the way in which a trial ended."""
+    match error:
+        case InfeasibleError(reason=reason):
+            return "infeasible", reason
+        case ServerDiedError(reason=reason):
+            return "server_died", reason
+        case MayPassError(reason=reason):
+            return "failed", reason
+        case Interrupted():
+            message = f"The job was told to end by signal {error.signal_number}."
+            return "interrupted", Reason(code="interrupted", message=message)
+        case _:
+            return "failed", Reason(code="error", message=f"{type(error).__name__}: {error}")

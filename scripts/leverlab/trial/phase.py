@@ -37,6 +37,7 @@ def measure_phase(
     served: Served,
     wanted: PhaseSpecification,
     workload: Sequence[PlannedRequest],
+    load: LoadPoint,
     *,
     prompts: PromptMaker,
     clients: Clients,
@@ -44,7 +45,7 @@ def measure_phase(
     folder: Path,
     progress: Progress,
 ) -> Measurement:
-    """Measure one cell. `workload`: its requests; `prompts`: those that are in no workload; `folder`: for temporary files.
+    """Offer the requests `workload` at `load`, once. `prompts`: those that are in no workload; `folder`: for temporary files.
 
     Raises ServerDiedError where the server ends meanwhile, ClientFailedError where the client does.
     """
@@ -63,7 +64,7 @@ def measure_phase(
             identity["client"],
             served.target,
             workload,
-            LoadPoint(**identity["load"]),
+            load,
             wanted.request_timeout_s,
             folder,
             watched,

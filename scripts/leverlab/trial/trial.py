@@ -1,6 +1,7 @@
 """One trial: a server started, the missing phases measured on it, the server stopped on every way out."""
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +16,16 @@ from leverlab.engines.base import EngineUnreachableError, Launch
 from leverlab.layout import CARD_FILE
 from leverlab.load.plan import Endpoint, read_requests
 from leverlab.load_point import LoadPoint
-from leverlab.records import CellRecord, PhaseSpecification, Reason, Status, TrialRecord, read_json, write_json
+from leverlab.records import (
+    CellRecord,
+    PhaseSpecification,
+    Reason,
+    SearchRecord,
+    Status,
+    TrialRecord,
+    read_json,
+    write_json,
+)
 from leverlab.redaction import Redactor, redactor_of_this_process
 from leverlab.telemetry import Sampling
 from leverlab.topology import LOOPBACK, RunningServer
@@ -28,13 +38,14 @@ from leverlab.trial.job import Job
 from leverlab.trial.offer import ClientFailedError, Clients
 from leverlab.trial.outcomes import (
     InfeasibleError,
-    Interrupted,
     MayPassError,
     ServerDiedError,
+    ending,
     see_whether_told_to_end,
 )
 from leverlab.trial.phase import Measurement, measure_phase
 from leverlab.trial.progress import phase_line
+from leverlab.trial.search import search_rate
 from leverlab.trial.served import Served
 from leverlab.trial.starting import Started, new_api_key, started_server
 from leverlab.trial.sweep import too_much
@@ -81,7 +92,7 @@ class Trial:
             try:
                 self._serve_and_measure()
             except BaseException as error:
-                outcome, reason = _ending(error)
+                outcome, reason = ending(error)
                 self._end(outcome, reason)
                 raise
             self._end("finished", None)
@@ -194,9 +205,8 @@ class Trial:
         self, served: Served, server: RunningServer, wanted: PhaseSpecification, position: int, left: TimeLeft
     ) -> None:
         job, spec = self._job, self._job.specification
-        name = str(LoadPoint(**wanted.identity["load"]))
-        prefix = f"{wanted.phase.rpartition('-')[2]}-t{self.number}"
-        workload = read_requests(Path(wanted.workload_file), prefix)
+        load = offered = LoadPoint(**wanted.identity["load"])
+        searching = wanted.identity.get("search")
         begun_s = time.monotonic()
         job.check_lease()
         self._events.write("phase_started", cell=wanted.cell, phase=wanted.phase, position=position)
@@ -204,35 +214,45 @@ class Trial:
 
         def show(done: int, of: int) -> None:
             remaining_s = left.seconds(position, time.monotonic() - begun_s, done, of)
-            line = phase_line(self.number, position + 1, len(self._phases), name, done, of, remaining_s)
-            job.progress.show(line)
+            name = f"search, now {offered}" if searching else str(load)
+            job.progress.show(phase_line(self.number, position + 1, len(self._phases), name, done, of, remaining_s))
 
         clients = Clients(job.client_cores, spec.command_prefix, Path(spec.model_folder), spec.order_seed)
-        try:
-            found = measure_phase(
+
+        def measure(at: LoadPoint, run: int | None = None) -> Measurement:
+            nonlocal offered
+            offered = at
+            prefix = f"{wanted.phase.rpartition('-')[2]}-t{self.number}" + ("" if run is None else f"-{run}")
+            return measure_phase(
                 served,
                 wanted,
-                workload,
+                read_requests(Path(wanted.workload_file), prefix),
+                at,
                 prompts=self._prompts,
                 clients=clients,
                 sampling=lambda: Sampling(
-                    server,
-                    job.engine,
-                    spec.device,
-                    job.devices.gpus,
-                    job.devices.engine_cores,
-                    job.client_cores,
+                    server, job.engine, spec.device, job.devices.gpus, job.devices.engine_cores, job.client_cores
                 ),
                 folder=self._folder,
                 progress=show,
             )
+
+        try:
+            if searching:
+                found, search = search_rate(
+                    measure, searching, math.inf if wanted.search_limit_s is None else wanted.search_limit_s, self._say
+                )
+            else:
+                found, search = measure(load), None
         except ClientFailedError as error:
             see_whether_told_to_end()
             self.write_unmeasured(wanted, "failed", error.reason, position, time.monotonic() - begun_s)
             return
-        self._write_measured(wanted, found, position, len(workload))
+        self._write_measured(wanted, found, position, search)
 
-    def _write_measured(self, wanted: PhaseSpecification, found: Measurement, position: int, requests: int) -> None:
+    def _write_measured(
+        self, wanted: PhaseSpecification, found: Measurement, position: int, search: SearchRecord | None
+    ) -> None:
         job, spec = self._job, self._job.specification
         specification = {"server": spec.identity, "phase": wanted.identity}
         checks = check_cell(
@@ -240,7 +260,7 @@ class Trial:
                 specification=specification,
                 requests=found.tables["requests"],
                 chunks=found.tables["chunks"],
-                workload_requests=requests,
+                workload_requests=len(job.workloads[wanted.workload_file]),
                 workload_card=_card(Path(wanted.workload_file)),
                 server_delta=found.server_delta,
                 instrument=found.instrument,
@@ -255,6 +275,7 @@ class Trial:
                 compilation_lines=found.compilation_lines,
                 gpu_memory_before=self._memory_before,
                 floors=expected_floors(spec),
+                search=search,
             )
         )
         record = self._cell_record(wanted, position).model_copy(
@@ -265,6 +286,7 @@ class Trial:
                 "instrument": dict(found.instrument),
                 "server_delta": dict(found.server_delta),
                 "not_sampled": dict(found.not_sampled),
+                "search": search,
             }
         )
         job.check_lease()
@@ -275,7 +297,7 @@ class Trial:
         self._events.write(
             "phase_ended", cell=wanted.cell, phase=wanted.phase, status="measured", checks=severity, requests=statuses
         )
-        marked = ", ".join(check.code for check in checks if check.severity == severity) if severity != "ok" else ""
+        marked = ", ".join(check.code for check in checks if check.severity == severity != "ok")
         told = f"{severity} ({marked})" if marked else severity
         self._say(f"measured {wanted.phase} in {format_seconds(found.duration_s)}; checks: {told}")
 
@@ -362,19 +384,3 @@ def _new_folder(job: Job) -> tuple[int, Path]:
 def _card(workload_file: Path) -> dict[str, Any]:
     path = workload_file.with_name(CARD_FILE)
     return read_json(path) if path.is_file() else {}
-
-
-def _ending(error: BaseException) -> tuple[str, Reason]:
-    """How trial.json calls the way in which a trial ended."""
-    match error:
-        case InfeasibleError(reason=reason):
-            return "infeasible", reason
-        case ServerDiedError(reason=reason):
-            return "server_died", reason
-        case MayPassError(reason=reason):
-            return "failed", reason
-        case Interrupted():
-            message = f"The job was told to end by signal {error.signal_number}."
-            return "interrupted", Reason(code="interrupted", message=message)
-        case _:
-            return "failed", Reason(code="error", message=f"{type(error).__name__}: {error}")

@@ -46,14 +46,14 @@ class LoadAxis:
 
 
 def load_tick(load: str) -> str:
-    """A load point at a tick or a dot: `4`, `c8` for 8 concurrent streams, `burst`."""
+    """A load point at a tick or a dot: `4`, `c8` for 8 concurrent streams, `burst`, `search`."""
     point = parse_load_point(load)
-    return "burst" if point.value is None else f"{'c' if point.kind == 'concurrency' else ''}{point.value:g}"
+    return point.kind if point.value is None else f"{'c' if point.kind == 'concurrency' else ''}{point.value:g}"
 
 
 def load_title(loads: Iterable[str]) -> str:
     """The label of an axis of load points; it explains `c8` where rates and concurrencies stand side by side."""
-    kinds = {parse_load_point(load).kind for load in loads} - {"burst"}
+    kinds = {parse_load_point(load).kind for load in loads} - {"burst", "search"}
     if kinds == {"concurrency"}:
         return "concurrent streams"
     return "nominal rate (requests/s)" if len(kinds) < 2 else "nominal rate (requests/s), c: concurrent streams"

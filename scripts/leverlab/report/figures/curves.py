@@ -91,7 +91,9 @@ def pareto(cells: pd.DataFrame, series: Sequence[Series], name: str) -> Markup |
 
 
 def _drawn(cells: pd.DataFrame, series: Sequence[Series], column: str) -> pd.DataFrame:
-    return cells[cells["treatment"].isin([entry.treatment for entry in series])].dropna(subset=[column])
+    """The cells of `series` that have a value, but for those that searched for their rate, which is each its own."""
+    wanted = cells["treatment"].isin([entry.treatment for entry in series]) & (cells["load_kind"] != "search")
+    return cells[wanted].dropna(subset=[column])
 
 
 def _lines(axes: Axes, drawn: pd.DataFrame, axis: LoadAxis, series: Sequence[Series]) -> None:
