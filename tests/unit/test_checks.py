@@ -194,6 +194,7 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("tokens_not_as_asked", "invalid", lambda: clean(changed(3, requested_output_tokens=6))),
     ("tokens_assumed", "caution", lambda: clean(changed(3, token_source="chunks"))),
     ("chunks_disagree", "invalid", lambda: clean(changed(3, chunks=4))),
+    ("chunks_disagree", "caution", lambda: clean(changed(3, chunks=4, token_source="chunks"))),
     ("generated_tokens_disagree", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"generation_tokens": 1.0})),
     ("prompt_tokens_disagree", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"prompt_tokens": 12001.0})),
     ("foreign_requests", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"requests_finished": 121.0})),

@@ -51,10 +51,20 @@ def _chunks_disagree(inputs: CellInputs) -> Finding | None:
     expected = "tokens of each request's chunks add up to its usage"
     if not wrong:
         return Finding("ok", f"they do for all {len(usage)}", expected)
-    index = wrong[0]
+    assumed = dict(zip(rows.column("index").to_pylist(), rows.column("token_source").to_pylist(), strict=True))
+    told = [index for index in wrong if assumed[index] != "chunks"]
+    index = (told or wrong)[0]
+    saw = f"{len(wrong)} of {len(usage)} do not; request {index}: {by_index.get(index, 0)} in chunks, {usage[index]} in usage"
+    if not told:
+        return Finding(
+            "caution",
+            f"{saw}; the client took each chunk for one token",
+            expected,
+            "some chunks carry several tokens: these requests have no tpot_s, and gaps between chunks are no inter-token latencies",
+        )
     return Finding(
         "invalid",
-        f"{len(wrong)} of {len(usage)} do not; request {index}: {by_index.get(index, 0)} in chunks, {usage[index]} in usage",
+        saw,
         expected,
         "the stream or the usage is wrong: tpot_s and throughput of this cell cannot be believed",
     )

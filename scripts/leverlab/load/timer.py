@@ -2,7 +2,7 @@
 
 A timerfd, through ctypes because Python has `os.timerfd_create` only from 3.13 on. The alternatives are worse: the time-out
 of `epoll.poll` is in whole milliseconds, and every sleeping call is subject to the 50 µs timer slack of an ordinary
-thread, which a timerfd is not. benchmarks/load_client.py --timers measures all of them.
+thread, which a timerfd is not. benchmarks/timers.py measures all of them.
 """
 
 import ctypes
