@@ -8,6 +8,7 @@ from scipy import stats
 from leverlab.checks.base import CellInputs, Check, Finding, Floats, milliseconds, numeric
 from leverlab.checks.conditions import keeps_up
 from leverlab.checks.window import steady_window
+from leverlab.stats.trend import robust_slope
 
 STALL_STEPS: Final = 20
 """A silence this many times as long as the usual gap between chunks is a stall,"""
@@ -105,7 +106,7 @@ def _trend(begun_s: Floats, values: Floats, length_s: float) -> tuple[float, flo
         return None
     if np.ptp(values[known]) == 0:
         return 0.0, 1.0
-    slope = float(stats.theilslopes(values[known], begun_s[known]).slope)
+    slope = robust_slope(begun_s[known], values[known])
     return slope * length_s / middle, float(stats.kendalltau(begun_s[known], values[known]).pvalue)
 
 

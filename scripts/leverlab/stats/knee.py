@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from leverlab.stats.intervals import Interval, mean_interval
+from leverlab.stats.trend import robust_slope
 
 SATURATION_SHARE: Final = 0.9
 """Rate of the ends ÷ rate of the arrivals, of the same requests, below which a server falls behind where latencies grow too."""
@@ -102,8 +103,7 @@ def _waiting_grows(scheduled_s: Floats, first_s: Floats) -> bool:
     waits = first_s - scheduled_s
     if np.ptp(waits) == 0 or np.median(waits) <= 0:
         return False
-    slope = float(stats.theilslopes(waits, scheduled_s).slope)
-    growth = slope * float(np.ptp(scheduled_s)) / float(np.median(waits))
+    growth = robust_slope(scheduled_s, waits) * float(np.ptp(scheduled_s)) / float(np.median(waits))
     return growth >= TTFT_GROWTH and float(stats.kendalltau(scheduled_s, waits).pvalue) < _CHANCE
 
 
