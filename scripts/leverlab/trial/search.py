@@ -101,6 +101,8 @@ def search_rate(
     span_s = float(requests.num_rows)
     while (asked := search.next_rate()) is not None:
         rate = float(f"{asked:.4g}")  # so that records and messages name it as it was offered
+        if str(LoadPoint("rate", rate)) in {row["load"] for row in rows}:
+            break  # a bound that differs from what was tried by its rounding alone
         longest_s = max(
             (row["duration_s"] - span_s / _value(row["load"]) for row in rows[1:]), default=rows[0]["duration_s"]
         )
