@@ -53,7 +53,7 @@ def server_delta(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         "generation_tokens": float(sum(row["completion_tokens"] for row in well)),
         "requests_finished": float(len(well)),
         "prefix_queried_tokens": float(sum(row["prompt_tokens"] for row in well)),
-        "prefix_hit_tokens": float(sum(row["cached_tokens"] for row in well)),
+        "prefix_hit_tokens": float(sum(row["cached_tokens"] or 0 for row in well)),
         "preemptions": 0.0,
         "ttft_s_sum": float(sum(row["ttft_service_s"] for row in well)),
         "ttft_s_count": float(len(well)),

@@ -161,6 +161,13 @@ def test_nothing_is_marked_in_a_clean_cell() -> None:
     assert all(result.saw and result.expected for result in results)
 
 
+def test_a_request_whose_cached_tokens_are_not_reported_may_have_found_nothing() -> None:
+    """SGLang reports no zeros: of a cold cache only the hits within the workload are told."""
+    told = [row | {"cached_tokens": row["cached_tokens"] or None} for row in rows()]
+    told[5] = told[5] | {"cached_tokens": 16}
+    assert "foreign_cache_hits" not in found(clean(told))
+
+
 def searched(**changes: Any) -> SearchRecord:
     """What a search found that ended at the rate of the clean cell."""
     found = {"highest_rate": 8.0, "missed": 8.3, "kept": 8.0, "limited_by": "ttft_p95", "runs": 7, "settled": True}

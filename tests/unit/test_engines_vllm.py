@@ -272,7 +272,7 @@ def test_why_a_server_ended(log: str, code: str, said: str) -> None:
 
 
 def test_flags_that_leverlab_sets_itself_are_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leverlab.engines.vllm_check._ask", lambda *_: [None])
+    monkeypatch.setattr("leverlab.engines.own_check.OwnParser._ask", lambda *_: [None])
     [reason] = ENGINE.check_flags(["python"], [Settings({"port": 1}, {})])
     assert reason is not None
     assert (reason.code, "--port" in reason.message) == ("reserved_flag", True)
@@ -280,5 +280,5 @@ def test_flags_that_leverlab_sets_itself_are_reserved(monkeypatch: pytest.Monkey
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
     assert engine_for("vllm").kind == "vllm"
-    with pytest.raises(ValueError, match="vllm, truth"):
+    with pytest.raises(ValueError, match="vllm, sglang, truth"):
         engine_for("vlm")

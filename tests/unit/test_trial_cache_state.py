@@ -18,6 +18,7 @@ class FakeServer:
     def __init__(
         self, *, caches: bool = True, resets: bool = True, forgets: bool = True, counts: bool = True, tells: bool = True
     ) -> None:
+        self.queries_without = False
         self.caches, self.resets, self.forgets, self.counts, self.tells = caches, resets, forgets, counts, tells
         self.capacity = 10**9
         self.prompts: dict[str, None] = {}
@@ -29,6 +30,9 @@ class FakeServer:
             self.prompts.clear()
         return self.resets
 
+    def keeps_cache(self) -> bool | None:
+        return self.caches if self.queries_without else None
+
     def settled_counters(self) -> dict[str, float]:
         return {"prefix_queried_tokens": self.queried, "prefix_hit_tokens": self.hits} if self.counts else {}
 
@@ -38,8 +42,9 @@ class FakeServer:
             assert request.output_tokens == 1
             found = self.caches and request.prompt in self.prompts
             cached.append(request.prompt_tokens if found else 0)
-            if self.caches:
+            if self.caches or self.queries_without:
                 self.queried += request.prompt_tokens
+            if self.caches:
                 self.hits += cached[-1]
                 self.prompts[request.prompt] = None
                 while len(self.prompts) > self.capacity:
@@ -109,3 +114,13 @@ def test_a_cache_that_is_too_small_is_not_warm(prompts: PromptMaker) -> None:
 def test_a_server_without_a_cache_is_as_warm_as_it_gets(prompts: PromptMaker) -> None:
     state = bring_about("warm", FakeServer(caches=False), WORKLOAD, prompts)
     assert state.verified is True and "no prefix cache" in state.saw
+
+
+def test_one_that_counts_every_prompt_as_looked_up_is_asked_whether_it_has_a_cache(prompts: PromptMaker) -> None:
+    server = FakeServer(caches=False)
+    server.queries_without = True
+    state = bring_about("warm", server, WORKLOAD, prompts)
+    assert state.verified is True and "says that it keeps no prefix cache" in state.saw
+    forgetful = FakeServer()
+    forgetful.queries_without, forgetful.capacity = True, 0
+    assert bring_about("warm", forgetful, WORKLOAD, prompts).verified is False

@@ -24,12 +24,14 @@ def silent_at(path: str, check_alive: Callable[[], None]) -> Served:
     return Served(TruthEngine(), client, "127.0.0.1", 1, "key", Endpoint.COMPLETIONS, 1.0, check_alive)
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/reset_prefix_cache"])
-def test_one_that_lives_is_unresponsive(path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "said"), [("/metrics", "/metrics"), ("/reset_prefix_cache", "the reset of its prefix cache")]
+)
+def test_one_that_lives_is_unresponsive(path: str, said: str) -> None:
     with pytest.raises(ServerDiedError) as told:
         silent_at(path, lambda: None).reset_cache()
     assert told.value.reason.code == "server_unresponsive"
-    assert f"does not answer at {path}: ConnectError" in told.value.reason.message
+    assert f"does not answer at {said}: ConnectError" in told.value.reason.message
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/reset_prefix_cache"])

@@ -4,10 +4,15 @@ from collections.abc import Callable
 from typing import Final
 
 from leverlab.engines.base import Engine
+from leverlab.engines.sglang import SglangEngine
 from leverlab.engines.truth import TruthEngine
 from leverlab.engines.vllm import VllmEngine
 
-_ENGINES: Final[dict[str, Callable[[], Engine]]] = {"vllm": VllmEngine, "truth": TruthEngine}
+_ENGINES: Final[dict[str, Callable[[], Engine]]] = {
+    "vllm": VllmEngine,
+    "sglang": SglangEngine,
+    "truth": TruthEngine,
+}
 
 
 def engine_for(kind: str) -> Engine:

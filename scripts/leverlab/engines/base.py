@@ -21,7 +21,7 @@ OPENAI_REQUEST_EXTRAS: Final[Mapping[str, Any]] = {
     "ignore_eos": True,
     "temperature": 0,
 }
-"""What vLLM takes to make lengths exact and tokens countable; engines that take the same get the same bytes."""
+"""What vLLM and SGLang take to make lengths exact and tokens countable; engines that take the same get the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,9 @@ class Engine(Protocol):
 
     def reset_cache(self, client: httpx.Client) -> bool:
         """Empty the prefix cache; whether the server says that it did."""
+
+    def keeps_prefix_cache(self, client: httpx.Client) -> bool | None:
+        """Whether the server keeps a prefix cache. None where that is left to its counters: without one it looks nothing up."""
 
     def request_extras(self) -> dict[str, Any]:
         """Fields of each request's body that make lengths exact and tokens countable."""

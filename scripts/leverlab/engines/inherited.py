@@ -7,6 +7,21 @@ from typing import Final
 
 from leverlab.redaction import is_secret_name
 
+LIBRARY_VARIABLES: Final = (
+    "LMCACHE_*",
+    "FLASHINFER_*",
+    "TORCH*",
+    "PYTORCH_*",
+    "TRITON_*",
+    "CUDA_LAUNCH_BLOCKING",
+    "KMP_*",
+    "GOMP_*",
+    "OMP_*",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)
+"""Variables that change how a library below an engine computes."""
+
 _PLACES: Final = ("*_CACHE_DIR", "*_CACHE_ROOT", "*_WORKSPACE_BASE")
 """Where a machine keeps caches: no setting of the engine, and often the only place with room."""
 

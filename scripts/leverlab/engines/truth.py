@@ -12,7 +12,7 @@ import httpx
 from leverlab.config.base import nearest
 from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Settings
 from leverlab.engines.flags import flag_words
-from leverlab.engines.prometheus import cache_info, canonical_metrics
+from leverlab.engines.prometheus import VLLM_METRICS, cache_info, canonical_metrics
 from leverlab.engines.vllm_settings import COMPILATION
 from leverlab.load.plan import KEY_VARIABLE
 from leverlab.records import Reason
@@ -66,6 +66,9 @@ class TruthEngine:
             time.sleep(_RESET_PAUSE_S)
         return False
 
+    def keeps_prefix_cache(self, client: httpx.Client) -> bool | None:
+        return None
+
     def request_extras(self) -> dict[str, Any]:
         return dict(OPENAI_REQUEST_EXTRAS)
 
@@ -85,7 +88,7 @@ class TruthEngine:
         ]
 
     def canonical_metrics(self, text: str) -> dict[str, float]:
-        return canonical_metrics(text)
+        return canonical_metrics(text, VLLM_METRICS)
 
     def explain_exit(self, log: str) -> Reason:
         lines = [line for line in log.splitlines() if line.strip()]

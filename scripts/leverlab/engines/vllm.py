@@ -7,10 +7,12 @@ from typing import Any, Final
 import httpx
 
 from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Settings
+from leverlab.engines.exits import explain_exit
 from leverlab.engines.flags import flag_words
-from leverlab.engines.prometheus import cache_info, canonical_metrics
-from leverlab.engines.vllm_check import OWN_VARIABLES, check_configuration, check_flags
-from leverlab.engines.vllm_exit import explain_exit
+from leverlab.engines.inherited import LIBRARY_VARIABLES
+from leverlab.engines.own_check import OwnParser
+from leverlab.engines.prometheus import VLLM_METRICS, cache_info, canonical_metrics
+from leverlab.engines.vllm_exit import LOG_WORDS
 from leverlab.engines.vllm_settings import COMPILATION, differences, effective_settings, startup_facts
 from leverlab.records import Reason
 
@@ -28,13 +30,21 @@ _ALWAYS: Final[Mapping[str, str]] = {
     "VLLM_LOGGING_COLOR": "0",
 }
 
+_PARSER: Final = OwnParser(
+    kind="vllm",
+    name="vLLM",
+    reserved=frozenset({"host", "port", "api-key", "served-model-name", "model", "uds", "root-path", "config"}),
+    own_variables=("VLLM_*", *LIBRARY_VARIABLES),
+    offline={"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"},
+)
+
 
 class VllmEngine:
     """One vLLM API server. It needs no console script, so that it starts from any interpreter that can import vLLM."""
 
     kind = "vllm"
     served_model_name = "model"
-    own_variables: Sequence[str] = OWN_VARIABLES
+    own_variables = _PARSER.own_variables
     compilation = COMPILATION
 
     def command(self, launch: Launch) -> list[str]:
@@ -61,10 +71,10 @@ class VllmEngine:
         return environment | dict(launch.identity["environment"])
 
     def check_flags(self, command_prefix: Sequence[str], treatments: Sequence[Settings]) -> list[Reason | None]:
-        return check_flags(command_prefix, treatments)
+        return _PARSER.check_flags(command_prefix, treatments)
 
     def check_configuration(self, launch: Launch) -> Reason | None:
-        return check_configuration(launch, self.environment(launch))
+        return _PARSER.check_configuration(launch, self.environment(launch))
 
     def ready(self, client: httpx.Client) -> bool:
         # Only this server knows the key: another one that took the port meanwhile would refuse it.
@@ -84,6 +94,9 @@ class VllmEngine:
                 return True
             time.sleep(_RESET_PAUSE_S)
         return False
+
+    def keeps_prefix_cache(self, client: httpx.Client) -> bool | None:
+        return None
 
     def request_extras(self) -> dict[str, Any]:
         return dict(OPENAI_REQUEST_EXTRAS)
@@ -108,10 +121,10 @@ class VllmEngine:
         return differences(identity, effective)
 
     def canonical_metrics(self, text: str) -> dict[str, float]:
-        return canonical_metrics(text)
+        return canonical_metrics(text, VLLM_METRICS)
 
     def explain_exit(self, log: str) -> Reason:
-        return explain_exit(log)
+        return explain_exit(log, LOG_WORDS)
 
 
 def _ranks(flags: Mapping[str, Any]) -> int:

@@ -1,112 +1,27 @@
-"""Why a vLLM server ended, read from its log.
-
-vLLM's processes write side by side, and the one that fails first is followed by others that fail because of it, with
-"See root cause above". The first line that says why is therefore the one to find, not the last.
-"""
+"""How vLLM's log tells why a server ended."""
 
 import re
-from collections.abc import Sequence
 from typing import Final
 
-from leverlab.records import Reason
+from leverlab.engines.exits import LogWords
 
-_PREFIX: Final = re.compile(
-    r"^(\([\w-]+( pid=\d+)?\) )?((INFO|WARNING|ERROR|DEBUG|CRITICAL) \d\d-\d\d [\d:]+ \[[^]]+\] ?)?"
+LOG_WORDS: Final = LogWords(
+    name="vLLM",
+    prefix=re.compile(r"^(\([\w-]+( pid=\d+)?\) )?((INFO|WARNING|ERROR|DEBUG|CRITICAL) \d\d-\d\d [\d:]+ \[[^]]+\] ?)?"),
+    ready=("Application startup complete", "Starting vLLM server on"),
+    consequences=(
+        "Engine core initialization failed",
+        "Engine process failed to start",
+        "EngineDeadError",
+        "WorkerProc initialization failed due to an exception in a background process",
+        "See root cause above",
+        "See stack trace for root cause",
+    ),
+    out_of_memory=(
+        "no available memory for the cache blocks",
+        "larger than the maximum number of tokens that can be stored in kv cache",
+        "larger than the available kv cache",
+        "less than desired gpu memory utilization",
+        "is less than requested memory",
+    ),
 )
-_EXCEPTION: Final = re.compile(
-    r"^(?P<kind>([A-Za-z_]\w*\.)*[A-Za-z_]\w*(Error|Exception|Exit|Interrupt)): ?(?P<text>.*)$"
-)
-_READY: Final = ("Application startup complete", "Starting vLLM server on")
-_CONSEQUENCES: Final = (
-    "Engine core initialization failed",
-    "Engine process failed to start",
-    "EngineDeadError",
-    "WorkerProc initialization failed due to an exception in a background process",
-    "See root cause above",
-    "See stack trace for root cause",
-)
-_PORT_TAKEN: Final = ("address already in use", "[errno 98]")
-_OUT_OF_MEMORY: Final = (
-    "outofmemoryerror",
-    "cuda out of memory",
-    "no available memory for the cache blocks",
-    "larger than the maximum number of tokens that can be stored in kv cache",
-    "larger than the available kv cache",
-    "less than desired gpu memory utilization",
-    "is less than requested memory",
-    "not enough memory",
-    "cannot allocate memory",
-    "can't allocate memory",
-    "std::bad_alloc",
-    "memoryerror",
-    "cuda error: out of memory",
-)
-_USAGE: Final = re.compile(r"\berror: (?P<text>(unrecognized arguments|argument |ambiguous option|the following).*)")
-_LINES: Final = 20
-_CONFIGURATION_ERRORS: Final = (
-    "ValueError",
-    "ValidationError",
-    "NotImplementedError",
-    "AssertionError",
-    "TypeError",
-    "KeyError",
-)
-
-
-def explain_exit(log: str) -> Reason:
-    """The reason, with at most 20 lines of the log that show it, without the prefixes of vLLM's logger."""
-    lines = [_PREFIX.sub("", line, count=1) for line in log.splitlines()]
-    for words, code, sentence in (
-        (_PORT_TAKEN, "port_taken", "another process listens on the server's port"),
-        (_OUT_OF_MEMORY, "out_of_memory", "the configuration does not fit into memory"),
-    ):
-        for number, line in enumerate(lines):
-            if any(word in line.lower() for word in words):
-                return Reason(code=code, message=f"{sentence}: {_shortened(line)}", log=_around(lines, number))
-    for number, line in enumerate(lines):
-        usage = _USAGE.search(line)
-        if usage:
-            return Reason(
-                code="configuration_refused",
-                message=f"vLLM does not take the flags: {_shortened(usage['text'])}",
-                log=_around(lines, number),
-            )
-    started = any(word in line for line in lines for word in _READY)
-    root = _root_cause(lines)
-    if root is None:
-        end = [line for line in lines if line.strip()][-_LINES:]
-        when = "after it had been ready" if started else "before it was ready"
-        return Reason(code="server_died", message=f"the server ended {when} and its log does not say why", log=end)
-    kind = lines[root].partition(":")[0].rpartition(".")[2]
-    said = _shortened(_message(lines, root))
-    if not started and kind in _CONFIGURATION_ERRORS:
-        return Reason(
-            code="configuration_refused", message=f"vLLM refuses the configuration: {said}", log=_around(lines, root)
-        )
-    return Reason(code="server_died", message=f"the server ended: {said}", log=_around(lines, root))
-
-
-def _root_cause(lines: Sequence[str]) -> int | None:
-    """The line of the first exception that is not said to be the consequence of another."""
-    causes = [number for number, line in enumerate(lines) if _EXCEPTION.match(line)]
-    roots = [number for number in causes if not any(word in lines[number] for word in _CONSEQUENCES)]
-    return next(iter(roots or causes), None)
-
-
-def _message(lines: Sequence[str], number: int) -> str:
-    """An exception's line, with those that pydantic writes below it: the first names only the number of errors."""
-    if "validation error" not in lines[number]:
-        return lines[number]
-    below = [line.strip() for line in lines[number + 1 : number + 4] if line.strip() and "For further" not in line]
-    # What was passed in follows in brackets, cut in the middle, and says nothing.
-    return " ".join([lines[number], *below]).partition(" [type=")[0]
-
-
-def _around(lines: Sequence[str], number: int) -> list[str]:
-    """The lines up to the one that says why, and a few after it."""
-    return [line for line in lines[max(0, number - _LINES + 5) : number + 5] if line.strip()]
-
-
-def _shortened(text: str, most: int = 400) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from leverlab.engines.base import Difference
+from leverlab.engines.comparison import left_to_the_engine, number, same, shown
 
 _CALLED: Final[Mapping[str, str]] = {
     "kv_cache_dtype": "cache_config.cache_dtype",
@@ -46,8 +47,6 @@ COMPILATION: Final = re.compile(
 )
 """Lines of the log that tell of a compilation, a graph's capture or a kernel's tuning."""
 
-_AUTOMATIC: Final = frozenset({"auto", None, -1})
-
 
 def effective_settings(configuration: Mapping[str, Any] | None, log: str) -> dict[str, Any]:
     """Every part of vLLM's configuration as /server_info tells it, and under `arguments` what the log says it was given.
@@ -73,7 +72,7 @@ def startup_facts(log: str) -> dict[str, Any]:
     for name, pattern in _FACTS.items():
         found = pattern.search(log)
         if found:
-            facts[name] = _number(found[1])
+            facts[name] = number(found[1])
     warnings = [line.partition("] ")[2] for line in log.splitlines() if " WARNING " in line]
     facts["overrides"] = sorted({warning.strip() for warning in warnings if _OVERRIDES.search(warning)})
     return facts
@@ -88,12 +87,11 @@ def differences(identity: Mapping[str, Any], effective: Mapping[str, Any]) -> li
     found = []
     for flag, intended in identity["flags"].items():
         known, value = _effective_value(flag.replace("-", "_"), settings)
-        if known and not _same(intended, value):
-            automatic = not isinstance(intended, dict | list) and intended in _AUTOMATIC
-            found.append(Difference(flag, intended, _shown(intended, value), expected=automatic))
+        if known and not same(intended, value):
+            found.append(Difference(flag, intended, shown(intended, value), expected=left_to_the_engine(intended)))
     variables = effective.get("environment", {})
     for name, intended in identity["environment"].items():
-        if name in variables and not _same(intended, variables[name]):
+        if name in variables and not same(intended, variables[name]):
             found.append(Difference(name, intended, variables[name], expected=intended == "auto"))
     return found
 
@@ -121,41 +119,3 @@ def _at(path: str, settings: Mapping[str, Any]) -> tuple[bool, Any]:
             return False, None
         value = value[key]
     return True, value
-
-
-def _same(intended: Any, value: Any) -> bool:  # noqa: ANN401 - any JSON value
-    if isinstance(intended, Mapping):
-        return isinstance(value, Mapping) and all(
-            key not in value or _same(part, value[key]) for key, part in intended.items()
-        )
-    if isinstance(intended, list | tuple):
-        return isinstance(value, list | tuple) and len(intended) == len(value) and all(map(_same, intended, value))
-    if isinstance(intended, bool) and (value is None or isinstance(value, Mapping)):
-        # A switch that turns on a part of the configuration: `enable-lora`.
-        return intended == (value is not None)
-    return bool(_plain(intended) == _plain(value))
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    """A value without what its writing adds: `torch.bfloat16` is bfloat16, `"1"` is 1, `1.0` is 1, `True` is true."""
-    if isinstance(value, bool):
-        return value
-    text = str(value).removeprefix("torch.").rpartition(".")[2] if str(value).startswith("torch.") else str(value)
-    lowered = text.strip().lower()
-    if lowered in ("true", "false"):
-        return lowered == "true"
-    return _number(lowered)
-
-
-def _number(text: str) -> Any:  # noqa: ANN401
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text.replace(",", ""))
-    return text
-
-
-def _shown(intended: Any, value: Any) -> Any:  # noqa: ANN401
-    """Of a mapping only what was asked about."""
-    if isinstance(intended, Mapping) and isinstance(value, Mapping):
-        return {key: value.get(key) for key in intended}
-    return value

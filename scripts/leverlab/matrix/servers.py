@@ -23,6 +23,11 @@ _UNNAMED: Final[Mapping[str, FlagValue]] = {
     "enforce-eager": True,
     "gpu-memory-utilization": 0.9,
     "VLLM_CPU_KVCACHE_SPACE": "1",
+    "random-seed": 0,
+    "sampling-defaults": "openai",
+    "enable-metrics": True,
+    "enable-cache-report": True,
+    "mem-fraction-static": 0.85,
 }
 """Settings so usual that a slug does not name them. Fixed, and not the engine's entry: else an id would change with the
 entry where the server that it stands for does not."""

@@ -33,6 +33,9 @@ class CachedServer(Protocol):
     def reset_cache(self) -> bool:
         """Empty the prefix cache once nothing runs; whether the server says that it did."""
 
+    def keeps_cache(self) -> bool | None:
+        """Whether the server keeps a prefix cache; None where only its counters tell."""
+
     def settled_counters(self) -> dict[str, float]:
         """The canonical counters once nothing is running."""
 
@@ -93,6 +96,8 @@ def _warm(server: CachedServer, workload: Sequence[PlannedRequest]) -> CacheStat
     look = _look(server, fill[::step][:SAMPLE])
     if look.queried == 0:
         return CacheState("warm", how, True, "the server looks no prompt up: it keeps no prefix cache")
+    if look.hits == 0 and server.keeps_cache() is False:
+        return CacheState("warm", how, True, "the server says that it keeps no prefix cache")
     if look.queried is None or look.hits is None:
         return CacheState("warm", how, None, _NOTHING_TOLD)
     share = look.hits / look.queried

@@ -43,8 +43,13 @@ class Served:
     def reset_cache(self) -> bool:
         """Empty the prefix cache once nothing runs; whether the server says that it did."""
         self.settled_counters()
-        with self.answering("/reset_prefix_cache"):
+        with self.answering("the reset of its prefix cache"):
             return self.engine.reset_cache(self.client)
+
+    def keeps_cache(self) -> bool | None:
+        """Whether the server keeps a prefix cache; None where only its counters tell."""
+        with self.answering("the question whether it keeps a prefix cache"):
+            return self.engine.keeps_prefix_cache(self.client)
 
     def counters(self) -> dict[str, float]:
         """The canonical counters now. Raises ServerDiedError where the server does not tell."""

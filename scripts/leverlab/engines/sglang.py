@@ -1,0 +1,172 @@
+"""SGLang, 0.5.17 and later: how its server is started, asked, reset and understood."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import httpx
+
+from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Settings
+from leverlab.engines.exits import explain_exit
+from leverlab.engines.flags import flag_words
+from leverlab.engines.inherited import LIBRARY_VARIABLES
+from leverlab.engines.own_check import OwnParser
+from leverlab.engines.prometheus import MetricNames, canonical_metrics, histograms
+from leverlab.engines.sglang_exit import LOG_WORDS
+from leverlab.engines.sglang_settings import COMPILATION, cache_facts, differences, effective_settings, startup_facts
+from leverlab.load.plan import KEY_VARIABLE
+from leverlab.records import Reason
+
+_START: Final = (
+    "import os, runpy, sys\n"
+    f"sys.argv += ['--api-key', os.environ.pop('{KEY_VARIABLE}')]\n"
+    "runpy.run_module('sglang.launch_server', run_name='__main__', alter_sys=True)"
+)
+"""What `python -m sglang.launch_server` runs, with the key from the environment.
+
+SGLang takes its key by a flag or a file of flags alone, and a process's command line is open to every user of a machine.
+With `alter_sys` the processes that SGLang spawns find the same main module as they would with `-m`.
+"""
+
+_RESET_ATTEMPTS: Final = 3
+_RESET_WAIT_S: Final = 10.0
+"""How long SGLang waits until nothing runs, before it refuses."""
+_RESET_PAUSE_S: Final = 0.5
+_INFO_TIMEOUT_S: Final = 60.0
+
+_ALWAYS: Final[Mapping[str, str]] = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",  # else each look at /health generates a token and takes a second
+}
+
+_METRICS: Final = MetricNames(
+    summed={
+        "sglang:prompt_tokens_total": "prompt_tokens",
+        "sglang:generation_tokens_total": "generation_tokens",
+        "sglang:num_requests_total": "requests_finished",
+        "sglang:cached_tokens_total": "prefix_hit_tokens",
+        "sglang:num_retracted_requests_total": "preemptions",
+        "sglang:num_running_reqs": "running",
+        "sglang:num_queue_reqs": "waiting",
+        **histograms(
+            "sglang:",
+            {
+                "time_to_first_token_seconds": "ttft_s",
+                "queue_time_seconds": "queue_time_s",
+                "e2e_request_latency_seconds": "e2e_s",
+            },
+        ),
+    },
+    largest={"sglang:token_usage": "kv_cache_usage"},
+)
+"""The same in SGLang 0.5.17 to 0.5.23. Prompts, tokens and hits are counted when a request has ended."""
+
+_ABSENT_UNTIL_ONE: Final = ("prefix_hit_tokens", "preemptions")
+"""Counters that SGLang shows from their first event on."""
+
+_PARSER: Final = OwnParser(
+    kind="sglang",
+    name="SGLang",
+    reserved=frozenset(
+        {
+            *("host", "port", "api-key", "admin-api-key", "served-model-name"),
+            *("model", "model-path", "config", "fastapi-root-path"),
+        }
+    ),
+    own_variables=("SGLANG_*", "SGL_*", "PROMETHEUS_MULTIPROC_DIR", *LIBRARY_VARIABLES),
+    offline={"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1"},
+    negations=False,
+)
+
+
+class SglangEngine:
+    """One SGLang server. It needs no console script, so that it starts from any interpreter that can import SGLang."""
+
+    kind = "sglang"
+    served_model_name = "model"
+    own_variables = _PARSER.own_variables
+    compilation = COMPILATION
+
+    def command(self, launch: Launch) -> list[str]:
+        flags = dict(launch.identity["flags"])
+        # A line in the log for each request and each look at /metrics would be work inside the measurement.
+        flags.setdefault("log-level-http", "warning")
+        return [
+            *launch.command_prefix,
+            *("-c", _START),
+            *("--model-path", str(launch.model_folder)),
+            *("--served-model-name", self.served_model_name),
+            *("--host", launch.host, "--port", str(launch.port)),
+            *flag_words(flags, negations=_PARSER.negations),
+        ]
+
+    def environment(self, launch: Launch) -> dict[str, str]:
+        environment = {**_ALWAYS, KEY_VARIABLE: launch.api_key}
+        if launch.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(launch.gpus)
+        return environment | dict(launch.identity["environment"])
+
+    def check_flags(self, command_prefix: Sequence[str], treatments: Sequence[Settings]) -> list[Reason | None]:
+        return _PARSER.check_flags(command_prefix, treatments)
+
+    def check_configuration(self, launch: Launch) -> Reason | None:
+        return _PARSER.check_configuration(launch, self.environment(launch))
+
+    def ready(self, client: httpx.Client) -> bool:
+        # Anyone may ask for /health. Only this server knows the key: another one that took the port meanwhile refuses it.
+        if client.get("/health").status_code != httpx.codes.OK:
+            return False
+        models = client.get("/v1/models")
+        return models.status_code == httpx.codes.OK and any(
+            model.get("id") == self.served_model_name for model in models.json().get("data", [])
+        )
+
+    def reset_cache(self, client: httpx.Client) -> bool:
+        """SGLang waits itself until nothing runs; asked again where it refuses all the same."""
+        for _ in range(_RESET_ATTEMPTS):
+            answer = client.post("/flush_cache", params={"timeout": _RESET_WAIT_S}, timeout=2 * _RESET_WAIT_S)
+            if answer.status_code == httpx.codes.OK:
+                return True
+            time.sleep(_RESET_PAUSE_S)
+        return False
+
+    def keeps_prefix_cache(self, client: httpx.Client) -> bool | None:
+        # Its counters cannot tell: without a cache it reports no hits, as a cache does that holds nothing.
+        disabled = _server_info(client).get("disable_radix_cache")
+        return None if disabled is None else not disabled
+
+    def request_extras(self) -> dict[str, Any]:
+        return dict(OPENAI_REQUEST_EXTRAS)
+
+    def effective_configuration(self, client: httpx.Client, log: str) -> dict[str, Any]:
+        info = _server_info(client)
+        settings = effective_settings(info)
+        return {
+            "settings": settings,
+            "environment": {},
+            "cache": cache_facts(client.get("/metrics").text),
+            "version": info.get("version"),
+            **startup_facts(log, settings),
+        }
+
+    def differences(self, identity: Mapping[str, Any], effective: Mapping[str, Any]) -> list[Difference]:
+        return differences(identity, effective)
+
+    def canonical_metrics(self, text: str) -> dict[str, float]:
+        values = canonical_metrics(text, _METRICS)
+        if "prompt_tokens" in values:
+            # Every prompt is looked up, where there is a cache, and counted no other way.
+            values["prefix_queried_tokens"] = values["prompt_tokens"]
+            values = {**dict.fromkeys(_ABSENT_UNTIL_ONE, 0.0), **values}
+        return values
+
+    def explain_exit(self, log: str) -> Reason:
+        return explain_exit(log, LOG_WORDS)
+
+
+def _server_info(client: httpx.Client) -> dict[str, Any]:
+    """All arguments as SGLang resolved them; empty where it does not tell."""
+    answer = client.get("/server_info", timeout=_INFO_TIMEOUT_S)
+    return dict(answer.json()) if answer.status_code == httpx.codes.OK else {}
