@@ -280,5 +280,5 @@ def test_flags_that_leverlab_sets_itself_are_reserved(monkeypatch: pytest.Monkey
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
     assert engine_for("vllm").kind == "vllm"
-    with pytest.raises(ValueError, match="vllm, sglang, truth"):
+    with pytest.raises(ValueError, match="vllm, sglang, static, truth"):
         engine_for("vlm")

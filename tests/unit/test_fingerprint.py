@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from leverlab.records import JobSpecification
+from leverlab.static_batching import STATIC_VERSION
 from leverlab.trial import fingerprint as module
 from leverlab.trial.fingerprint import UNKNOWN, fingerprint
 from leverlab.truth import TRUTH_VERSION
@@ -60,6 +61,11 @@ def test_what_cannot_be_seen_is_unknown(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_truth_engine_has_a_version_of_its_own() -> None:
     assert fingerprint(job(engine_kind="truth", identity_packages=[]))["versions"] == {"truth": TRUTH_VERSION}
+
+
+def test_the_static_server_has_a_version_beside_those_of_its_packages() -> None:
+    versions = fingerprint(job(engine_kind="static"))["versions"]
+    assert versions.keys() == {"python", "pydantic", "static"} and versions["static"] == STATIC_VERSION
 
 
 def test_an_image_is_known_by_its_digest() -> None:

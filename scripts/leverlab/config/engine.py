@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from leverlab.config.base import Environment, Flags, Seconds, StrictModel
 
-EngineKind = Literal["vllm", "sglang", "truth"]
+EngineKind = Literal["vllm", "sglang", "static", "truth"]
 """The modules of leverlab.engines. Levers and models say per kind what they set."""
 
 

@@ -5,12 +5,14 @@ from typing import Final
 
 from leverlab.engines.base import Engine
 from leverlab.engines.sglang import SglangEngine
+from leverlab.engines.static import StaticEngine
 from leverlab.engines.truth import TruthEngine
 from leverlab.engines.vllm import VllmEngine
 
 _ENGINES: Final[dict[str, Callable[[], Engine]]] = {
     "vllm": VllmEngine,
     "sglang": SglangEngine,
+    "static": StaticEngine,
     "truth": TruthEngine,
 }
 

@@ -110,7 +110,7 @@ class Engine(Protocol):
         """`/metrics` in canonical names: `prompt_tokens`, `generation_tokens`, `requests_finished`, `prefix_queried_tokens`,
         `prefix_hit_tokens`, `preemptions`, `running`, `waiting`, `kv_cache_usage`, and `<histogram>_sum` and `<histogram>_count`
         for ttft_s, queue_time_s, prefill_time_s, decode_time_s, e2e_s. Sums over all label sets, of `kv_cache_usage` the
-        largest; what is missing is left out.
+        largest; what is missing is left out. An engine may add counters that only it has.
         """
 
     def explain_exit(self, log: str) -> Reason:

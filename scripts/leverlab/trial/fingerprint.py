@@ -22,6 +22,7 @@ from leverlab.environments import installed_versions
 from leverlab.records import JobSpecification
 from leverlab.redaction import is_secret_name
 from leverlab.scheduler import current_job
+from leverlab.static_batching import STATIC_VERSION
 from leverlab.telemetry.gpu import handles, throttle_text
 from leverlab.truth import TRUTH_VERSION
 
@@ -119,6 +120,8 @@ def _versions(job: JobSpecification) -> dict[str, str]:
     if job.engine_kind == "truth":
         return {"truth": TRUTH_VERSION}
     versions = installed_versions(job.command_prefix, job.identity_packages)
+    if job.engine_kind == "static":
+        versions["static"] = STATIC_VERSION
     image = next((word.partition("@")[2] for word in job.command_prefix if "@sha256:" in word), None)
     return versions | ({"image": image} if image else {})
 
