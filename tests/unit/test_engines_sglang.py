@@ -1,4 +1,4 @@
-"""SGLang's module without SGLang: command lines, logs and answers as the source of 0.5.17 writes them."""
+"""SGLang's module without SGLang: metrics as its own collectors wrote them, logs and answers as its source has them, 0.5.17."""
 
 import json
 import subprocess
@@ -162,52 +162,57 @@ def test_an_environment_without_sglang_is_said_to_be_unreachable() -> None:
 
 
 METRICS = """\
-# HELP sglang:prompt_tokens_total Number of prefill tokens processed.
-# TYPE sglang:prompt_tokens_total counter
-sglang:prompt_tokens_total{engine_type="unified",is_streaming="true",model_name="model"} 4096.0
+# HELP sglang:num_running_reqs The number of running requests.
+# TYPE sglang:num_running_reqs gauge
+sglang:time_to_first_token_seconds_sum{engine_type="unified",is_streaming="true",model_name="model"} 0.03
+sglang:time_to_first_token_seconds_bucket{engine_type="unified",is_streaming="true",le="0.2",model_name="model"} 1.0
+sglang:time_to_first_token_seconds_count{engine_type="unified",is_streaming="true",model_name="model"} 1.0
+sglang:e2e_request_latency_seconds_sum{engine_type="unified",is_streaming="true",model_name="model"} 0.9
+sglang:e2e_request_latency_seconds_bucket{engine_type="unified",is_streaming="true",le="0.2",model_name="model"} 0.0
+sglang:e2e_request_latency_seconds_count{engine_type="unified",is_streaming="true",model_name="model"} 1.0
+sglang:e2e_request_latency_seconds_sum{engine_type="unified",is_streaming="false",model_name="model"} 0.1
+sglang:e2e_request_latency_seconds_count{engine_type="unified",is_streaming="false",model_name="model"} 1.0
+sglang:queue_time_seconds_sum{dp_rank="0",engine_type="unified",model_name="model",moe_ep_rank="0",pp_rank="0",tp_rank="0"} 0.002
+sglang:queue_time_seconds_bucket{dp_rank="0",engine_type="unified",le="0.2",model_name="model",moe_ep_rank="0",pp_rank="0",tp_rank="0"} 1.0
+sglang:queue_time_seconds_count{dp_rank="0",engine_type="unified",model_name="model",moe_ep_rank="0",pp_rank="0",tp_rank="0"} 1.0
+sglang:num_running_reqs{dp_rank="0",engine_type="unified",model_name="model",moe_ep_rank="0",pp_rank="0",tp_rank="0"} 7.0
+sglang:num_queue_reqs{dp_rank="0",engine_type="unified",model_name="model",moe_ep_rank="0",pp_rank="0",tp_rank="0"} 2.0
+sglang:token_usage{dp_rank="0",engine_type="unified",model_name="model",moe_ep_rank="0",pp_rank="0",tp_rank="0"} 0.25
+sglang:max_total_num_tokens{dp_rank="0",engine_type="unified",model_name="model",moe_ep_rank="0",pp_rank="0",tp_rank="0"} 845000.0
+sglang:page_size{dp_rank="0",engine_type="unified",model_name="model",moe_ep_rank="0",pp_rank="0",tp_rank="0"} 1.0
+sglang:prompt_tokens_total{engine_type="unified",is_streaming="true",model_name="model"} 512.0
 sglang:prompt_tokens_total{engine_type="unified",is_streaming="false",model_name="model"} 5.0
-sglang:generation_tokens_total{engine_type="unified",is_streaming="true",model_name="model"} 640.0
-sglang:num_requests_total{engine_type="unified",is_streaming="true",model_name="model"} 10.0
-sglang:num_aborted_requests_total{model_name="model"} 1.0
-sglang:num_running_reqs{engine_type="unified",model_name="model",moe_ep_rank="0",pp_rank="0",tp_rank="0"} 7.0
-sglang:num_queue_reqs{engine_type="unified",model_name="model",moe_ep_rank="0",pp_rank="0",tp_rank="0"} 2.0
-sglang:token_usage{dp_rank="0",model_name="model"} 0.25
-sglang:token_usage{dp_rank="1",model_name="model"} 0.5
-sglang:queue_time_seconds_sum{model_name="model"} 0.5
-sglang:queue_time_seconds_bucket{le="0.1",model_name="model"} 9.0
-sglang:queue_time_seconds_count{model_name="model"} 10.0
-sglang:time_to_first_token_seconds_sum{is_streaming="true",model_name="model"} 1.5
-sglang:time_to_first_token_seconds_count{is_streaming="true",model_name="model"} 10.0
-sglang:e2e_request_latency_seconds_sum{is_streaming="true",model_name="model"} 2.5
-sglang:e2e_request_latency_seconds_count{is_streaming="true",model_name="model"} 10.0
-sglang:page_size{model_name="model"} 1.0
-sglang:max_total_num_tokens{model_name="model"} 812345.0
+sglang:generation_tokens_total{engine_type="unified",is_streaming="true",model_name="model"} 128.0
+sglang:generation_tokens_total{engine_type="unified",is_streaming="false",model_name="model"} 8.0
+sglang:num_requests_total{engine_type="unified",is_streaming="true",model_name="model"} 1.0
+sglang:num_requests_total{engine_type="unified",is_streaming="false",model_name="model"} 1.0
+sglang:num_retracted_reqs{dp_rank="0",engine_type="unified",model_name="model",moe_ep_rank="0",pid="11416",pp_rank="0",tp_rank="0"} 0.0
 """
 HITS = """\
-sglang:cached_tokens_total{cache_source="device",model_name="model"} 2048.0
-sglang:cached_tokens_total{cache_source="host",model_name="model"} 16.0
-sglang:num_retracted_requests_total{model_name="model"} 3.0
+sglang:cached_tokens_total{cache_source="device",engine_type="unified",model_name="model"} 1011.0
+sglang:cached_tokens_total{cache_source="host",engine_type="unified",model_name="model"} 11.0
+sglang:num_retracted_requests_total{dp_rank="0",engine_type="unified",model_name="model",moe_ep_rank="0",pp_rank="0",tp_rank="0"} 3.0
 """
 
 
 def test_metrics_get_canonical_names() -> None:
     values = ENGINE.canonical_metrics(METRICS + HITS)
     assert values == {
-        "prompt_tokens": 4101.0,
-        "generation_tokens": 640.0,
-        "requests_finished": 10.0,
-        "prefix_queried_tokens": 4101.0,
-        "prefix_hit_tokens": 2064.0,
+        "prompt_tokens": 517.0,
+        "generation_tokens": 136.0,
+        "requests_finished": 2.0,
+        "prefix_queried_tokens": 517.0,
+        "prefix_hit_tokens": 1022.0,
         "preemptions": 3.0,
         "running": 7.0,
         "waiting": 2.0,
-        "kv_cache_usage": 0.5,
-        "queue_time_s_sum": 0.5,
-        "queue_time_s_count": 10.0,
-        "ttft_s_sum": 1.5,
-        "ttft_s_count": 10.0,
-        "e2e_s_sum": 2.5,
-        "e2e_s_count": 10.0,
+        "kv_cache_usage": 0.25,
+        "queue_time_s_sum": 0.002,
+        "queue_time_s_count": 1.0,
+        "ttft_s_sum": 0.03,
+        "ttft_s_count": 1.0,
+        "e2e_s_sum": 1.0,
+        "e2e_s_count": 2.0,
     }
 
 
@@ -307,7 +312,7 @@ def test_what_it_runs_with_is_told_without_its_secrets() -> None:
     told = effective()
     assert "secret" not in json.dumps(told)
     assert told["version"] == "0.5.17"
-    assert told["cache"] == {"page_size": 1.0, "max_total_num_tokens": 812345.0}
+    assert told["cache"] == {"page_size": 1.0, "max_total_num_tokens": 845000.0}
     facts = {name: value for name, value in told.items() if name not in ("settings", "environment", "cache", "version")}
     assert facts == {
         "attention_backend": "fa3",
