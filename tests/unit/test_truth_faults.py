@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from leverlab.engines.prometheus import canonical_metrics
+from leverlab.engines.prometheus import VLLM_METRICS, canonical_metrics
 from leverlab.load.plan import Endpoint, LoadPoint
 from leverlab.truth.faults import Faults
 from leverlab.truth.log import read_truth_chunks
@@ -23,7 +23,7 @@ def test_a_flag_that_is_ignored_shows_its_default(tmp_path):
     with truth_engine(tmp_path, "--max-num-seqs", "2", "--ignore-flag", "max-num-seqs") as truth:
         shown = json.loads(looked(truth, "/leverlab/config"))
         run(truth.target(), plan(4), LoadPoint("burst"))
-        queued_s = canonical_metrics(looked(truth, "/metrics").decode())["queue_time_s_sum"]
+        queued_s = canonical_metrics(looked(truth, "/metrics").decode(), VLLM_METRICS)["queue_time_s_sum"]
     assert (shown["max_num_seqs"], shown["ignore_flag"]) == (Settings().max_num_seqs, "max-num-seqs")
     assert queued_s < 0.02, "all four had a seat at once"
 
@@ -48,9 +48,9 @@ def test_a_pause_stops_every_stream_and_is_logged_as_told(tmp_path, logged):
 def test_counters_begin_again(tmp_path):
     with truth_engine(tmp_path, "--ttft", "0.01", "--gap", "0.001", "--reset-counters-at-request", "4") as truth:
         run(truth.target(), plan(3, tokens=6), LoadPoint("burst"))
-        before = canonical_metrics(looked(truth, "/metrics").decode())
+        before = canonical_metrics(looked(truth, "/metrics").decode(), VLLM_METRICS)
         run(truth.target(), plan(2, tokens=6, prefix="again"), LoadPoint("burst"))
-        after = canonical_metrics(looked(truth, "/metrics").decode())
+        after = canonical_metrics(looked(truth, "/metrics").decode(), VLLM_METRICS)
     assert (before["generation_tokens"], before["requests_finished"], before["ttft_s_count"]) == (18, 3, 3)
     assert (after["generation_tokens"], after["requests_finished"], after["ttft_s_count"]) == (12, 2, 2)
 
