@@ -16,6 +16,9 @@ HIGHEST_RATE: Final = "highest_rate"
 
 ERROR_RATIO: Final = "error_ratio"
 
+SERVER_FACTS: Final = ("kv_cache_tokens", "weights_bytes", "graph_memory_bytes", "graph_capture_s", "start_s")
+"""Metrics that belong to the server's start: the same in every cell of one trial."""
+
 STATISTICS: Final = ("mean", "p50", "p95", "p99")
 
 MINIMUM_SAMPLES: Final = {"mean": 1, "p50": 1, "p95": 20, "p99": 100}
@@ -184,6 +187,95 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "tokens that arrived within it",
         "lower",
         label="energy per output token",
+    ),
+    Metric(
+        "acceptance_ratio",
+        "1",
+        "difference of accepted draft tokens / difference of drafted tokens, where the server speculates",
+        "higher",
+        "difference",
+        label="share of draft tokens accepted",
+    ),
+    Metric(
+        "tokens_per_draft",
+        "tokens",
+        "1 + difference of accepted draft tokens / difference of drafts: tokens that a request gets from a verified draft",
+        "higher",
+        label="tokens per verified draft",
+    ),
+    Metric(
+        "external_hit_ratio",
+        "1",
+        "difference of tokens found in the KV connector (a tier below the GPU, another server) / difference of tokens asked there",
+        "higher",
+        "difference",
+        label="hit ratio of the external KV cache",
+    ),
+    Metric(
+        "mean_running",
+        "requests",
+        "mean of the server's gauge of running requests over the window of throughput, asked twice a second",
+        "neither",
+        label="requests running on average",
+    ),
+    Metric(
+        "gpu_utilisation_ratio",
+        "1",
+        "mean over the window of throughput, and over the GPUs, of the share of time in which a kernel ran (NVML)",
+        "neither",
+        "difference",
+        label="GPU utilisation",
+    ),
+    Metric(
+        "gpu_power_w",
+        "W",
+        "energy of all GPUs over the window of throughput / that window",
+        "neither",
+        label="power of all GPUs",
+    ),
+    Metric(
+        "gpu_memory_bytes",
+        "bytes",
+        "most memory in use during the cell, summed over the GPUs (NVML)",
+        "neither",
+        label="GPU memory in use",
+    ),
+    Metric(
+        "kv_cache_tokens",
+        "tokens",
+        "tokens that the KV cache holds, as the server says at its start",
+        "higher",
+        label="capacity of the KV cache",
+    ),
+    Metric(
+        "weights_bytes",
+        "bytes",
+        "memory that the model's weights take on one GPU, as the server says at its start",
+        "lower",
+        label="memory of the weights",
+    ),
+    Metric(
+        "graph_memory_bytes",
+        "bytes",
+        "memory that captured graphs take on one GPU, as the server says at its start; 0 where it captures none",
+        "lower",
+        "difference",
+        label="memory of captured graphs",
+    ),
+    Metric(
+        "graph_capture_s",
+        "s",
+        "time that capturing graphs took at the server's start; 0 where it captures none",
+        "lower",
+        "difference",
+        label="time to capture graphs",
+    ),
+    Metric(
+        "start_s",
+        "s",
+        "from starting the server's process to its first answer that it is ready; compile caches as the trial found them",
+        "lower",
+        label="time to start the server",
     ),
 )
 

@@ -128,6 +128,9 @@ class CellRecord(Record):
     server_delta: dict[str, float] = Field(
         default={}, description="differences of the server's counters and histograms, by name"
     )
+    server_facts: dict[str, float] = Field(
+        default={}, description="what is measured of the server's start: see leverlab.metrics.SERVER_FACTS"
+    )
     provenance: dict[str, Any] = Field(
         default={}, description="what the node was and had installed: see leverlab.trial.fingerprint"
     )

@@ -110,6 +110,7 @@ def test_metrics_get_canonical_names_summed_over_engines() -> None:
         "requests_finished": 7.0,
         "prefix_queried_tokens": 421.0,
         "prefix_hit_tokens": 128.0,
+        "external_hit_tokens": 64.0,
         "ttft_s_count": 7.0,
         "ttft_s_sum": 0.5,
     }

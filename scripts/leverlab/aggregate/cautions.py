@@ -14,6 +14,8 @@ from leverlab.stats.noise_floor import disagree
 from leverlab.stats.verdict import Verdict
 from leverlab.trial.fingerprint import UNKNOWN
 
+_VERSIONS: Final = "versions.*"
+
 _MATTERS: Final = (
     "node.hostname",
     "node.kernel",
@@ -28,7 +30,7 @@ _MATTERS: Final = (
     "gpu.*.power_limit_w",
     "gpu.*.sm_clock_most_hz",
     "gpu.*.mig",
-    "versions.*",
+    _VERSIONS,
     "leverlab.version",
     "git.commit",
     "git.dirty",
@@ -99,10 +101,18 @@ def _differences(baseline: Sequence[CellRow], treatment: Sequence[CellRow]) -> I
     )
     if not before or not after:
         return
+    engines = {_engine(row["specification"]) for row in (*baseline, *treatment) if row.get("specification")}
     for key in dict.fromkeys(key for conditions in (*before, *after) for key in conditions):
+        if len(engines) > 1 and fnmatchcase(key, _VERSIONS):
+            continue  # engines are what is compared
         values = {conditions[key] for conditions in (*before, *after) if key in conditions} - {UNKNOWN}
         if len(values) > 1:
             yield key
+
+
+@functools.lru_cache(4096)
+def _engine(specification: str) -> str:
+    return json.dumps(json.loads(specification)["server"]["engine"], sort_keys=True)
 
 
 @functools.lru_cache(4096)

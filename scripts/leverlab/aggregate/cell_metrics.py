@@ -1,16 +1,19 @@
 """The metrics of one cell, as leverlab.metrics defines them."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from leverlab.aggregate.energy import energy_j
 from leverlab.checks.base import Floats, numeric
 from leverlab.checks.window import Window, achieved_rate, finished_share, offered_rate, steady_window
 from leverlab.load_point import LoadPoint
-from leverlab.metrics import ERROR_RATIO, HIGHEST_RATE, METRICS
+from leverlab.metrics import ERROR_RATIO, HIGHEST_RATE, METRICS, SERVER_FACTS
 from leverlab.stats.intervals import Interval, percentile_interval
 from leverlab.stats.knee import beyond_knee
 from leverlab.stats.summaries import PERCENTILES, statistic_of
@@ -21,11 +24,14 @@ Key = tuple[str, str | None]
 INTERVAL_METRICS: Final = ("ttft_s", "ttft_service_s", "tpot_s", "e2e_s")
 """Metrics of a request, whose percentiles get an interval inside the cell."""
 
+NO_FACTS: Final[Mapping[str, float]] = MappingProxyType({})
+
 _SERVER_MEANS: Final = ("queue_time_s", "prefill_time_s", "decode_time_s")
 
 
 class MeasuredCell:
-    """The tables of one cell, ready to be computed with. `server_delta` as in cell.json, `gpu` as in gpu.parquet.
+    """The tables of one cell, ready to be computed with. `server_delta` and `server_facts` as in cell.json, the tables `gpu` and
+    `server_metrics` as they are kept beside it, None where they are not.
 
     Of a cell that searched for its rate, `load` is the rate of its tables, and `highest_rate` what it found.
     """
@@ -38,6 +44,8 @@ class MeasuredCell:
         server_delta: Mapping[str, float],
         gpu: pa.Table | None,
         highest_rate: float | None = None,
+        server_facts: Mapping[str, float] = NO_FACTS,
+        server_metrics: pa.Table | None = None,
     ) -> None:
         self._table = requests
         self._well = np.array([status == "ok" for status in requests.column("status").to_pylist()], bool)
@@ -45,6 +53,8 @@ class MeasuredCell:
         self._delta = server_delta
         self._gpu = gpu
         self._highest_rate = highest_rate
+        self._facts = server_facts
+        self._server_metrics = server_metrics
         self._chunk_index, self._arrival_s = numeric(chunks, "index"), numeric(chunks, "arrival_s")
         self._chunk_tokens = numeric(chunks, "tokens")
         self.window: Window | None = steady_window(
@@ -84,7 +94,13 @@ class MeasuredCell:
         found[HIGHEST_RATE, None] = self._highest_rate
         found["preemptions", None] = self._delta.get("preemptions")
         found["energy_per_token_j", None] = self._energy_per_token_j()
-        return found
+        found["acceptance_ratio", None] = self._quotient("accepted_tokens", "draft_tokens")
+        accepted = self._quotient("accepted_tokens", "drafts")
+        found["tokens_per_draft", None] = None if accepted is None else 1 + accepted
+        found["external_hit_ratio", None] = self._quotient("external_hit_tokens", "external_queried_tokens")
+        found["mean_running", None] = self._mean_running()
+        found |= {(name, None): self._facts.get(name) for name in SERVER_FACTS}
+        return found | self._of_gpus()
 
     def intervals(self) -> dict[tuple[str, str], Interval | None]:
         """For the percentiles of a request's latencies, the order-statistic interval inside this cell."""
@@ -142,6 +158,36 @@ class MeasuredCell:
     def _quotient(self, above: str, below: str) -> float | None:
         over, under = self._delta.get(above), self._delta.get(below)
         return over / under if over is not None and under else None
+
+    def _mean_running(self) -> float | None:
+        if self._server_metrics is None or self.window is None:
+            return None
+        running = self._server_metrics.filter(pc.equal(self._server_metrics.column("name"), "running"))
+        inside = self._within(running)
+        values = numeric(running, "value")[inside]
+        return float(values.mean()) if len(values) else None
+
+    def _of_gpus(self) -> dict[Key, float | None]:
+        """Utilisation, power and memory of the cell's GPUs; None without samples within the window."""
+        names = ("gpu_utilisation_ratio", "gpu_power_w", "gpu_memory_bytes")
+        if self._gpu is None or self.window is None or not self._within(self._gpu).any():
+            return {(name, None): None for name in names}
+        busy = numeric(self._gpu, "sm_utilisation")[self._within(self._gpu)]
+        used_j = energy_j(self._gpu, self.window.start_s, self.window.end_s)
+        index, memory = numeric(self._gpu, "gpu"), numeric(self._gpu, "memory_used_bytes")
+        most = [float(np.nanmax(memory[index == gpu])) for gpu in np.unique(index) if not np.isnan(memory).all()]
+        return {
+            ("gpu_utilisation_ratio", None): None if np.isnan(busy).all() else float(np.nanmean(busy)),
+            ("gpu_power_w", None): None if used_j is None else used_j / self.window.length_s,
+            ("gpu_memory_bytes", None): sum(most) if most else None,
+        }
+
+    def _within(self, samples: pa.Table) -> npt.NDArray[np.bool_]:
+        """Which rows of a table of samples lie in the window."""
+        assert self.window is not None
+        time_s = numeric(samples, "time_s")
+        inside: npt.NDArray[np.bool_] = (time_s >= self.window.start_s) & (time_s <= self.window.end_s)
+        return inside
 
     def _energy_per_token_j(self) -> float | None:
         if self._gpu is None or not self._gpu.num_rows or self.window is None:

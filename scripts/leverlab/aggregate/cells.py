@@ -40,7 +40,8 @@ def study_rows(matrix: StudyMatrix, layout: Layout) -> Iterator[StudyRow]:
                 search = stored.record.search
                 load = offered_load(stored.record.specification, search)
                 highest_rate = search.highest_rate if search else None
-                cell = MeasuredCell(stored.requests, stored.chunks, load, delta, stored.gpu, highest_rate)
+                facts, looks = stored.record.server_facts, stored.server_metrics
+                cell = MeasuredCell(stored.requests, stored.chunks, load, delta, stored.gpu, highest_rate, facts, looks)
                 row |= numbers(stored.requests, cell, matrix.study.objectives)
             yield StudyRow(row, stored.requests)
 
@@ -61,17 +62,17 @@ def with_factors(found: StudyRow, schema: pa.Schema) -> pa.Table:
 
 
 def _factors(entry: StudyCell, replicate: ReplicateKey) -> Row:
-    server, phase = entry.cell.server, entry.cell.phase
+    server, phase, place = entry.cell.server, entry.cell.phase, entry.place
     levers = {lever_column(lever): level for lever, level in entry.treatment.levels}
     return {
         "cell": entry.cell.id,
         "server": server.id,
         "phase": phase.id,
         "replicate": str(replicate),
-        "engine": server.engine,
-        "model": server.model,
-        "gpu": server.gpu,
-        "gpu_count": server.gpu_count,
+        "engine": place.engine,
+        "model": place.model,
+        "gpu": place.gpu,
+        "gpu_count": place.gpu_count,
         "treatment": entry.treatment.name,
         **levers,
         "load": str(phase.load),

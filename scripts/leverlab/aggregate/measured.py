@@ -13,6 +13,8 @@ from leverlab.records import CellRecord, CheckResult, Reason
 from leverlab.trial.cell_files import CHECKS_FILE, read_cell
 
 _TABLES: Final = ("requests", "chunks")
+_SAMPLES: Final = ("gpu", "server_metrics")
+"""Tables that a cell may lack: a machine without GPUs, a server that does not tell."""
 
 KEEPING_QUESTIONS: Final = {
     "checks_missing": "Was the cell checked, and is it known what was found?",
@@ -31,6 +33,7 @@ class StoredCell:
     requests: pa.Table | None = None
     chunks: pa.Table | None = None
     gpu: pa.Table | None = None
+    server_metrics: pa.Table | None = None
 
     @property
     def status(self) -> str:
@@ -56,12 +59,15 @@ def stored_cell(folder: Path) -> StoredCell:
         return StoredCell(record, record.reason if record else None)
     try:
         tables = {name: pq.read_table(folder / f"{name}.parquet") for name in _TABLES}
-        gpu = folder / "gpu.parquet"
-        samples = pq.read_table(gpu) if gpu.is_file() else None
+        samples = {name: _samples(folder / f"{name}.parquet") for name in _SAMPLES}
     except (OSError, pa.ArrowException) as error:
         message = f"{folder}: {error}; delete the folder to measure the cell again"
         return StoredCell(record, Reason(code="table_unreadable", message=message))
-    return StoredCell(record, None, stored_checks(folder, record), tables["requests"], tables["chunks"], samples)
+    return StoredCell(record, None, stored_checks(folder, record), **tables, **samples)
+
+
+def _samples(path: Path) -> pa.Table | None:
+    return pq.read_table(path) if path.is_file() else None
 
 
 def stored_checks(folder: Path, record: CellRecord, *, hashed: bool = True) -> tuple[CheckResult, ...]:

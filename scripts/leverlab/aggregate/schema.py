@@ -48,10 +48,14 @@ def _factors(levers: Sequence[str]) -> list[pa.Field]:
             _TEXT,
             "the replicate: all servers of one replay the same workload; `r1c1` is the baseline's copy in r1",
         ),
-        _field("engine", _TEXT, "the engine's name in config/engines.yaml"),
-        _field("model", _TEXT, "the model's name in config/models.yaml"),
+        _field(
+            "engine",
+            _TEXT,
+            "the engine's name in config/engines.yaml, as the study names it; where a level names another, that one serves",
+        ),
+        _field("model", _TEXT, "the model's name in config/models.yaml, likewise"),
         _field("gpu", _TEXT, "the GPU type's name in config/gpus.yaml"),
-        _field("gpu_count", _COUNT, "GPUs that a server takes", "1"),
+        _field("gpu_count", _COUNT, "GPUs that a server takes, likewise", "1"),
         _field(
             "treatment", _TEXT, "what differs from the study's baseline, `baseline`, or `baseline again` for its copy"
         ),

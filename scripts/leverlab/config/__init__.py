@@ -7,7 +7,7 @@ name file, key and nearest neighbour.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import Field
 
@@ -21,13 +21,18 @@ from leverlab.config.model import Model, PathSource
 from leverlab.config.study import Explicit, Study
 from leverlab.config.workload import ShareGpt, Workload, WorkloadEntry
 
+SMOKE: Final = "-smoke"
+"""What follows a study's name in that of its smoke size."""
+
 __all__ = ["ConfigError", "Configuration", "Settings", "load"]
 
 
 class Settings(StrictModel):
     """What config/config.yaml, `--configfile` and `--config` may set."""
 
-    study: str | list[str] = Field(description="a study of config/studies/, several, or `all`")
+    study: str | list[str] = Field(
+        description="a study of config/studies/, several, or `all`; `NAME-smoke` is its smoke size, `smoke` all of them"
+    )
     sharegpt_path: str | None = Field(default=None, description="the ShareGPT file, for workloads of kind sharegpt")
     retry_failed: bool = Field(default=False, description="measure cells again whose last attempt failed")
     engines: dict[str, Any] = Field(
@@ -65,23 +70,35 @@ class Configuration:
         """Every study there is."""
         return sorted(checked_name(path.stem, "config/studies") for path in self.study_folder.glob("[!.]*.yaml"))
 
+    def smoke_names(self) -> list[str]:
+        """`NAME-smoke` of every study that has a smoke size."""
+        return [f"{name}{SMOKE}" for name in self.study_names() if self._written(name).get("smoke")]
+
+    def _written(self, name: str) -> dict[str, Any]:
+        return read_mapping(self.study_folder / f"{name}.yaml", f"config/studies/{name}.yaml")
+
     def selected_studies(self) -> list[str]:
         """The studies that the setting `study` asks for, checked to exist."""
         asked = self.settings.study
         names = [name.strip() for name in asked.split(",")] if isinstance(asked, str) else list(asked)
         if names == ["all"]:
             return self.study_names()
+        if names == ["smoke"]:
+            return self.smoke_names()
         if len(set(names)) != len(names):
             raise ConfigError(f"study: a name stands twice: {', '.join(names)}")
+        known = self.study_names()
         for name in names:
-            if name not in self.study_names():
-                raise ConfigError(f"study: there is no config/studies/{name}.yaml{nearest(name, self.study_names())}")
+            if name not in known and name.removesuffix(SMOKE) not in known:
+                raise ConfigError(f"study: there is no config/studies/{name}.yaml{nearest(name, known)}")
         return names
 
     def study(self, name: str) -> Study:
         """The study `name`, with every engine, model, GPU, lever, level and workload in it known, and every file there."""
-        shown = f"config/studies/{name}.yaml"
-        written = read_mapping(self.study_folder / f"{name}.yaml", shown)
+        file = name if name in self.study_names() else name.removesuffix(SMOKE)
+        shown, written = f"config/studies/{file}.yaml", self._written(file)
+        if file != name:
+            written = _smoke(written, shown)
         if isinstance(written.get("levers"), dict):
             # First, as the study itself would only find that a misspelt lever has no baseline.
             self._check_known(shown, "levers", list(written["levers"]), self.levers)
@@ -164,6 +181,18 @@ class Configuration:
                     raise ConfigError(
                         f"{file}: design: {lever}: {level!r} is not among its levels{nearest(level, study.levers[lever])}"
                     )
+
+
+def _smoke(written: dict[str, Any], shown: str) -> dict[str, Any]:
+    """A study as written, in its smoke size: the keys of `smoke` instead of its own, and a title that says so."""
+    smaller = written.get("smoke")
+    if not isinstance(smaller, dict):
+        raise ConfigError(f"{shown}: smoke: the study has no smoke size: add `smoke:` with the keys that it changes")
+    nested = sorted({"smoke", "week"} & set(smaller))
+    if nested:
+        raise ConfigError(f"{shown}: smoke: {', '.join(nested)}: a smoke size is of the same study and has none itself")
+    title = {"title": f"{written['title']}, smoke size"} if written.get("title") else {}
+    return {**written, **title, **smaller, "smoke": None}
 
 
 def _file_of(key: str) -> str:

@@ -1,7 +1,7 @@
 """A lever: one thing that can be set in a server, its levels, its mechanism and what is expected of it."""
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,17 +10,41 @@ from leverlab.config.engine import EngineKind
 from leverlab.load_point import Client
 from leverlab.metrics import parse_metric_reference
 
+WorkloadValue = bool | int | float | str | list[Any]
+"""A value of a workload's key; the workload itself says which it takes."""
+
 
 class Effect(StrictModel):
     """What a level sets on one kind of engine: flags, environment variables, topology. Empty: the engine's default.
 
-    A level that names a client changes who asks, and leaves the server as it is.
+    A level that names a client or keys of the workload changes who asks, or what, and leaves the server as it is. One that
+    names another engine says nothing else: what the other levers set is then what they set on that engine.
     """
 
     flags: Flags = Field(default={}, description="flags of the server without `--`; true and false for a switch")
     environment: Environment = Field(default={}, description="environment variables of the server")
     topology: str | None = Field(default=None, description="topology of the servers, where the level changes it")
     client: Client | None = Field(default=None, description="who sends the requests, where the level changes that")
+    engine: str | None = Field(
+        default=None, description="the engine that serves instead, a name of engines.yaml, where the level changes that"
+    )
+    model: str | None = Field(
+        default=None,
+        description="the model that is served instead, a name of models.yaml; prompts stay those of the study's",
+    )
+    gpus: Annotated[int, Field(ge=1)] | Literal["{value}"] | None = Field(
+        default=None, description="GPUs that the server takes, where the level changes their number"
+    )
+    workload: dict[str, WorkloadValue] = Field(
+        default={}, description="keys of the study's workload that the level changes"
+    )
+
+    @model_validator(mode="after")
+    def _engine_alone(self) -> "Effect":
+        if self.engine is not None and len(self.model_fields_set) > 1:
+            others = ", ".join(sorted(self.model_fields_set - {"engine"}))
+            raise ValueError(f"a level that names another engine sets nothing else, and this one sets {others}")
+        return self
 
 
 class OpenLevels(StrictModel):
@@ -135,4 +159,11 @@ def _filled(effect: Effect, number: float) -> Effect:
             return [fill(item) for item in value]
         return value
 
-    return effect.model_copy(update={"flags": fill(effect.flags), "environment": fill(effect.environment)})
+    return effect.model_copy(
+        update={
+            "flags": fill(effect.flags),
+            "environment": fill(effect.environment),
+            "workload": fill(effect.workload),
+            "gpus": fill(effect.gpus),
+        }
+    )

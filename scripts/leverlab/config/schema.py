@@ -190,7 +190,9 @@ def _effect(effect: Effect) -> str:
     flags = [f"`{key}: {json.dumps(value)}`" for key, value in effect.flags.items()]
     flags += [f"`{key}={value}`" for key, value in effect.environment.items()]
     flags += [f"topology `{effect.topology}`"] if effect.topology else []
-    flags += [f"client `{effect.client}`"] if effect.client else []
+    instead = {"client": effect.client, "engine": effect.engine, "model": effect.model, "GPUs": effect.gpus}
+    flags += [f"{what} `{value}`" for what, value in instead.items() if value]
+    flags += [f"workload `{key}: {json.dumps(value)}`" for key, value in effect.workload.items()]
     return ", ".join(flags) or "the engine's default"
 
 

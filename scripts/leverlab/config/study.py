@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from leverlab.config.base import LevelName, Seconds, StrictModel, Written, nearest
+from leverlab.config.course import Collected, Question, Source
 from leverlab.config.workload import Workload
 from leverlab.load_point import Client, LoadPoint
 from leverlab.metrics import ERROR_RATIO, HIGHEST_RATE, MetricReference, comparable, parse_metric_reference
@@ -122,6 +123,7 @@ class Study(StrictModel):
     """A question put to engines: one file, one report."""
 
     question: str = Field(description="what the study asks, in a sentence")
+    week: int | None = Field(default=None, ge=1, le=16, description="week of the course that the study is of")
     title: str | None = Field(default=None, description="the report's title; default: the file's name")
     engines: list[str] = Field(min_length=1, description="names of config/engines.yaml")
     models: list[str] = Field(min_length=1, description="names of config/models.yaml")
@@ -191,6 +193,14 @@ class Study(StrictModel):
         "with which it does not keep up",
     )
     request_timeout: Seconds = Field(default=600, description="how long a request is followed")
+    hardware: str | None = Field(default=None, description="what it takes to run, in a sentence")
+    questions: list[Question] = Field(default=[], description="questions that the report answers from the data")
+    collects: Collected = Field(default={}, description="metrics that the course wants collected, and where they are")
+    reads: list[Source] = Field(default=[], description="files of the engines that explain what is seen")
+    smoke: Annotated[dict[str, Any] | None, Written("keys of a study")] = Field(
+        default=None,
+        description="keys that another size of the study replaces: `NAME-smoke`, which runs where there is no GPU",
+    )
 
     @field_validator("levers")
     @classmethod

@@ -101,14 +101,18 @@ class Engine(Protocol):
         """Fields of each request's body that make lengths exact and tokens countable."""
 
     def effective_configuration(self, client: httpx.Client, log: str) -> dict[str, Any]:
-        """What the server says it runs with: from its endpoints, metrics and start-up log."""
+        """What the server says it runs with: from its endpoints, metrics and start-up log.
+
+        Among it, where the server tells them, the facts that are metrics (`leverlab.metrics.SERVER_FACTS`) but its time to start.
+        """
 
     def differences(self, identity: Mapping[str, Any], effective: Mapping[str, Any]) -> list[Difference]:
         """Every setting whose effective value is not the intended one."""
 
     def canonical_metrics(self, text: str) -> dict[str, float]:
         """`/metrics` in canonical names: `prompt_tokens`, `generation_tokens`, `requests_finished`, `prefix_queried_tokens`,
-        `prefix_hit_tokens`, `preemptions`, `running`, `waiting`, `kv_cache_usage`, and `<histogram>_sum` and `<histogram>_count`
+        `prefix_hit_tokens`, `preemptions`, `drafts`, `draft_tokens`, `accepted_tokens` (of speculation), `external_queried_tokens`,
+        `external_hit_tokens` (of a KV connector), `running`, `waiting`, `kv_cache_usage`, and `<histogram>_sum` and `<histogram>_count`
         for ttft_s, queue_time_s, prefill_time_s, decode_time_s, e2e_s. Sums over all label sets, of `kv_cache_usage` the
         largest; what is missing is left out. An engine may add counters that only it has.
         """

@@ -30,6 +30,11 @@ VLLM_METRICS: Final = MetricNames(
         "vllm:prefix_cache_queries_total": "prefix_queried_tokens",
         "vllm:prefix_cache_hits_total": "prefix_hit_tokens",
         "vllm:num_preemptions_total": "preemptions",
+        "vllm:spec_decode_num_drafts_total": "drafts",
+        "vllm:spec_decode_num_draft_tokens_total": "draft_tokens",
+        "vllm:spec_decode_num_accepted_tokens_total": "accepted_tokens",
+        "vllm:external_prefix_cache_queries_total": "external_queried_tokens",
+        "vllm:external_prefix_cache_hits_total": "external_hit_tokens",
         "vllm:num_requests_running": "running",
         "vllm:num_requests_waiting": "waiting",
         **histograms(

@@ -41,6 +41,7 @@ _FACTS: Final[Mapping[str, re.Pattern[str]]] = {
     "prefill_graph_capture_s": re.compile(r"Capture target prefill CUDA graph end\. .*elapsed=([\d.]+) s"),
     "prefill_graph_memory_gib": re.compile(r"Capture target prefill CUDA graph end\. .*mem usage=([\d.]+) GB"),
 }
+_GIB: Final = 2**30
 _GRAPH_SIZES: Final = re.compile(r"Capture target decode CUDA graph begin\. .*bs=\[([\d, ]+)\]")
 _OVERRIDES: Final = re.compile(
     r"(?:overrid|disabling|(?:is|are) disabled because|not support|fall(?:ing)? back|is adjusted|auto set|is ignored)",
@@ -80,6 +81,7 @@ def startup_facts(log: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         found = pattern.search(log)
         if found:
             facts[name] = number(found[1])
+    facts |= _measured(facts)
     sizes = _GRAPH_SIZES.search(log)
     if sizes:
         facts["decode_graph_batch_sizes"] = [int(size) for size in sizes[1].split(",")]
@@ -87,6 +89,19 @@ def startup_facts(log: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     lines = [_STAMP.sub("", line).strip() for line in log.splitlines() if "server_args=" not in line]
     facts["overrides"] = sorted({line for line in lines if _OVERRIDES.search(line)})
     return facts
+
+
+def _measured(facts: Mapping[str, Any]) -> dict[str, float]:
+    """The facts that are metrics (`leverlab.metrics.SERVER_FACTS`); graphs of both phases together. SGLang's GB are GiB."""
+    if "kv_cache_tokens" not in facts:
+        return {}
+    phases = ("decode", "prefill")
+    measured = {
+        "graph_capture_s": sum(facts.get(f"{phase}_graph_capture_s", 0) for phase in phases),
+        "graph_memory_bytes": sum(facts.get(f"{phase}_graph_memory_gib", 0) for phase in phases) * _GIB,
+    }
+    weights = facts.get("weight_memory_gib")
+    return measured if weights is None else {**measured, "weights_bytes": weights * _GIB}
 
 
 def differences(identity: Mapping[str, Any], effective: Mapping[str, Any]) -> list[Difference]:

@@ -34,9 +34,12 @@ _FACTS: Final[Mapping[str, re.Pattern[str]]] = {
     "model_loading_s": re.compile(r"Model loading took [\d.]+ GiB(?: memory)? and ([\d.]+) seconds"),
     "torch_compile_s": re.compile(r"torch\.compile took ([\d.]+) s in total"),
     "graph_capture_s": re.compile(r"Graph capturing finished in (\d+) secs"),
+    "graph_memory_bytes": re.compile(r"Graph capturing finished in \d+ secs, took ([\d.]+) GiB"),
+    "weights_bytes": re.compile(r"Model loading took ([\d.]+) GiB"),
     "engine_init_s": re.compile(r"init engine \(profile, create kv cache, warmup model\) took ([\d.]+) s"),
     "omp_cores": re.compile(r"local_rank=0, core ids=(\[[\d, ]+\])"),
 }
+_GIB: Final = 2**30
 _OVERRIDES: Final = re.compile(
     r"(?:overrid|disabling|disabled|not support|fall(?:ing)? back|ignored|is set to|instead of|using the V1|Reset )",
     re.IGNORECASE,
@@ -72,7 +75,10 @@ def startup_facts(log: str) -> dict[str, Any]:
     for name, pattern in _FACTS.items():
         found = pattern.search(log)
         if found:
-            facts[name] = number(found[1])
+            facts[name] = number(found[1]) * _GIB if name.endswith("_bytes") else number(found[1])
+    if "kv_cache_tokens" in facts:
+        # A server that told its cache has told of its graphs too, if it captured any.
+        facts = {"graph_capture_s": 0, "graph_memory_bytes": 0, **facts}
     warnings = [line.partition("] ")[2] for line in log.splitlines() if " WARNING " in line]
     facts["overrides"] = sorted({warning.strip() for warning in warnings if _OVERRIDES.search(warning)})
     return facts

@@ -7,9 +7,10 @@ from functools import cached_property
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.study import GpuChoice, Study
 from leverlab.identity import content_hash
-from leverlab.load_point import Client, LoadPoint
+from leverlab.load_point import LoadPoint
 from leverlab.matrix.cells import Cell, ReplicateKey, WorkloadFile, build_cell, build_phase, build_workload
 from leverlab.matrix.servers import Server, build_server, engine_versions
+from leverlab.matrix.settings import Place, places, setting_of
 from leverlab.matrix.treatments import Treatment, treatments
 from leverlab.metrics import HIGHEST_RATE, MINIMUM_SAMPLES, MetricReference, parse_metric_reference
 
@@ -20,6 +21,7 @@ class StudyCell:
 
     cell: Cell
     treatment: Treatment
+    place: Place
 
     @property
     def load(self) -> LoadPoint:
@@ -152,20 +154,20 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
     chosen = treatments(study)
     _check_search(configuration, name, study)
     cells: list[StudyCell] = []
-    places: dict[tuple[str, Client], str] = {}
-    for engine in study.engines:
-        versions = engine_versions(configuration.root, engine, configuration)
-        for model in study.models:
-            workload = build_workload(configuration, configuration.workload(study), model)
-            for gpu in study.gpus:
-                _check_device(configuration, name, engine, gpu)
-                for treatment in chosen:
-                    server = build_server(configuration, engine, versions, model, gpu.name, gpu.count, treatment)
-                    client = client_of(configuration, study, engine, treatment)
-                    if not treatment.copy:
-                        _check_distinct(name, places, (server.id, client), f"{treatment.name} on {engine}")
-                    phases = (build_phase(study, workload, load, client) for load in study.load.points())
-                    cells += [StudyCell(build_cell(server, phase), treatment) for phase in phases]
+    asked: dict[tuple[str, str], str] = {}
+    versions: dict[str, dict[str, str]] = {}
+    for place in places(study):
+        for treatment in chosen:
+            setting = setting_of(configuration, name, study, place, treatment)
+            _check_device(configuration, name, setting.engine, GpuChoice(name=place.gpu, count=setting.gpu_count))
+            if setting.engine not in versions:
+                versions[setting.engine] = engine_versions(configuration.root, setting.engine, configuration)
+            server = build_server(configuration, setting, versions[setting.engine], place.gpu)
+            workload = build_workload(configuration, setting.workload, place.model)
+            phases = [build_phase(study, workload, load, setting.client) for load in study.load.points()]
+            if not treatment.copy:
+                _check_distinct(name, asked, (server.id, phases[0].id), f"{treatment.name} on {place.engine}")
+            cells += [StudyCell(build_cell(server, phase), treatment, place) for phase in phases]
     replicates = tuple(ReplicateKey(number) for number in range(1, study.replicates + 1))
     return StudyMatrix(name, study, tuple(cells), replicates, tuple(_primary(configuration, study)))
 
@@ -194,24 +196,14 @@ def _check_device(configuration: Configuration, study: str, engine: str, choice:
         )
 
 
-def client_of(configuration: Configuration, study: Study, engine: str, treatment: Treatment) -> Client:
-    """Who sends the requests of a treatment: the study's client, or the one that a level of the treatment names."""
-    kind = configuration.engines[engine].kind
-    effects = (configuration.levers[lever].effect(level, kind) for lever, level in treatment.levels)
-    named = [effect.client for effect in effects if effect and effect.client]
-    if len(set(named)) > 1:
-        raise ConfigError(f"config/levers.yaml: levels of {treatment.name} name different clients: {', '.join(named)}")
-    return named[0] if named else study.client
-
-
-def _check_distinct(study: str, seen: dict[tuple[str, Client], str], place: tuple[str, Client], described: str) -> None:
-    """See that no two places of the study's matrix ask the same server by the same client. `seen`: place → description."""
-    if place in seen:
+def _check_distinct(study: str, seen: dict[tuple[str, str], str], asked: tuple[str, str], described: str) -> None:
+    """See that no two places of the study's matrix ask the same of the same server. `seen`: (server, phase) → description."""
+    if asked in seen:
         raise ConfigError(
-            f"config/studies/{study}.yaml: `{seen[place]}` and `{described}` start the same server: "
-            f"their flags, environment and topology are equal, so there is nothing to compare"
+            f"config/studies/{study}.yaml: `{seen[asked]}` and `{described}` start the same server: "
+            f"their flags, environment and topology are equal, and so is what it is asked, so there is nothing to compare"
         )
-    seen[place] = described
+    seen[asked] = described
 
 
 def _primary(configuration: Configuration, study: Study) -> list[tuple[str, MetricReference]]:

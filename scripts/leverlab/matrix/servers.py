@@ -13,7 +13,7 @@ from leverlab.config.engine import Container, LockedEnvironment
 from leverlab.config.model import Model, SyntheticSource
 from leverlab.environments import identity_versions
 from leverlab.identity import canonical, make_id
-from leverlab.matrix.treatments import Treatment
+from leverlab.matrix.settings import Setting
 
 _UNNAMED: Final[Mapping[str, FlagValue]] = {
     "seed": 0,
@@ -75,23 +75,13 @@ def engine_versions(root: Path, name: str, configuration: Configuration) -> dict
     return versions
 
 
-def build_server(
-    configuration: Configuration,
-    engine_name: str,
-    versions: Mapping[str, str],
-    model_name: str,
-    gpu: str,
-    gpu_count: int,
-    treatment: Treatment,
-) -> Server:
+def build_server(configuration: Configuration, setting: Setting, versions: Mapping[str, str], gpu: str) -> Server:
     """The server of a treatment. Raises ConfigError where two levers set the same flag to different values."""
-    engine, model = configuration.engines[engine_name], configuration.models[model_name]
+    engine, model = configuration.engines[setting.engine], configuration.models[setting.model]
     flags: dict[str, FlagValue] = {**engine.flags, **model.flags.get(engine.kind, {})}
     environment, topology = dict(engine.environment), "single"
     set_by: dict[str, tuple[object, str]] = {}
-    for lever, level in treatment.levels:
-        effect = configuration.levers[lever].effect(level, engine.kind)
-        assert effect is not None, "Configuration.study has seen that every level says what it sets"
+    for lever, level, effect in setting.effects:
         own: dict[str, object] = {**effect.flags, **effect.environment}
         if effect.topology:
             own["topology"] = effect.topology
@@ -107,14 +97,14 @@ def build_server(
     identity = canonical(
         {
             "engine": {"kind": engine.kind, "device": engine.device, "versions": dict(versions)},
-            "model": model_identity(model_name, model),
-            "gpu": {"type": gpu, "count": gpu_count},
+            "model": model_identity(setting.model, model),
+            "gpu": {"type": gpu, "count": setting.gpu_count},
             "flags": {name: _as_typed(value) for name, value in flags.items()},
             "environment": environment,
             "topology": topology,
         }
     )
-    return Server(make_id(_parts(identity), identity), identity, engine_name, model_name, gpu, gpu_count)
+    return Server(make_id(_parts(identity), identity), identity, setting.engine, setting.model, gpu, setting.gpu_count)
 
 
 def _as_typed(value: FlagValue) -> FlagValue:

@@ -38,6 +38,20 @@ def knee_table(data: StudyData) -> Table | None:
     return Table("knees", "Where each treatment stops to keep up", columns, tuple(groups), note)
 
 
+def knee_sentence(data: StudyData, row: Mapping[str, Any]) -> str:
+    """The same of one treatment as a sentence."""
+    told = {name: value_phrase("achieved_rate", row[name]) for name in ("low", "high")}
+    where = f" ({context_phrase(*_context(row))})" if len(data.contexts) > 1 else ""
+    replicates = "1 replicate" if row["replicates"] == 1 else f"{row['replicates']} replicates"
+    capacity = ""
+    if row["capacity"] is not None:
+        shown = _with_interval(
+            value_phrase("achieved_rate", row["capacity"]), row["capacity_low"], row["capacity_high"]
+        )
+        capacity = f" Beyond that it finishes {shown}."
+    return f"{data.label(row['treatment'])}{where}: keeps up until {_WHERE[row['place']].format(**told)}, in {replicates}.{capacity}"
+
+
 def _row(data: StudyData, row: Mapping[str, Any]) -> Row:
     told = {name: value_phrase("achieved_rate", row[name]) for name in ("low", "high")}
     return Row(

@@ -21,6 +21,7 @@ from leverlab.report.marked import findings as marked_cells
 from leverlab.report.overview import believable, glance
 from leverlab.report.phrases import joined
 from leverlab.report.provenance import provenance
+from leverlab.report.questions import questions, readings
 from leverlab.report.searches import search_table
 from leverlab.report.sentences import correction_sentence, headline
 from leverlab.report.source import StudyData
@@ -92,6 +93,8 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "noise_floor": noise_floor_sentences(data),
         "replicates": replicates,
         "limits": limits(data),
+        "questions": questions(data),
+        "readings": readings(data),
         "card": study_facts(data),
         "levers": lever_table(data),
         "provenance": provenance(data),

@@ -45,6 +45,8 @@ def value_phrase(metric: str, value: float | None) -> str:
         return format_seconds(value)
     if metric.endswith("_ratio"):
         return f"{format_number(100 * value)} %"
+    if unit == "bytes":
+        return f"{format_number(value / 2**30)} GiB"
     return format_number(value) if unit == "1" else f"{format_number(value)} {unit}"
 
 
@@ -59,7 +61,7 @@ def bare_change(metric: str, value: float) -> str:
     """The same without its unit, where that stands beside it already; durations keep theirs."""
     if metric.endswith("_ratio"):
         return format_number(100 * abs(value))
-    return change_phrase(metric, value) if METRICS[metric].unit == "s" else format_number(abs(value))
+    return change_phrase(metric, value) if METRICS[metric].unit in ("s", "bytes") else format_number(abs(value))
 
 
 def load_phrase(load: str) -> str:

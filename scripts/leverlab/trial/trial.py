@@ -47,6 +47,7 @@ from leverlab.trial.phase import Measurement, measure_phase
 from leverlab.trial.progress import phase_line
 from leverlab.trial.search import search_rate
 from leverlab.trial.served import Served
+from leverlab.trial.server_facts import server_facts
 from leverlab.trial.starting import Started, new_api_key, started_server
 from leverlab.trial.sweep import too_much
 from leverlab.trial.time_left import TimeLeft
@@ -285,6 +286,7 @@ class Trial:
                 "cache": found.cache.as_mapping(),
                 "instrument": dict(found.instrument),
                 "server_delta": dict(found.server_delta),
+                "server_facts": server_facts(self._record),
                 "not_sampled": dict(found.not_sampled),
                 "search": search,
             }

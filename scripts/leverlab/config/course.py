@@ -1,0 +1,97 @@
+"""What a study of the course asks besides its effects: questions and who answers them, metrics to collect, files to read."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator
+
+from leverlab.config.base import StrictModel, Written
+from leverlab.metrics import parse_metric_reference
+
+
+def _known_metric(reference: str) -> str:
+    parse_metric_reference(reference)
+    return reference
+
+
+Metric = Annotated[str, AfterValidator(_known_metric)]
+"""A metric as a study writes it: `ttft_s p50`, `throughput at burst`."""
+
+
+class EffectAnswer(StrictModel):
+    """What the levels of a lever do to metrics, each against the baseline: a sentence with its interval for every one."""
+
+    kind: Literal["effect"] = "effect"
+    lever: str = Field(description="one of the study's levers")
+    metrics: list[Metric] = Field(
+        min_length=1, description="`ttft_s p50 at rate 4`; without `at` it is answered at every load point"
+    )
+
+
+class LevelsAnswer(StrictModel):
+    """A metric over all levels of a lever, the baseline's among them, and which of them is best."""
+
+    kind: Literal["levels"] = "levels"
+    lever: str = Field(description="one of the study's levers")
+    metrics: list[Metric] = Field(min_length=1, description="`throughput at burst`; without `at`, at every load point")
+
+
+class LoadAnswer(StrictModel):
+    """How metrics go with the load, from the lowest load point to the highest, for every treatment."""
+
+    kind: Literal["load"] = "load"
+    metrics: list[Metric] = Field(min_length=1, description="`ttft_s p50`, without a load point")
+
+    @field_validator("metrics")
+    @classmethod
+    def _no_load(cls, metrics: list[str]) -> list[str]:
+        for metric in metrics:
+            if parse_metric_reference(metric).load is not None:
+                raise ValueError(f"{metric!r}: this answer goes over all load points: leave out `at …`")
+        return metrics
+
+
+class SaturationAnswer(StrictModel):
+    """At which rate the server stops keeping up, with its interval."""
+
+    kind: Literal["saturation"] = "saturation"
+
+
+class ReadingAnswer(StrictModel):
+    """What no measurement answers: the text says what there is to understand, and the study's `reads` where."""
+
+    kind: Literal["reading"] = "reading"
+    text: str = Field(description="the answer, in a few sentences; the report marks it as not measured")
+
+
+class ProfileAnswer(StrictModel):
+    """What only a profile shows. Until one is measured beside the study, the report says that it is missing."""
+
+    kind: Literal["profile"] = "profile"
+    shows: str = Field(description="what the profile has to show")
+
+
+Answer = Annotated[
+    EffectAnswer | LevelsAnswer | LoadAnswer | SaturationAnswer | ReadingAnswer | ProfileAnswer,
+    Field(discriminator="kind"),
+]
+
+
+class Question(StrictModel):
+    """A question of the course's written analysis, and what of the study answers it."""
+
+    ask: str = Field(description="the question, as the course puts it")
+    answers: list[Answer] = Field(min_length=1, description="what answers it, in order: one of the kinds below")
+
+
+class Source(StrictModel):
+    """A file of an engine that explains what was seen, where it is today."""
+
+    package: Literal["vllm", "sglang", "lmcache", "transformers"] = Field(description="whose source it is")
+    path: str = Field(pattern=r"^[\w./-]+$", description="the file or folder in the package's repository")
+    why: str = Field(description="what to look for in it")
+
+
+Collected = Annotated[
+    dict[str, str | list[str]], Written("name → metric, list of metrics, or `profile: …`, `theory: …`, `accuracy: …`")
+]
+"""The course's name of a metric → where this study has it."""

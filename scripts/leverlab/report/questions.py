@@ -1,0 +1,202 @@
+"""The course's questions, answered from the study's data: sentences that change with it, or say what is missing."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from leverlab.aggregate.schema import metric_column
+from leverlab.config.course import (
+    Answer,
+    EffectAnswer,
+    LevelsAnswer,
+    LoadAnswer,
+    ProfileAnswer,
+    Question,
+    ReadingAnswer,
+    SaturationAnswer,
+)
+from leverlab.load_point import LoadPoint
+from leverlab.metrics import METRICS, MetricReference, parse_metric_reference
+from leverlab.report.effect import Effect
+from leverlab.report.knees import knee_sentence
+from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
+from leverlab.report.sentences import verdict_sentence
+from leverlab.report.source import StudyData
+from leverlab.report.view import Link
+
+_LIMIT: Final = 12
+"""Sentences of one answer that a reader takes in; the tables hold the others."""
+
+_REPOSITORIES: Final = {
+    "vllm": "https://github.com/vllm-project/vllm/blob/v0.26.0",
+    "sglang": "https://github.com/sgl-project/sglang/blob/v0.5.17",
+    "lmcache": "https://github.com/LMCache/LMCache/blob/v0.5.6",
+    "transformers": "https://github.com/huggingface/transformers/blob/main",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A question and the sentences that answer it; `measured` is false where nothing of this study does."""
+
+    ask: str
+    sentences: tuple[str, ...]
+    measured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A file to read, and why."""
+
+    link: Link
+    why: str
+
+
+def questions(data: StudyData) -> list[Answered]:
+    """Every question of the study with its answer."""
+    return [_answered(question, data) for question in data.study.questions]
+
+
+def readings(data: StudyData) -> list[Reading]:
+    """The files of the engines that explain what is seen, at today's places."""
+    return [
+        Reading(Link(f"{_REPOSITORIES[source.package]}/{source.path}", source.path), source.why)
+        for source in data.study.reads
+    ]
+
+
+def _answered(question: Question, data: StudyData) -> Answered:
+    said: list[str] = []
+    measured = False
+    for answer in question.answers:
+        found = list(_ANSWERS[type(answer)](answer, data))
+        measured = measured or (bool(found) and not isinstance(answer, ReadingAnswer | ProfileAnswer))
+        more = len(found) - _LIMIT
+        said += [*found[:_LIMIT], *([f"{more} more stand in the tables below."] if more > 0 else [])]
+    return Answered(question.ask, tuple(said) or ("Not answered yet: nothing that tells it is measured.",), measured)
+
+
+def _effects(answer: EffectAnswer, data: StudyData) -> Iterator[str]:
+    """A sentence for each treatment that changes the lever alone; for all that change it, in a design without such."""
+    for reference in map(parse_metric_reference, answer.metrics):
+        changing = [effect for effect in data.effects if answer.lever in effect.changed and _is(effect, reference)]
+        alone = [effect for effect in changing if len(effect.changed) == 1]
+        for effect in alone or changing:
+            if effect.estimate is not None or effect.primary:
+                yield verdict_sentence(effect, data.telling)
+
+
+def _levels(answer: LevelsAnswer, data: StudyData) -> Iterator[str]:
+    """A sentence for each context and load point: the metric at every level, and what of it is a difference."""
+    for reference in map(parse_metric_reference, answer.metrics):
+        metric = METRICS[reference.metric]
+        alone = [e for e in data.effects if list(e.changed) == [answer.lever] and _is(e, reference)]
+        places = dict.fromkeys((effect.context, effect.load) for effect in alone)
+        for context, load in sorted(places, key=lambda place: (data.contexts.index(place[0]), load_order(place[1]))):
+            own = [effect for effect in alone if (effect.context, effect.load) == (context, load)]
+            values = _values_by_level(own, answer.lever, data)
+            if not values:
+                continue
+            told = joined([f"{value_phrase(metric.name, value)} at {level}" for level, value in values.items()])
+            where = f" ({context_phrase(*context)})" if len(data.contexts) > 1 else ""
+            what = f"{metric_phrase(metric.name, reference.statistic)} {load_phrase(load)}{where}"
+            title = data.titles[answer.lever]
+            yield f"{_prefix(data)}{title}: {what} is {told}. {_best(own, answer.lever, metric.better, data)}"
+
+
+def _values_by_level(effects: list[Effect], lever: str, data: StudyData) -> dict[str, float]:
+    """Level → value, in the study's order; the baseline's is that of its pairs with the first level."""
+    found = {effect.changed[lever][0]: effect.value for effect in effects}
+    found |= {effect.changed[lever][1]: effect.baseline for effect in effects[:1]}
+    return {level: value for level in data.study.levers[lever] if (value := found.get(level)) is not None}
+
+
+def _best(effects: list[Effect], lever: str, better: str, data: StudyData) -> str:
+    baseline = data.study.baseline[lever]
+    decided = [effect for effect in effects if effect.decided]
+    if not decided:
+        return f"No difference from {baseline} was found at any level."
+    names = {
+        verb: [e.changed[lever][0] for e in decided if e.raises == (verb == "raises")] for verb in ("raises", "lowers")
+    }
+    moved = joined([f"{joined(levels)} {_verb(verb, levels)} it" for verb, levels in names.items() if levels])
+    improving = [effect for effect in decided if effect.verdict == "improves" and effect.estimate is not None]
+    best = max(improving, key=lambda effect: _gain(effect)) if improving else None
+    if better == "neither":
+        return f"Against {baseline}, {moved}."
+    ending = f"the best is {best.changed[lever][0]}" if best else f"no level was found to be better than {baseline}"
+    return f"Against {baseline}, {moved}; {ending}."
+
+
+def _verb(verb: str, levels: list[str]) -> str:
+    return verb if len(levels) == 1 else verb.removesuffix("s")
+
+
+def _gain(effect: Effect) -> float:
+    """How far a metric moved in its better direction: a ratio or a difference, larger for more."""
+    assert effect.estimate is not None
+    distance = abs(effect.estimate - effect.neutral)
+    return max(effect.estimate, 1 / effect.estimate) if effect.by_ratio and effect.estimate else distance
+
+
+def _over_load(answer: LoadAnswer, data: StudyData) -> Iterator[str]:
+    """A sentence for each metric, context and treatment: its value at every load point, from the lowest to the highest."""
+    for reference in map(parse_metric_reference, answer.metrics):
+        column = metric_column(reference.metric, reference.statistic)
+        for context in data.contexts:
+            cells = data.of_context(context)
+            for treatment in data.treatments:
+                own = cells[cells["treatment"] == treatment].dropna(subset=[column])
+                means = own.groupby("load")[column].median()
+                if len(means) < 2:
+                    continue
+                loads = sorted((str(load) for load in means.index), key=load_order)
+                told = joined(
+                    [f"{value_phrase(reference.metric, float(means[load]))} {load_phrase(load)}" for load in loads],
+                    "and then",
+                )
+                where = f" ({context_phrase(*context)})" if len(data.contexts) > 1 else ""
+                yield (
+                    f"{_prefix(data)}{data.label(treatment)}{where}: {metric_phrase(reference.metric, reference.statistic)} is {told} "
+                    f"(medians of {_replicates(own)})."
+                )
+
+
+def _replicates(cells: Any) -> str:  # noqa: ANN401 - a table
+    count = cells["replicate"].nunique()
+    return "1 replicate" if count == 1 else f"{count} replicates"
+
+
+def _saturation(_: SaturationAnswer, data: StudyData) -> Iterator[str]:
+    for row in data.saturation:
+        yield f"{_prefix(data)}{knee_sentence(data, row)}"
+
+
+def _reading(answer: ReadingAnswer, _: StudyData) -> Iterator[str]:
+    yield f"Not measured, from the sources below: {answer.text}"
+
+
+def _profile(answer: ProfileAnswer, _: StudyData) -> Iterator[str]:
+    yield f"Not answered: it takes a profile that shows {answer.shows}, and none was taken beside this study."
+
+
+_ANSWERS: Final[Mapping[type[Answer], Callable[[Any, StudyData], Iterator[str]]]] = {
+    EffectAnswer: _effects,
+    LevelsAnswer: _levels,
+    LoadAnswer: _over_load,
+    SaturationAnswer: _saturation,
+    ReadingAnswer: _reading,
+    ProfileAnswer: _profile,
+}
+
+
+def _is(effect: Effect, reference: MetricReference) -> bool:
+    """Whether the effect is in the metric, and at its load point where the reference names one."""
+    wanted: LoadPoint | None = reference.load
+    return (effect.metric, effect.statistic) == (reference.metric, reference.statistic) and (
+        wanted is None or effect.load == str(wanted)
+    )
+
+
+def _prefix(data: StudyData) -> str:
+    return "Simulated: " if data.simulated else ""
