@@ -327,6 +327,9 @@ def test_what_it_runs_with_is_told_without_its_secrets() -> None:
         "decode_graph_memory_gib": 0.41,
         "prefill_graph_capture_s": 53.2,
         "prefill_graph_memory_gib": 1.92,
+        "graph_capture_s": pytest.approx(58.32),
+        "graph_memory_bytes": pytest.approx(2.33 * 2**30),
+        "weights_bytes": pytest.approx(15.13 * 2**30),
         "overrides": ["Radix cache is disabled because --enable-mis is set."],
     }
 

@@ -192,6 +192,17 @@ def test_a_part_of_a_mapping_that_did_not_take_is_named_by_its_log_name() -> Non
     assert differences(identity(compilation_config={"cudagraph_mode": "FULL_AND_PIECEWISE"})) == {}
 
 
+def test_a_gpu_server_tells_the_memory_of_its_weights_and_graphs() -> None:
+    log = (
+        "(EngineCore pid=2) INFO 11-21 10:11:40 [model_runner.py:1] Model loading took 14.99 GiB and 3.1 seconds\n"
+        "(EngineCore pid=2) INFO 11-21 10:11:44 [kv_cache_utils.py:2327] GPU KV cache size: 860,000 tokens\n"
+        "(EngineCore pid=2) INFO 11-21 10:11:47 [model_runner.py:2] Graph capturing finished in 6 secs, took 0.55 GiB\n"
+    )
+    facts = startup_facts(log)
+    assert facts["weights_bytes"] == pytest.approx(14.99 * 2**30)
+    assert (facts["graph_capture_s"], facts["graph_memory_bytes"]) == (6, pytest.approx(0.55 * 2**30))
+
+
 def test_variables_are_compared_and_what_the_server_does_not_tell_is_not_claimed() -> None:
     asked = identity({"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_USE_V2_MODEL_RUNNER": "1", "OTHER": "x"}, no_such_setting=3)
     told = {"VLLM_CPU_KVCACHE_SPACE": 1, "VLLM_USE_V2_MODEL_RUNNER": False}
@@ -203,6 +214,8 @@ def test_the_startup_log_tells_sizes_backends_and_overrides() -> None:
         "attention_backend": "FLASH_ATTN",
         "model_runner": "V1",
         "kv_cache_tokens": 131072,
+        "graph_capture_s": 0,
+        "graph_memory_bytes": 0,
         "engine_init_s": 2.95,
         "overrides": ["Model Runner V2 requires Triton; using the V1 model runner instead."],
     }

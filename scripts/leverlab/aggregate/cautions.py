@@ -112,7 +112,7 @@ def _differences(baseline: Sequence[CellRow], treatment: Sequence[CellRow]) -> I
 
 @functools.lru_cache(4096)
 def _engine(specification: str) -> str:
-    return json.dumps(json.loads(specification)["server"]["engine"], sort_keys=True)
+    return json.dumps(json.loads(specification).get("server", {}).get("engine"), sort_keys=True)
 
 
 @functools.lru_cache(4096)
