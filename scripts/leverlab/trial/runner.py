@@ -16,6 +16,7 @@ from leverlab.matrix.progress import is_due
 from leverlab.records import JobRecord, JobSpecification, PhaseSpecification, Reason, Status
 from leverlab.trial.abandoned import close_abandoned_trials
 from leverlab.trial.cell_files import DamagedCellError, clear_leftovers, read_cell
+from leverlab.trial.history import has_served
 from leverlab.trial.job import Job
 from leverlab.trial.lease import DevicesUnavailableError, LeaseHeldError, lease_devices, replicate_lease
 from leverlab.trial.outcomes import InfeasibleError, Interrupted, MayPassError, ServerDiedError
@@ -104,10 +105,10 @@ def _measure(
     with lease_devices(specification.device, specification.gpu_count, progress.say) as devices:
         job = Job(specification, layout, engine, devices, workloads, check_lease, progress)
         deaths: Counter[str] = Counter()
-        first = True
+        unknown = not has_served(specification.server, layout)
         while missing:
-            trial = Trial(job, missing, check_configuration=first)
-            first = False
+            trial = Trial(job, missing, check_configuration=unknown)
+            unknown = False
             try:
                 trial.run()
             except InfeasibleError as refused:
