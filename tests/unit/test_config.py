@@ -48,6 +48,7 @@ BAD_STUDIES = {
     "rate twice": ("[8, inf]", "[8, inf, .inf]", "load: rates has a value twice"),
     "search without objectives": ("{rates: [8, inf]}", "search", "load.search: it finds the highest rate that meets `objectives`"),
     "nothing to stop at": ("replicates: 2", "replicates: 2\nstop_after_saturation: true", "stop_after_saturation: there is nothing to leave out: give two finite rates"),
+    "unknown quantity of theory": ("replicates: 2", "replicates: 2\ncollects: {Floor: 'theory: decode_flor_s'}", "collects: there is no quantity of theory 'decode_flor_s'; did you mean 'decode_floor_s'?"),
     "no load": ("{rates: [8, inf]}", "{}", "load: no load point"),
     "load that is no mapping": ("{rates: [8, inf]}", "[8]", "load: must be a mapping of keys to values (it is [8])"),
     "no baseline": ("baseline: {prefix_caching: on, max_num_seqs: 64}\n", "", "baseline: this key is required and missing"),

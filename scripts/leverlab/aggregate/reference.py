@@ -1,4 +1,5 @@
-"""Generates the tables of docs/metrics.md and docs/statistics.md: metrics, checks, and the columns of a study's tables.
+"""Generates the tables of docs/metrics.md, docs/statistics.md and docs/theory.md: metrics, checks, quantities of theory, and the
+columns of a study's tables.
 
 `python -m leverlab.aggregate.reference` writes them; with `--check` it writes nothing and exits 1 where they have drifted.
 """
@@ -15,9 +16,10 @@ import pyarrow as pa
 from leverlab.aggregate.schema import cells_schema, effects_schema, metric_keys, requests_schema, saturation_schema
 from leverlab.checks import CHECKS
 from leverlab.metrics import METRICS
+from leverlab.quantities import DERIVED, QUANTITIES
 from leverlab.records import write_bytes
 
-PAGES: Final = (Path("docs/metrics.md"), Path("docs/statistics.md"))
+PAGES: Final = (Path("docs/metrics.md"), Path("docs/statistics.md"), Path("docs/theory.md"))
 _MARKED: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -26,6 +28,7 @@ def tables() -> dict[str, str]:
     metric_columns = {f"{name}_{statistic}" if statistic else name for name, statistic in metric_keys()}
     return {
         "metrics": _metrics(),
+        "quantities": _quantities(),
         "checks": _table(("Code", "Question"), [(f"`{check.code}`", check.question) for check in CHECKS]),
         "requests-columns": _columns(requests_schema([])),
         "cells-columns": _columns(
@@ -59,6 +62,22 @@ def _metrics() -> str:
         for metric in METRICS.values()
     ]
     return _table(("Name", "What", "Unit", "Definition", "Statistics", "Better", "Compared by"), rows)
+
+
+def _quantities() -> str:
+    rows = [
+        (
+            f"`{quantity.name}`",
+            quantity.label,
+            "–" if quantity.unit == "1" else quantity.unit,
+            quantity.definition,
+            "–" if quantity.sense == "property" else quantity.sense,
+            "worked out" if quantity.beside == DERIVED else f"`{quantity.beside}`" if quantity.beside else "–",
+            quantity.source,
+        )
+        for quantity in QUANTITIES.values()
+    ]
+    return _table(("Name", "What", "Unit", "Definition", "What it is", "Measured beside it", "Source"), rows)
 
 
 def _columns(fields: Iterable[pa.Field]) -> str:

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from leverlab.identity import canonical_json
 from leverlab.metrics import METRICS, UnknownMetricError
+from leverlab.quantities import QUANTITIES, UnknownQuantityError
 from leverlab.units import parse_quantity
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -122,6 +123,8 @@ def _message(model: type[BaseModel], problem: ErrorDetails) -> str:
     cause = context.get("error")
     if isinstance(cause, UnknownMetricError):
         return f"there is no metric {cause.name!r}{nearest(cause.name, METRICS)}"
+    if isinstance(cause, UnknownQuantityError):
+        return f"there is no quantity of theory {cause.name!r}{nearest(cause.name, QUANTITIES)}"
     said = problem["msg"].removeprefix("Value error, ")
     for pydantic_says, we_say in _WORDING:
         said = pydantic_says.sub(we_say, said)

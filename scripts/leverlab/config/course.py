@@ -1,11 +1,12 @@
 """What a study of the course asks besides its effects: questions and who answers them, metrics to collect, files to read."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
 from leverlab.config.base import StrictModel, Written
 from leverlab.metrics import parse_metric_reference
+from leverlab.quantities import parse_quantity_reference
 
 
 def _known_metric(reference: str) -> str:
@@ -15,6 +16,15 @@ def _known_metric(reference: str) -> str:
 
 Metric = Annotated[str, AfterValidator(_known_metric)]
 """A metric as a study writes it: `ttft_s p50`, `throughput at burst`."""
+
+
+def _known_quantity(reference: str) -> str:
+    parse_quantity_reference(reference)
+    return reference
+
+
+TheoryQuantity = Annotated[str, AfterValidator(_known_quantity)]
+"""A quantity of theory as a study writes it: `decode_floor_s`, `decode_floor_s at concurrency 1`."""
 
 
 class EffectAnswer(StrictModel):
@@ -91,7 +101,25 @@ class Source(StrictModel):
     why: str = Field(description="what to look for in it")
 
 
+THEORY: Final = "theory:"
+"""Before a quantity's name where a metric is collected from theory."""
+
+
+def _known_theory(collected: dict[str, str | list[str]]) -> dict[str, str | list[str]]:
+    for name in theory_names(collected):
+        parse_quantity_reference(name)
+    return collected
+
+
+def theory_names(collected: dict[str, str | list[str]]) -> list[str]:
+    """The quantities of theory that `collected` names."""
+    entries = [entry for value in collected.values() for entry in ([value] if isinstance(value, str) else value)]
+    return [entry.removeprefix(THEORY).strip() for entry in entries if entry.startswith(THEORY)]
+
+
 Collected = Annotated[
-    dict[str, str | list[str]], Written("name → metric, list of metrics, or `profile: …`, `theory: …`, `accuracy: …`")
+    dict[str, str | list[str]],
+    AfterValidator(_known_theory),
+    Written("name → metric, list of metrics, or `profile: …`, `theory: …`, `accuracy: …`"),
 ]
 """The course's name of a metric → where this study has it."""
