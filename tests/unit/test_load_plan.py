@@ -23,11 +23,18 @@ def test_requests_are_read_in_the_order_of_the_file(tmp_path):
     requests = read_requests(path, "cell7")
     assert requests[1] == PlannedRequest(1, "cell7-1", "naïve 日本", 2, 5, 0.5)
     assert [request.index for request in requests] == [0, 1, 2]
+    path.write_text(json.dumps(LINE | {"after": 3, "pause_s": 1.5}) + "\n")
+    assert (read_requests(path)[0].after, read_requests(path)[0].pause_s) == (3, 1.5)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"prompt": 3}, "prompt"), ({"output_tokens": 0}, "output_tokens"), ({"arrival_unit_s": -1.0}, "arrival_unit_s")],
+    [
+        ({"prompt": 3}, "prompt"),
+        ({"output_tokens": 0}, "output_tokens"),
+        ({"arrival_unit_s": -1.0}, "arrival_unit_s"),
+        ({"pause_s": -1.0}, "pause_s"),
+    ],
 )
 def test_a_bad_line_is_named(tmp_path, change, words):
     path = tmp_path / "requests.jsonl"

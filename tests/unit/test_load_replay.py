@@ -87,6 +87,54 @@ def test_a_closed_loop_schedules_a_request_when_its_slot_comes_free(engine):
         assert 0 <= row["scheduled_s"] - freed < 0.01
 
 
+def conversations(count, rounds, pause_s, **keywords):
+    """`count` conversations of `rounds` requests, one after another in the file."""
+    requests = plan(count * rounds, every_s=0.0, **keywords)
+    return [
+        dataclasses.replace(request, arrival_unit_s=float(request.index // rounds))
+        if request.index % rounds == 0
+        else dataclasses.replace(
+            request, arrival_unit_s=float(request.index // rounds), after=request.index - 1, pause_s=pause_s
+        )
+        for request in requests
+    ]
+
+
+@pytest.mark.parametrize("load", [RATE, CLOSED, BURST], ids=str)
+def test_a_request_is_due_its_pause_after_the_end_of_the_one_it_waits_for(engine, load):
+    asked = conversations(4, 3, 0.02, prefix=f"waits-{load}-")
+    parsed, origin_ns = run(engine.target(), asked, load)
+    engine.settle()
+    received = {request.request_id: request for request in read_truth_requests(engine.log)}
+    rows = {row["index"]: row for row in parsed.requests.to_pylist()}
+    assert [row["status"] for row in rows.values()] == ["ok"] * 12
+    for request in asked:
+        row = rows[request.index]
+        assert row["ttft_s"] == pytest.approx(row["first_token_s"] - row["scheduled_s"], abs=1e-9)
+        if request.after is None:
+            continue
+        before = rows[request.after]
+        assert row["scheduled_s"] >= before["last_token_s"] + request.pause_s - 1e-9
+        # The server's own clock: the follower came in after the other one's answer, and after the pause.
+        taken_in_s = (received[row["request_id"]].received_ns - origin_ns) / 1e9
+        assert taken_in_s >= before["last_token_s"] + request.pause_s
+    begins = [rows[at]["scheduled_s"] for at in range(0, 12, 3)]
+    if load == RATE:
+        assert begins == pytest.approx([at / 100 for at in range(4)], abs=1e-6), "the first ones wait for nobody"
+    elif load == BURST:
+        assert begins == [0.0] * 4
+    else:
+        # Three streams: the fourth conversation begins where the first of them to be through has ended, pauses included.
+        assert begins[:3] == [0.0] * 3
+        assert begins[3] >= min(rows[at]["last_token_s"] for at in (2, 5, 8))
+
+
+def test_what_waits_for_a_request_that_fails_is_sent_all_the_same(tmp_path):
+    with truth_engine(tmp_path, "--http-error-every", "2") as truth:
+        parsed, _ = run(truth.target(), conversations(2, 3, 0.0), LoadPoint("concurrency", 1.0))
+    assert sorted(parsed.requests["status"].to_pylist()) == ["http_error"] * 3 + ["ok"] * 3
+
+
 def test_more_requests_than_connections_made_beforehand(engine, monkeypatch):
     monkeypatch.setattr("leverlab.load.loop.MAXIMUM_PRECONNECTED", 2)
     parsed, _ = run(engine.target(), plan(10), BURST)

@@ -221,6 +221,18 @@ def test_phases_depend_on_workload_cache_endpoint_and_client(
     assert servers(repository) == before_servers
 
 
+def test_a_client_that_cannot_wait_is_refused_for_conversations(repository: Repository) -> None:
+    old = "{kind: shared-prefix, requests: 24, groups: 3, prefix_tokens: 256, suffix_tokens: 16, output_tokens: 16}"
+    new = "{kind: multi-turn, requests: 24, turns: 4, system_tokens: 64, message_tokens: 16, output_tokens: 16}"
+    repository.change(old, new)
+    assert {entry.cell.phase.client for entry in repository.study().cells} == {"replay"}
+    repository.change("replicates: 2", "replicates: 2\nclient: vllm-bench")
+    with pytest.raises(
+        ConfigError, match=r"small\.yaml: the client 'vllm-bench' cannot wait for an answer.*multi-turn"
+    ):
+        repository.study()
+
+
 def test_a_lever_whose_levels_name_clients_asks_one_server_by_each_of_them(repository: Repository) -> None:
     repository.change("prefix_caching: [on, off]", "client: [replay, vllm-bench]")
     repository.change("{prefix_caching: on, ", "{client: replay, ")

@@ -15,6 +15,8 @@ from leverlab.matrix.progress import measured, overheads_s
 from leverlab.records import JobRecord, JobSpecification, read_json, write_json
 from tests.unit.repository import STUDY, Repository
 
+WORKLOAD = next(line for line in STUDY.splitlines() if line.startswith("workload:")).removeprefix("workload: ")
+
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
@@ -182,6 +184,18 @@ def test_wall_time_covers_start_load_points_and_drain(repository: Repository) ->
     assert bound() - with_burst >= 100 + 12 * 10
     repository.change("request_timeout: 100", "request_timeout: 200")
     assert bound() >= 60 + 3 * 200
+
+
+def test_wall_time_covers_the_rounds_of_a_conversation(repository: Repository) -> None:
+    def bound(workload: str) -> int:
+        repository.write("small", STUDY.replace(WORKLOAD, workload))
+        matrix = repository.matrix()
+        return walltime_s(matrix.jobs[0], matrix.configuration)
+
+    alone = bound("{kind: random, requests: 24, prompt_tokens: 64, output_tokens: 16}")
+    waiting = "{kind: multi-turn, requests: 24, turns: 4, system_tokens: 64, message_tokens: 16, output_tokens: 16"
+    assert bound(waiting + "}") - alone >= 2 * 3 * 60, "a tenth of the time that a request is followed, for each round"
+    assert bound(waiting + ", think_time: 10 s}") - bound(waiting + "}") >= 2 * 3 * 10
 
 
 def test_what_trials_took_besides_their_cells(repository: Repository) -> None:

@@ -18,6 +18,7 @@ from leverlab.models.synthetic import synthetic_files
 from leverlab.workloads import draw
 from leverlab.workloads.card import ideal_hits
 from leverlab.workloads.lengths import COUNTS, OUTPUT_EDGES, PROMPT_EDGES, sharegpt_lengths
+from leverlab.workloads.misses import near_miss
 from leverlab.workloads.prompts import Words
 from leverlab.workloads.sharegpt import ShareGptError
 from leverlab.workloads.stream import Stream
@@ -35,15 +36,65 @@ KINDS: dict[str, dict[str, Any]] = {
     "random": {"requests": 40, "prompt_tokens": 64, "output_tokens": 16, "spread": 0.5},
     "sharegpt-shaped": {"requests": 30},
     "mixed-long-short": {"requests": 20, "short_tokens": 16, "long_tokens": 512, "long_share": 0.1, "output_tokens": 4},
+    "multi-turn": {
+        "requests": 12,
+        "turns": 4,
+        "system_tokens": 48,
+        "message_tokens": 20,
+        "output_tokens": 12,
+        "think_time": 2.0,
+    },
+    "agent-loop": {
+        "requests": 10,
+        "steps": 5,
+        "prefix_tokens": 160,
+        "task_tokens": 16,
+        "result_tokens": 32,
+        "output_tokens": 8,
+    },
+    "retrieval": {
+        "requests": 16,
+        "instruction_tokens": 16,
+        "chunks": 4,
+        "chunk_tokens": 64,
+        "question_tokens": 12,
+        "output_tokens": 8,
+        "repeated_share": 0.5,
+    },
+    "near-miss": {
+        "requests": 12,
+        "groups": 3,
+        "prefix_tokens": 200,
+        "changed_token": 40,
+        "suffix_tokens": 24,
+        "output_tokens": 8,
+    },
+    "variable-output": {"requests": 20, "prompt_tokens": 64, "outputs": [16, 32, 64, 256, 512]},
 }
 GOLDEN = {
     "shared-prefix": "6e7593a0768f66f033b8866bddf56de923ad4643873c37b8791baf6e1894a80c",
     "random": "20e8a4e356b876da9d9dbfefd5ac19ecf90ae05095cc6d9e3d777b560c474b57",
     "sharegpt-shaped": "a865f2baa372fcafa7db419ad6ecf52e1c473f97df05a47d4a38f759077ba0c7",
     "mixed-long-short": "8e1c61e097d985c573928293489f1b37f1604564143bb39149037e82a94af324",
+    "multi-turn": "41d1b7d8fbc9785b8cd91640c47e246ece32cc27144ac19bcdd47db3d16c9e4e",
+    "agent-loop": "a1525fb4181a860269d2b8681b066cc247bc47e365ce5c22b828a720c93964ef",
+    "retrieval": "8685c1041f4460763a489b7925eaa6e7f0a566a106a7fb7b4a689f1f5ba54c2d",
+    "near-miss": "0ac9887ba37408367d9595c83c5da2ef7df58ab8efedf134af57d5ea8601a18c",
+    "variable-output": "78857a483b3fa4bd0e60d532ef15df2cb90ae340e09cd8f32cf31e57c9fa0da6",
 }
 """SHA-256 of requests.jsonl. If it changes, raise leverlab.DRAWING_VERSION: drawn files would no longer be
 those that were measured."""
+
+CARDS = {
+    "shared-prefix": "e376c17df668d2a4c4bb05acb7fc4329c5de19ccf21142d70e3865eb0c3fd16a",
+    "random": "4aceae6a3b8caccb180578a1877e50403ec0166be18d5de11453893d17816270",
+    "sharegpt-shaped": "a09319e539a7d2ade5ebe90a6d1b6c42486c13913fc382c68d509ab7b12c86d2",
+    "mixed-long-short": "bdf7952d811730c52c5c075fcc5e565a56f3e12ba1ea9ea4d1d95b8861d32690",
+}
+"""SHA-256 of card.json, of the kinds that were there from the first."""
+
+WAITING = ("multi-turn", "agent-loop")
+LINE = {"index", "prompt", "prompt_tokens", "output_tokens", "arrival_unit_s", "group"}
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +122,8 @@ def test_the_same_identity_and_seed_give_the_same_bytes_on_every_machine(
     draw(identity_of(kind), 7, model_folder, tmp_path, None)
     content = (tmp_path / "requests.jsonl").read_bytes()
     assert hashlib.sha256(content).hexdigest() == GOLDEN[kind]
+    card = hashlib.sha256((tmp_path / "card.json").read_bytes()).hexdigest()
+    assert card == CARDS.get(kind, card)
     draw(identity_of(kind), 8, model_folder, tmp_path, None)
     assert (tmp_path / "requests.jsonl").read_bytes() != content
 
@@ -82,7 +135,7 @@ def test_token_counts_are_exact_and_lines_complete(kind: str, model_folder: Path
     tokenizer = Tokenizer.from_file(str(model_folder / "tokenizer.json"))
     assert [request["index"] for request in requests] == list(range(KINDS[kind]["requests"]))
     for request in requests:
-        assert set(request) == {"index", "prompt", "prompt_tokens", "output_tokens", "arrival_unit_s", "group"}
+        assert set(request) == (LINE | {"after", "pause_s"} if kind in WAITING else LINE)
         assert len(tokenizer.encode(request["prompt"]).ids) == request["prompt_tokens"]
     assert card["prompt_tokens"]["total"] == sum(request["prompt_tokens"] for request in requests)
     assert card["output_tokens"]["total"] == sum(request["output_tokens"] for request in requests)
@@ -152,13 +205,117 @@ def common_words(one: str, other: str) -> int:
     return count
 
 
-@pytest.mark.parametrize("kind", ["random", "sharegpt-shaped", "mixed-long-short"])
+@pytest.mark.parametrize("kind", ["random", "sharegpt-shaped", "mixed-long-short", "variable-output"])
 def test_prompts_share_nothing(kind: str, model_folder: Path, tmp_path: Path) -> None:
     draw(identity_of(kind), 5, model_folder, tmp_path, None)
     requests, card = drawn(tmp_path)
     assert card["groups"] == {}
     assert len({request["prompt"].split()[0] for request in requests}) == len(requests)
     assert set(card["expected_prefix_hit_ratio"].values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "rounds", "common", "first", "more"), [("multi-turn", 4, 48, 20, 32), ("agent-loop", 5, 160, 16, 40)]
+)
+def test_a_conversation_goes_on_from_its_own_prompt(
+    kind: str, rounds: int, common: int, first: int, more: int, model_folder: Path, tmp_path: Path
+) -> None:
+    draw(identity_of(kind), 5, model_folder, tmp_path, None)
+    requests, card = drawn(tmp_path)
+    for request in requests:
+        position = request["index"] % rounds
+        assert request["prompt_tokens"] == common + first + position * more
+        before = requests[request["index"] - 1]
+        if not position:
+            assert request["after"] is None and request["pause_s"] == 0
+            continue
+        assert request["after"] == before["index"] and request["group"] == before["group"]
+        assert request["arrival_unit_s"] == before["arrival_unit_s"]
+        assert request["prompt"].startswith(before["prompt"] + " ")
+        assert (request["pause_s"] > 0) == (kind == "multi-turn")
+    for one, other in zip(requests, requests[rounds:], strict=False):
+        assert common_words(one["prompt"], other["prompt"]) == common
+    # All of a prompt but what was said last, and but the common beginning of the first conversation, was in an earlier one.
+    conversations = len(requests) // rounds
+    shared = (conversations - 1) * common + sum(
+        conversations * (common + first + position * more) for position in range(rounds - 1)
+    )
+    total = sum(request["prompt_tokens"] for request in requests)
+    assert card["expected_prefix_hit_ratio"]["1"] == pytest.approx(shared / total, abs=1e-6)
+    assert f"all begin with the same {common} tokens" in card["sharing"]
+
+
+def test_conversations_arrive_so_that_requests_come_at_rate_one(model_folder: Path, tmp_path: Path) -> None:
+    draw(identity_of("multi-turn", requests=800, think_time="3 s"), 3, model_folder, tmp_path, None)
+    requests, card = drawn(tmp_path)
+    starts = [request["arrival_unit_s"] for request in requests if request["after"] is None]
+    assert len(starts) == 200 and starts == sorted(starts)
+    assert 0.85 < starts[-1] / 800 < 1.15 and card["arrivals"]["last_s"] == pytest.approx(starts[-1], abs=1e-6)
+    pauses = [request["pause_s"] for request in requests if request["after"] is not None]
+    assert 0.9 < sum(pauses) / len(pauses) / 3 < 1.1
+
+
+def test_repeated_chunks_stand_elsewhere_and_are_not_found(model_folder: Path, tmp_path: Path) -> None:
+    draw(identity_of("retrieval"), 5, model_folder, tmp_path, None)
+    requests, card = drawn(tmp_path)
+    places: dict[str, list[int]] = {}
+    for request in requests:
+        words = request["prompt"].split()[16:-12]
+        for place in range(4):
+            places.setdefault(" ".join(words[64 * place : 64 * place + 64]), []).append(place)
+    assert all(len(set(stood)) == len(stood) for stood in places.values()), "no chunk twice at one position"
+    repeated = sum(len(stood) - 1 for stood in places.values())
+    # Two of four in every prompt but the first, and but those for which no earlier chunk was left.
+    assert 24 <= repeated <= 30 and f"{repeated} of 64 chunks stood in an earlier prompt" in card["sharing"]
+    total = sum(request["prompt_tokens"] for request in requests)
+    assert card["expected_prefix_hit_ratio"]["1"] == pytest.approx(15 * 16 / total, abs=1e-6), "the instruction alone"
+
+
+def test_a_near_miss_shares_what_stands_before_the_changed_token(model_folder: Path, tmp_path: Path) -> None:
+    draw(identity_of("near-miss"), 5, model_folder, tmp_path, None)
+    requests, card = drawn(tmp_path)
+    for one in requests:
+        for other in requests[: one["index"]]:
+            left, right = one["prompt"].split()[:200], other["prompt"].split()[:200]
+            differing = [at for at in range(200) if left[at] != right[at]]
+            assert (differing == [39]) == (one["group"] == other["group"])
+            assert left[39] != right[39]
+    assert card["expected_prefix_hit_ratio"]["1"] == pytest.approx(9 * 39 / (12 * 224), abs=1e-6)
+    assert card["expected_prefix_hit_ratio"]["128"] == 0, "not one whole block"
+
+
+def test_output_lengths_occur_equally_often_and_have_the_mean_of_the_list(model_folder: Path, tmp_path: Path) -> None:
+    for name, outputs in (("variable", [16, 32, 64, 256, 512]), ("uniform", [176])):
+        draw(identity_of("variable-output", outputs=outputs), 5, model_folder, tmp_path / name, None)
+    requests, card = drawn(tmp_path / "variable")
+    lengths = [request["output_tokens"] for request in requests]
+    assert sorted(lengths) == sorted([16, 32, 64, 256, 512] * 4) and lengths != sorted(lengths)
+    assert card["output_tokens"]["total"] == drawn(tmp_path / "uniform")[1]["output_tokens"]["total"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        ("multi-turn", {"requests": 13}, "must be a multiple of turns"),
+        ("agent-loop", {"steps": 3}, "must be a multiple of steps"),
+        ("retrieval", {"chunks": 1}, "two chunks or more"),
+        ("near-miss", {"changed_token": 201}, "beyond prefix_tokens"),
+        ("near-miss", {"groups": 13}, "more groups"),
+        ("variable-output", {"outputs": []}, "at least 1 item"),
+    ],
+)
+def test_a_workload_that_cannot_be_is_refused(kind: str, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        identity_of(kind, **change)
+
+
+def test_a_tokenizer_that_makes_the_changed_token_itself_is_named() -> None:
+    words = Words([f"{one}{two}" for one in "bcdfgk" for two in "aeiou"], 2)
+    workload = TypeAdapter(Workload).validate_python({"kind": "near-miss", **KINDS["near-miss"], "changed_token": 2})
+    with pytest.raises(ValueError, match="adds the first 2 tokens itself"):
+        near_miss(workload, Stream(1, "lengths"), Stream(1, "words"), words)
+    with pytest.raises(ValueError, match="31 different words are asked for, and 30"):
+        words.distinct(Stream(1, "words"), 31)
 
 
 def test_more_prompts_than_words_begin_with_different_pairs() -> None:

@@ -211,6 +211,9 @@ def _quantity(dimension: str) -> BeforeValidator:
 _POSITIVE: Final = Field(gt=0, allow_inf_nan=False)
 
 Seconds = Annotated[float, _quantity("time"), _POSITIVE, Written("a duration: `500 ms`, `10 min`", "s")]
+Pause = Annotated[float, _quantity("time"), Field(ge=0, allow_inf_nan=False), Written("a duration, or 0: `2 s`", "s")]
+"""A time that may be none at all."""
+
 Bytes = Annotated[float, _quantity("bytes"), _POSITIVE, Written("a size: `80 GiB`", "GiB", 2.0**30)]
 Watts = Annotated[float, _quantity("power"), _POSITIVE, Written("a power: `700 W`", "W")]
 FlopRate = Annotated[float, _quantity("flops"), _POSITIVE, Written("a rate: `989 TFLOP/s`", "TFLOP/s", 1e12)]

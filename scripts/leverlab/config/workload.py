@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, RootModel, model_validator
 
-from leverlab.config.base import StrictModel
+from leverlab.config.base import Pause, StrictModel
 
 Tokens = Annotated[int, Field(ge=1)]
 Requests = Annotated[int, Field(ge=1, description="requests a phase sends")]
@@ -90,7 +90,155 @@ class MixedLongShort(StrictModel):
         return self
 
 
-Workload = Annotated[SharedPrefix | Random | ShareGpt | ShareGptShaped | MixedLongShort, Field(discriminator="kind")]
+class MultiTurn(StrictModel):
+    """Conversations whose prompts grow: a turn is asked after the answer before it, and its prompt holds all that was said.
+
+    What was answered is not known when a workload is drawn: drawn words, as many as were asked for, stand in its place.
+    """
+
+    kind: Literal["multi-turn"] = "multi-turn"
+    requests: Requests
+    turns: int = Field(ge=1, description="turns of a conversation; `requests` is a multiple of it")
+    system_tokens: Tokens = Field(
+        description="tokens that all conversations begin with, what the tokenizer adds included"
+    )
+    message_tokens: Tokens = Field(description="tokens of what the user says in a turn")
+    output_tokens: Tokens = Field(
+        description="tokens to generate in a turn, and of the drawn answer that stands for them in later prompts"
+    )
+    think_time: Pause = Field(
+        default=0, description="mean time from the end of an answer to the next turn, drawn exponentially"
+    )
+
+    @model_validator(mode="after")
+    def _whole_conversations(self) -> "MultiTurn":
+        _check_rounds(self.requests, self.turns, "turns")
+        return self
+
+
+class AgentLoop(StrictModel):
+    """Agents that work in a loop: each step's prompt is the one before it, what was generated, and what a tool returned.
+
+    Drawn words stand for what was generated, as in multi-turn.
+    """
+
+    kind: Literal["agent-loop"] = "agent-loop"
+    requests: Requests
+    steps: int = Field(ge=1, description="steps of a loop; `requests` is a multiple of it")
+    prefix_tokens: Tokens = Field(
+        description="instructions and tools that all loops begin with, what the tokenizer adds included"
+    )
+    task_tokens: Tokens = Field(description="tokens of a loop's own task, after the prefix")
+    result_tokens: Tokens = Field(description="tokens that a tool returns after each step")
+    output_tokens: Tokens = Field(
+        description="tokens to generate in a step, and of the drawn words that stand for them in later prompts"
+    )
+    tool_time: Pause = Field(default=0, description="mean time that a tool takes, drawn exponentially")
+
+    @model_validator(mode="after")
+    def _whole_loops(self) -> "AgentLoop":
+        _check_rounds(self.requests, self.steps, "steps")
+        return self
+
+
+def _check_rounds(requests: int, rounds: int, name: str) -> None:
+    if requests % rounds:
+        raise ValueError(f"requests ({requests}) must be a multiple of {name} ({rounds})")
+
+
+class Retrieval(StrictModel):
+    """Questions after retrieved chunks: a short common instruction, then chunks that a prefix cache cannot use again.
+
+    A share of the chunks stood in an earlier prompt, at another position, as popular documents do.
+    """
+
+    kind: Literal["retrieval"] = "retrieval"
+    requests: Requests
+    instruction_tokens: Tokens = Field(
+        description="tokens that all prompts begin with, what the tokenizer adds included"
+    )
+    chunks: int = Field(ge=1, description="chunks of a prompt")
+    chunk_tokens: Tokens = Field(description="tokens of a chunk")
+    question_tokens: Tokens = Field(description="tokens of the question after the chunks")
+    output_tokens: Tokens = Field(description="tokens to generate")
+    repeated_share: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="share of a prompt's chunks that stood in an earlier one, at another position",
+    )
+
+    @model_validator(mode="after")
+    def _has_other_positions(self) -> "Retrieval":
+        if self.repeated_share and self.chunks < 2:
+            raise ValueError(
+                "repeated_share: a chunk can only stand at another position where there are two chunks or more"
+            )
+        return self
+
+
+class NearMiss(StrictModel):
+    """Shared prefixes in which one early token differs from request to request: a date or a name at the top."""
+
+    kind: Literal["near-miss"] = "near-miss"
+    requests: Requests
+    groups: int = Field(ge=1, description="distinct prefixes; requests take them in a random order, equally often")
+    prefix_tokens: Tokens = Field(
+        description="tokens of a prefix, the changed one and what the tokenizer adds included"
+    )
+    changed_token: Tokens = Field(
+        description="which token of the prefix is another one in every request, counted from 1"
+    )
+    suffix_tokens: Tokens = Field(description="tokens after the prefix, unlike those of any other request")
+    output_tokens: Tokens = Field(description="tokens to generate")
+
+    @model_validator(mode="after")
+    def _token_is_of_the_prefix(self) -> "NearMiss":
+        if self.groups > self.requests:
+            raise ValueError(f"there are more groups ({self.groups}) than requests ({self.requests})")
+        if self.changed_token > self.prefix_tokens:
+            raise ValueError(f"changed_token ({self.changed_token}) is beyond prefix_tokens ({self.prefix_tokens})")
+        return self
+
+
+class VariableOutput(StrictModel):
+    """Random prompts of one length whose outputs differ widely: what a batch that waits for its longest loses by.
+
+    One output length that is the mean of the list is the control: the same tokens, evenly spread.
+    """
+
+    kind: Literal["variable-output"] = "variable-output"
+    requests: Requests
+    prompt_tokens: Tokens = Field(description="tokens of a prompt, what the tokenizer adds included")
+    outputs: list[Tokens] = Field(
+        min_length=1, description="tokens to generate: the lengths occur equally often, in a random order"
+    )
+
+
+Workload = Annotated[
+    SharedPrefix
+    | Random
+    | ShareGpt
+    | ShareGptShaped
+    | MixedLongShort
+    | MultiTurn
+    | AgentLoop
+    | Retrieval
+    | NearMiss
+    | VariableOutput,
+    Field(discriminator="kind"),
+]
+
+
+def rounds_of(workload: Workload) -> tuple[int, float]:
+    """Requests that follow one another, each after the answer to the one before it, and the mean pause between, in seconds."""
+    match workload:
+        case MultiTurn():
+            return workload.turns, workload.think_time
+        case AgentLoop():
+            return workload.steps, workload.tool_time
+        case _:
+            return 1, 0.0
 
 
 class WorkloadEntry(RootModel[Workload]):

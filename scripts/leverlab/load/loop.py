@@ -10,7 +10,6 @@ import os
 import resource
 import select
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -30,6 +29,7 @@ from leverlab.load.log import (
     SentRequest,
 )
 from leverlab.load.plan import LoadPoint, PlannedRequest, Target, request_bytes
+from leverlab.load.schedule import Schedule
 from leverlab.load.timer import Timer
 
 Progress = Callable[[int, int], None]
@@ -73,6 +73,7 @@ class ReplayLoop:
         self._target = target
         self._requests = sorted(requests, key=lambda request: request.arrival_unit_s)
         self._load = load
+        self._schedule = Schedule(self._requests, load)
         self._timeout_ns = int(timeout_s * 1e9)
         self._progress = progress
         self._payloads = [request_bytes(target, request) for request in self._requests]
@@ -80,8 +81,6 @@ class ReplayLoop:
         self._timer = Timer(self._epoll)
         self._connections: dict[int, Connection] = {}
         self._idle: list[Connection] = []
-        self._due: deque[tuple[int, int]] = deque()
-        self._next = count
         self._flying: dict[int, Connection] = {}
         self._done = 0
         self._scheduled = [NEVER] * count
@@ -109,7 +108,7 @@ class ReplayLoop:
         gc.disable()
         cost = CostMeter()
         origin_ns = time.monotonic_ns() + _LEAD_NS
-        self._schedule(origin_ns)
+        self._schedule.begin(origin_ns)
         try:
             self._loop()
         finally:
@@ -119,23 +118,9 @@ class ReplayLoop:
             self._close()
         return self._log(origin_ns, before, clock_offset(), spent)
 
-    def _schedule(self, origin_ns: int) -> None:
-        count = len(self._requests)
-        if self._load.kind == "concurrency":
-            assert self._load.value is not None
-            self._next = min(int(self._load.value), count)
-            self._due.extend((origin_ns, index) for index in range(self._next))
-            return
-        pace = 0.0 if self._load.value is None else 1e9 / self._load.value
-        self._due.extend(
-            (origin_ns + round(request.arrival_unit_s * pace), index) for index, request in enumerate(self._requests)
-        )
-
     def _connect_beforehand(self) -> None:
         """One connection a request that can be in flight, up to a limit. A failure is left to the send to meet again."""
-        wanted = min(len(self._requests), MAXIMUM_PRECONNECTED)
-        if self._load.kind == "concurrency" and self._load.value is not None:
-            wanted = min(wanted, int(self._load.value))
+        wanted = min(self._schedule.at_once, MAXIMUM_PRECONNECTED)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         needed = len(self._requests) + 64
         if soft < needed:
@@ -175,7 +160,7 @@ class ReplayLoop:
 
     def _loop(self) -> None:
         clock, poll = time.monotonic_ns, self._epoll.poll
-        due, flying, connections = self._due, self._flying, self._connections
+        due, flying, connections = self._schedule.due, self._flying, self._connections
         note_poll, note_poll_reads = self._poll_ns.append, self._poll_reads.append
         note_request, note_time = self._read_request.append, self._read_ns.append
         note_ancillary, note_data = self._ancillary.append, self._data.append
@@ -247,11 +232,11 @@ class ReplayLoop:
         self._tick(clock())
 
     def _send_due(self) -> None:
-        due, clock = self._due, time.monotonic_ns
+        due, pop, clock = self._schedule.due, self._schedule.pop, time.monotonic_ns
         for _ in range(_SENDS_A_TURN):
             if not due or due[0][0] > clock():
                 return
-            scheduled_ns, index = due.popleft()
+            scheduled_ns, index = pop()
             self._scheduled[index] = scheduled_ns
             self._send(index)
 
@@ -348,9 +333,7 @@ class ReplayLoop:
         self._outcomes[index] = outcome
         self._errors[index] = error
         self._done += 1
-        if self._next < len(self._requests):
-            self._due.append((ended_ns, self._next))
-            self._next += 1
+        self._schedule.ended(index, ended_ns)
 
     def _tick(self, now_ns: int) -> None:
         for index, connection in list(self._flying.items()):

@@ -34,7 +34,8 @@ class PlannedRequest:
     """One line of a workload's requests.jsonl.
 
     `arrival_unit_s` is the arrival in the process of rate 1 request/s: at rate r the request is sent at
-    `arrival_unit_s / r`. `request_id` goes out as X-Request-Id.
+    `arrival_unit_s / r`. `request_id` goes out as X-Request-Id. A request that waits for the one with the index `after` has no arrival
+    of its own: it is due `pause_s` after that one's end, at every load.
     """
 
     index: int
@@ -43,6 +44,8 @@ class PlannedRequest:
     prompt_tokens: int
     output_tokens: int
     arrival_unit_s: float
+    after: int | None = None
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class _Line(msgspec.Struct):
     prompt_tokens: int
     output_tokens: int
     arrival_unit_s: float
+    after: int | None = None
+    pause_s: float = 0.0
 
 
 def read_requests(path: Path, prefix: str = "request") -> list[PlannedRequest]:
@@ -80,8 +85,10 @@ def read_requests(path: Path, prefix: str = "request") -> list[PlannedRequest]:
                 line = decoder.decode(text)
             except msgspec.MsgspecError as error:
                 raise ValueError(f"{path}:{number}: {error}; draw the workload again") from None
-            if line.output_tokens < 1 or line.arrival_unit_s < 0:
-                raise ValueError(f"{path}:{number}: output_tokens must be at least 1 and arrival_unit_s at least 0")
+            if line.output_tokens < 1 or min(line.arrival_unit_s, line.pause_s) < 0:
+                raise ValueError(
+                    f"{path}:{number}: output_tokens must be at least 1, arrival_unit_s and pause_s at least 0"
+                )
             planned.append(
                 PlannedRequest(
                     index=line.index,
@@ -90,6 +97,8 @@ def read_requests(path: Path, prefix: str = "request") -> list[PlannedRequest]:
                     prompt_tokens=line.prompt_tokens,
                     output_tokens=line.output_tokens,
                     arrival_unit_s=line.arrival_unit_s,
+                    after=line.after,
+                    pause_s=line.pause_s,
                 )
             )
     return planned

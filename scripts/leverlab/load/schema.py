@@ -32,7 +32,7 @@ REQUESTS: Final[pa.Schema] = pa.schema(
         _field("requested_output_tokens", _N, "tokens", "max_tokens of the request", nullable=False),
         _field("cached_tokens", _N, "tokens", "prompt tokens served from a cache (usage.prompt_tokens_details.cached_tokens)"),
         _field("finish_reason", pa.string(), "", "why the server stopped generating, in its words"),
-        _field("scheduled_s", _S, "s", "when the request was to be sent; in a closed loop, when its slot came free"),
+        _field("scheduled_s", _S, "s", "when the request was to be sent; in a closed loop, when its slot came free; in a conversation, its pause after the answer before"),
         _field("sent_s", _S, "s", "when it was handed to the kernel: the instant before the send call"),
         _field("first_token_s", _S, "s", "arrival of the first chunk that reports a generated token"),
         _field("last_token_s", _S, "s", "arrival of the last chunk that reports a generated token"),

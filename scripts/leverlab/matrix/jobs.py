@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from huggingface_hub.constants import HF_HUB_CACHE, REPO_ID_SEPARATOR
+from pydantic import TypeAdapter
 
 from leverlab.config import Configuration
 from leverlab.config.engine import InProcess
 from leverlab.config.model import HubSource, PathSource
+from leverlab.config.workload import Workload, rounds_of
 from leverlab.environments import command_prefix
 from leverlab.identity import seed_from
 from leverlab.layout import REQUESTS_FILE, Layout
@@ -23,6 +25,8 @@ from leverlab.records import JobRecord, JobSpecification, PhaseSpecification, re
 
 JOB_OVERHEAD_S: Final = 180
 """Fingerprint, checks of the configuration, warm-up until steady, and stopping the server."""
+
+_WORKLOAD: Final[TypeAdapter[Workload]] = TypeAdapter(Workload)
 
 PHASE_OVERHEAD_S: Final = 45
 """Bringing the caches into their state, snapshots of the server's metrics, and writing the cell."""
@@ -163,14 +167,22 @@ def request_count(phase: Phase) -> int:
 
 
 def _longest_s(phase: Phase) -> float:
-    """An open loop ends when its last request is given up. A closed loop waits for each; a tenth of that time is usual."""
+    """An open loop ends when its last request is given up. A closed loop waits for each; a tenth of that time is usual.
+
+    So do the rounds of a conversation, which is one arrival, and its pauses come on top.
+    """
     requests, followed_s = request_count(phase), phase.request_timeout_s
+    rounds, pause_s = rounds_of(_WORKLOAD.validate_python(dict(phase.workload.identity["workload"])))
+    conversations = requests / rounds
+    # A drawn sum of pauses exceeds three times its mean in one of twenty conversations of one pause, and hardly ever in longer ones.
+    conversing_s = (rounds - 1) * (followed_s / 10 + 3 * pause_s)
     if phase.load.value is None:
-        return followed_s + (phase.search_limit_s or 0.0)
+        return followed_s + conversing_s + (phase.search_limit_s or 0.0)
     if phase.load.kind == "rate":
         # Three standard deviations of the last of that many Poisson arrivals.
-        return (requests + 3 * math.sqrt(requests)) / phase.load.value + followed_s
-    return math.ceil(requests / phase.load.value) * followed_s / 10 + followed_s
+        arrivals_s = rounds * (conversations + 3 * math.sqrt(conversations)) / phase.load.value
+        return arrivals_s + conversing_s + followed_s
+    return math.ceil(conversations / phase.load.value) * (followed_s / 10 + conversing_s) + followed_s
 
 
 def _write_if_changed(path: Path, data: Mapping[str, Any]) -> bool:

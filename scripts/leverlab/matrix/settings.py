@@ -10,7 +10,7 @@ from leverlab.config import ConfigError, Configuration
 from leverlab.config.base import nearest
 from leverlab.config.lever import Effect
 from leverlab.config.study import Study
-from leverlab.config.workload import Workload
+from leverlab.config.workload import Workload, rounds_of
 from leverlab.load_point import Client
 from leverlab.matrix.treatments import Treatment
 
@@ -74,13 +74,20 @@ def setting_of(configuration: Configuration, name: str, study: Study, place: Pla
     of = [effect for _, _, effect in effects]
     model = _agreed(treatment, "model", [effect.model for effect in of]) or place.model
     _check_there(configuration.models, "model", model)
+    workload = _workload(configuration, name, study, effects)
+    client: Client = _agreed(treatment, "client", [effect.client for effect in of]) or study.client
+    if rounds_of(workload)[0] > 1 and client != "replay":
+        raise ConfigError(
+            f"config/studies/{name}.yaml: the client {client!r} cannot wait for an answer, and in a workload of kind "
+            f"{workload.kind} requests wait for each other: take the client 'replay', or another workload"
+        )
     gpus = _agreed(treatment, "gpus", [int(effect.gpus) for effect in of if effect.gpus is not None])
     return Setting(
         engine,
         model,
         gpus or place.gpu_count,
-        _workload(configuration, name, study, effects),
-        _agreed(treatment, "client", [effect.client for effect in of]) or study.client,
+        workload,
+        client,
         tuple(effects),
     )
 

@@ -80,6 +80,8 @@ def _card(workload: str, number: int, cards: list[tuple[str, dict[str, Any]]]) -
 
 
 def _sharing(card: dict[str, Any]) -> str:
+    if "sharing" in card:
+        return str(card["sharing"])
     sizes = list(card["groups"].values())
     if not sizes:
         return "no prompt was made to begin like another one"

@@ -90,7 +90,7 @@ def _warm(server: CachedServer, workload: Sequence[PlannedRequest]) -> CacheStat
     how = f"reset; each of the {len(workload)} prompts sent once with one token of output"
     if not server.reset_cache():
         return CacheState("warm", "reset", False, "the server did not reset its cache")
-    fill = [replace(request, output_tokens=1) for request in workload]
+    fill = [replace(request, output_tokens=1, after=None, pause_s=0.0) for request in workload]
     server.send(fill, FILL_STREAMS)
     step = max(len(fill) // SAMPLE, 1)
     look = _look(server, fill[::step][:SAMPLE])

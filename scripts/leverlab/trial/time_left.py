@@ -38,7 +38,16 @@ def _expected_s(
 ) -> float | None:
     load = LoadPoint(**wanted.identity["load"])
     if load.kind == "rate" and load.value:
-        return max(request.arrival_unit_s for request in workload) / load.value
+        return _last_due_s(workload, load.value)
     found = [read_summary(folder) for folder in layout.server(server).glob(f"*/cells/{wanted.phase}")]
     durations = [summary.duration_s for summary in found if summary is not None and summary.status == "measured"]
     return sum(durations) / len(durations) if durations else None
+
+
+def _last_due_s(workload: Sequence[PlannedRequest], rate: float) -> float:
+    """When the last request is due, as if answers took no time; a request waits for one that stands before it in the file."""
+    due_s: dict[int, float] = {}
+    for request in workload:
+        before_s = request.arrival_unit_s / rate if request.after is None else due_s.get(request.after, 0.0)
+        due_s[request.index] = before_s + request.pause_s
+    return max(due_s.values())

@@ -6,7 +6,6 @@ that models with different ones get the same load.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,27 @@ from pydantic import TypeAdapter
 from tokenizers import Tokenizer
 
 from leverlab import DRAWING_VERSION
-from leverlab.config.workload import MixedLongShort, Random, SharedPrefix, ShareGpt, ShareGptShaped, Workload
+from leverlab.config.workload import (
+    AgentLoop,
+    MixedLongShort,
+    MultiTurn,
+    NearMiss,
+    Random,
+    Retrieval,
+    SharedPrefix,
+    ShareGpt,
+    ShareGptShaped,
+    VariableOutput,
+    Workload,
+)
 from leverlab.layout import CARD_FILE, REQUESTS_FILE
 from leverlab.models.words import added_tokens, word_tokens
 from leverlab.records import write_bytes, write_json
 from leverlab.workloads.card import make_card
+from leverlab.workloads.conversations import conversations
+from leverlab.workloads.drawn import Drawing, DrawnRequest
 from leverlab.workloads.lengths import sharegpt_lengths
+from leverlab.workloads.misses import near_miss, retrieval
 from leverlab.workloads.prompts import Words
 from leverlab.workloads.sharegpt import draw_pairs, read_pairs
 from leverlab.workloads.stream import Stream
@@ -27,20 +41,14 @@ from leverlab.workloads.stream import Stream
 __all__ = ["draw"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    prompt: str
-    prompt_tokens: int
-    output_tokens: int
-    group: str | None = None
-
-
 def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Path, sharegpt_path: Path | None) -> None:
     """Write requests.jsonl and card.json into `folder`, each by rename.
 
     `identity` is that of a drawn workload (`matrix.cells.WorkloadFile`), `model_folder` holds the model's tokenizer.json.
     Each line of requests.jsonl has index, prompt, prompt_tokens (what the tokenizer adds included), output_tokens,
-    arrival_unit_s (divided by a rate, the time of sending) and group (None where prompts have none).
+    arrival_unit_s (divided by a rate, the time of sending) and group (None where prompts have none). In conversations also
+    after (the index of the request that it waits for, None for the first) and pause_s (from its end to when this one is due);
+    arrival_unit_s is then that of the conversation.
 
     Raises ValueError where the workload cannot be drawn with this tokenizer, where `sharegpt_path` is not the file that
     the workload asks for, or where a prompt does not have the tokens that it should.
@@ -63,9 +71,10 @@ def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Pat
             workload.maximum_prompt_tokens,
             workload.maximum_total_tokens,
         )
-        requests = [_Request(*each) for each in drawn]
+        drawing = Drawing([DrawnRequest(*each) for each in drawn])
     else:
-        requests = _compose(workload, seed, Words(word_tokens(tokenizer_path), added_tokens(tokenizer_path)))
+        drawing = _compose(workload, seed, Words(word_tokens(tokenizer_path), added_tokens(tokenizer_path)))
+    requests = drawing.requests
     prompts = [encoding.ids for encoding in tokenizer.encode_batch([request.prompt for request in requests])]
     for number, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
         if len(prompt) != request.prompt_tokens:
@@ -73,7 +82,8 @@ def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Pat
                 f"{tokenizer_path}: prompt {number} has {len(prompt)} tokens and should have {request.prompt_tokens}: "
                 f"this tokenizer merges words that stand alone elsewhere"
             )
-    times_ns = _arrivals_ns(seed, len(requests))
+    arrivals_ns = _arrivals_ns(seed, len(requests) // drawing.rounds, drawing.rounds)
+    times_ns = [arrivals_ns[index // drawing.rounds] for index in range(len(requests))]
     lines = [
         json.dumps(
             {
@@ -83,33 +93,62 @@ def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Pat
                 "output_tokens": request.output_tokens,
                 "arrival_unit_s": time_ns / 1e9,
                 "group": request.group,
+                **({"after": request.after, "pause_s": request.pause_ns / 1e9} if drawing.rounds > 1 else {}),
             },
             ensure_ascii=False,
         )
         for index, (request, time_ns) in enumerate(zip(requests, times_ns, strict=True))
     ]
     outputs = [request.output_tokens for request in requests]
-    sharing = [request.group for request in requests] if isinstance(workload, SharedPrefix) else []
-    card = make_card(identity, seed, prompts, outputs, sharing, times_ns)
+    shares = isinstance(workload, SharedPrefix | MultiTurn | AgentLoop)
+    groups = [request.group for request in requests] if shares else []
+    card = make_card(identity, seed, prompts, outputs, groups, arrivals_ns, drawing.rounds, drawing.sharing)
     write_json(folder / CARD_FILE, card)
     write_bytes(folder / REQUESTS_FILE, "".join(f"{line}\n" for line in lines).encode())
 
 
-def _arrivals_ns(seed: int, count: int) -> list[int]:
+def _arrivals_ns(seed: int, count: int, rounds: int) -> list[int]:
+    """`count` arrivals at a rate of 1 / `rounds`: with so many requests each, one request a second."""
     stream, time_ns, times_ns = Stream(seed, "arrivals"), 0, []
     for _ in range(count):
-        time_ns += stream.exponential_ns()
+        time_ns += rounds * stream.exponential_ns()
         times_ns.append(time_ns)
     return times_ns
 
 
-def _compose(
-    workload: SharedPrefix | Random | ShareGptShaped | MixedLongShort, seed: int, words: Words
-) -> list[_Request]:
+_Composed = (
+    SharedPrefix
+    | Random
+    | ShareGptShaped
+    | MixedLongShort
+    | MultiTurn
+    | AgentLoop
+    | Retrieval
+    | NearMiss
+    | VariableOutput
+)
+
+
+def _compose(workload: _Composed, seed: int, words: Words) -> Drawing:
     """The requests of a workload that is made of words, in order of arrival."""
     lengths, content = Stream(seed, "lengths"), Stream(seed, "words")
-    if isinstance(workload, SharedPrefix):
-        return _shared_prefix(workload, lengths, content, words)
+    match workload:
+        case SharedPrefix():
+            return Drawing(_shared_prefix(workload, lengths, content, words))
+        case MultiTurn() | AgentLoop():
+            return conversations(workload, seed, content, words)
+        case Retrieval():
+            return retrieval(workload, lengths, content, words)
+        case NearMiss():
+            return near_miss(workload, lengths, content, words)
+        case _:
+            return Drawing(_unshared(workload, lengths, content, words))
+
+
+def _unshared(
+    workload: Random | ShareGptShaped | MixedLongShort | VariableOutput, lengths: Stream, content: Stream, words: Words
+) -> list[DrawnRequest]:
+    """Requests whose prompts have nothing in common."""
     groups: list[str | None] = [None] * workload.requests
     if isinstance(workload, Random):
         sizes = [
@@ -119,6 +158,9 @@ def _compose(
             )
             for _ in range(workload.requests)
         ]
+    elif isinstance(workload, VariableOutput):
+        outputs = [workload.outputs[index % len(workload.outputs)] for index in range(workload.requests)]
+        sizes = [(workload.prompt_tokens, output) for output in lengths.shuffled(outputs)]
     elif isinstance(workload, ShareGptShaped):
         sizes = sharegpt_lengths(
             lengths, workload.requests, workload.maximum_prompt_tokens, workload.maximum_total_tokens
@@ -130,17 +172,17 @@ def _compose(
         sizes = [(tokens[str(group)], workload.output_tokens) for group in groups]
     runs = words.distinct_runs(content, [words.words_in(prompt) for prompt, _ in sizes])
     return [
-        _Request(" ".join(run), prompt, output, group)
+        DrawnRequest(" ".join(run), prompt, output, group)
         for run, (prompt, output), group in zip(runs, sizes, groups, strict=True)
     ]
 
 
-def _shared_prefix(workload: SharedPrefix, lengths: Stream, content: Stream, words: Words) -> list[_Request]:
+def _shared_prefix(workload: SharedPrefix, lengths: Stream, content: Stream, words: Words) -> list[DrawnRequest]:
     prefixes = words.distinct_runs(content, [words.words_in(workload.prefix_tokens)] * workload.groups)
     suffixes = words.distinct_runs(content, [workload.suffix_tokens] * workload.requests)
     order = lengths.shuffled([index % workload.groups for index in range(workload.requests)])
     return [
-        _Request(
+        DrawnRequest(
             " ".join(prefixes[group] + suffix),
             workload.prefix_tokens + workload.suffix_tokens,
             workload.output_tokens,

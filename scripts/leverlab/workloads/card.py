@@ -52,15 +52,25 @@ def _distribution(values: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _arrivals(times_ns: Sequence[int]) -> dict[str, Any]:
+def _arrivals(times_ns: Sequence[int], rounds: int) -> dict[str, Any]:
     gaps = [(later - earlier) / 1e9 for earlier, later in pairwise([0, *times_ns])]
     mean = statistics.fmean(gaps)
     return {
-        "process": "Poisson at 1 request/s, drawn once and not rescaled; a rate divides these times",
+        "process": _process(rounds),
         "last_s": round(times_ns[-1] / 1e9, 6),
         "mean_gap_s": round(mean, 6),
         "variation_of_gaps": round(statistics.pstdev(gaps) / mean, 6),
     }
+
+
+def _process(rounds: int) -> str:
+    ending = "drawn once and not rescaled; a rate divides these times"
+    if rounds == 1:
+        return f"Poisson at 1 request/s, {ending}"
+    return (
+        f"conversations: Poisson at 1/{rounds} a second, which with {rounds} requests each is 1 request/s, {ending}; a later request "
+        f"is due a drawn pause after the end of the one before it, and no rate divides the pauses"
+    )
 
 
 def make_card(
@@ -70,10 +80,14 @@ def make_card(
     output_tokens: Sequence[int],
     sharing: Sequence[str | None],
     times_ns: Sequence[int],
+    rounds: int = 1,
+    told_sharing: str | None = None,
 ) -> dict[str, Any]:
     """The card of a drawn workload; `prompts` are token ids, all sequences are in order of arrival.
 
     `sharing` names the group with which each request shares a prefix; empty where prompts are not made to share one.
+    `told_sharing` says in words what is shared where groups alone do not. `times_ns` are arrivals, each of which `rounds` requests
+    follow.
 
     `expected_prefix_hit_ratio` gives, for each block size, hit tokens / prompt tokens of an ideal prefix cache that is
     empty at the start (see `ideal_hits`). A shared prefix counts only as far as it fills whole blocks.
@@ -90,6 +104,7 @@ def make_card(
         "output_tokens": _distribution(output_tokens),
         "total_tokens": total + sum(output_tokens),
         "groups": sizes,
+        **({} if told_sharing is None else {"sharing": told_sharing}),
         "expected_prefix_hit_ratio": {str(size): round(ideal_hits(prompts, size) / total, 6) for size in BLOCK_SIZES},
-        "arrivals": _arrivals(times_ns),
+        "arrivals": _arrivals(times_ns, rounds),
     }

@@ -39,6 +39,14 @@ class Words:
             runs.append(head + self.run(stream, count - heads))
         return runs
 
+    def distinct(self, stream: Stream, count: int) -> list[str]:
+        """`count` words, no two alike. Raises ValueError where the tokenizer has fewer."""
+        if count > len(self._words):
+            raise ValueError(
+                f"{count} different words are asked for, and {len(self._words)} are one token each: ask for fewer"
+            )
+        return [self._words[number] for number in stream.distinct(count, len(self._words))]
+
     def words_in(self, tokens: int) -> int:
         """Words of a prompt of `tokens` tokens. Raises ValueError where the tokenizer's own leave no room for one."""
         if tokens <= self.added:
