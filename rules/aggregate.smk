@@ -13,7 +13,7 @@ rule aggregate:
     """One row a request, a cell, an effect, a treatment's knee: the study as tables."""
     input:
         jobs=lambda wildcards: [record_of(job) for job in MATRIX.jobs_by_study[wildcards.study]],
-        study="config/studies/{study}.yaml",
+        study=lambda wildcards: f"config/studies/{CONFIGURATION.full_name(wildcards.study)}.yaml",
         levers="config/levers.yaml",
     output:
         requests="results/studies/{study}/requests.parquet",

@@ -60,7 +60,7 @@ wildcard_constraints:
     engine="|".join(map(re.escape, CONFIGURATION.engines)),
     model="|".join(map(re.escape, CONFIGURATION.models)),
     workload=r"[a-z0-9._-]+",
-    study="|".join(map(re.escape, [] if IN_JOB else CONFIGURATION.study_names())),
+    study="|".join(map(re.escape, [] if IN_JOB else [*CONFIGURATION.study_names(), *CONFIGURATION.smoke_names()])),
     cell=r"[a-z0-9._-]+",
     number=r"[0-9]+",
 
@@ -181,6 +181,18 @@ def prepare_jobs():
     write_specifications(planned, CONFIGURATION, LAYOUT)
     if not workflow.local_exec:
         wait_for_previous_jobs({(job.server.id, str(job.replicate)) for job in planned}, LAYOUT)
+
+
+def full_size_flags_of(study):
+    """What was said to the real flags behind a simulated smoke size; nothing for every other study."""
+    simulated = CONFIGURATION.is_smoke(study) and CONFIGURATION.simulated(CONFIGURATION.study(study))
+    return [str(LAYOUT.full_size_flags(study))] if simulated else []
+
+
+def full_size_servers(study):
+    """The servers of the study behind a smoke size, and which environments are here: what its flags' check depends on."""
+    matrix = expand_matrix(CONFIGURATION, [CONFIGURATION.full_name(study)])
+    return sorted(matrix.servers) + sorted(map(str, Path(".envs").glob("*/ready.json")))
 
 
 def report_what_there_is():

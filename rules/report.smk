@@ -21,6 +21,7 @@ rule report:
         "results/studies/{study}/effects.parquet",
         "results/studies/{study}/saturation.parquet",
         REPORT_SOURCES,
+        flags=lambda wildcards: full_size_flags_of(wildcards.study),
     output:
         report(
             "reports/{study}.html",

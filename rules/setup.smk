@@ -1,7 +1,8 @@
 """Environments, models, workloads, and the check of every treatment's flags.
 
 Requires: envs/*.txt, config/*.yaml.
-Makes: .envs/{engine}/, results/models/{model}/, results/workloads/{workload}/{replicate}/, results/flags/{engine}.json.
+Makes: .envs/{engine}/, results/models/{model}/, results/workloads/{workload}/{replicate}/, results/flags/{engine}.json,
+results/flags/full-size/{study}.json.
 """
 
 
@@ -10,6 +11,7 @@ localrules:
     model,
     workload,
     flags,
+    full_size_flags,
 
 
 rule environment:
@@ -76,4 +78,18 @@ rule flags:
         settings=SETTINGS,
     shell:
         "python scripts/check_flags.py --engine {wildcards.engine} --study {params.studies} --settings {params.settings:q} "
+        "--output {output} 2>&1 | tee {log}"
+
+
+rule full_size_flags:
+    """The flags behind a simulated smoke size, put to the real engines' own parsers where this machine has them."""
+    output:
+        "results/flags/full-size/{study}.json",
+    log:
+        "results/logs/flags/full-size/{study}.log",
+    params:
+        servers=lambda wildcards: full_size_servers(wildcards.study),
+        settings=SETTINGS,
+    shell:
+        "python scripts/check_full_size_flags.py --study {wildcards.study} --settings {params.settings:q} "
         "--output {output} 2>&1 | tee {log}"

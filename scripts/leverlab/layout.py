@@ -66,6 +66,10 @@ class Layout:
     def study(self, study: str) -> Path:
         return self.results / "studies" / study
 
+    def full_size_flags(self, study: str) -> Path:
+        """What the real engines' parsers said to the flags of the study behind a simulated smoke size."""
+        return self.results / "flags" / "full-size" / f"{study}.json"
+
     def reproduction(self, cell: str, number: int) -> Path:
         return self.results / "reproductions" / cell / str(number)
 

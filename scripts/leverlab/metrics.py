@@ -10,6 +10,8 @@ from leverlab.load_point import LoadPoint, parse_load_point
 
 Comparison = Literal["ratio", "difference"]
 Better = Literal["lower", "higher", "neither"]
+Source = Literal["client", "server counters", "server gauges", "server log", "trial", "NVML"]
+"""Where a metric comes from: the client's own stamps, the server's /metrics, what it says at its start, the trial, the driver."""
 
 HIGHEST_RATE: Final = "highest_rate"
 """What a search for the rate finds: the one metric by which such cells are compared, since each was offered its own rate."""
@@ -36,6 +38,7 @@ class Metric:
     comparison: Comparison = "ratio"
     statistics: tuple[str, ...] = ()
     label: str = ""
+    source: Source = "client"
 
     def reference(self, statistic: str | None) -> str:
         """How a study writes it: `ttft_s p50`, `throughput`."""
@@ -149,6 +152,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "lower",
         "difference",
         label="queue time (server)",
+        source="server counters",
     ),
     Metric(
         "prefill_time_s",
@@ -156,6 +160,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "mean over the cell of the server's own prefill-time histogram",
         "lower",
         label="prefill time (server)",
+        source="server counters",
     ),
     Metric(
         "decode_time_s",
@@ -163,6 +168,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "mean over the cell of the server's own decode-time histogram",
         "lower",
         label="decode time (server)",
+        source="server counters",
     ),
     Metric(
         "cache_hit_ratio",
@@ -171,6 +177,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "higher",
         "difference",
         label="prefix-cache hit ratio",
+        source="server counters",
     ),
     Metric(
         "preemptions",
@@ -179,6 +186,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "lower",
         "difference",
         label="preemptions",
+        source="server counters",
     ),
     Metric(
         "energy_per_token_j",
@@ -187,6 +195,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "tokens that arrived within it",
         "lower",
         label="energy per output token",
+        source="NVML",
     ),
     Metric(
         "acceptance_ratio",
@@ -195,6 +204,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "higher",
         "difference",
         label="share of draft tokens accepted",
+        source="server counters",
     ),
     Metric(
         "tokens_per_draft",
@@ -202,6 +212,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "1 + difference of accepted draft tokens / difference of drafts: tokens that a request gets from a verified draft",
         "higher",
         label="tokens per verified draft",
+        source="server counters",
     ),
     Metric(
         "external_hit_ratio",
@@ -210,6 +221,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "higher",
         "difference",
         label="hit ratio of the external KV cache",
+        source="server counters",
     ),
     Metric(
         "mean_running",
@@ -217,6 +229,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "mean of the server's gauge of running requests over the window of throughput, asked twice a second",
         "neither",
         label="requests running on average",
+        source="server gauges",
     ),
     Metric(
         "gpu_utilisation_ratio",
@@ -225,6 +238,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "neither",
         "difference",
         label="GPU utilisation",
+        source="NVML",
     ),
     Metric(
         "gpu_power_w",
@@ -232,6 +246,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "energy of all GPUs over the window of throughput / that window",
         "neither",
         label="power of all GPUs",
+        source="NVML",
     ),
     Metric(
         "gpu_memory_bytes",
@@ -239,6 +254,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "most memory in use during the cell, summed over the GPUs (NVML)",
         "neither",
         label="GPU memory in use",
+        source="NVML",
     ),
     Metric(
         "kv_cache_tokens",
@@ -246,6 +262,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "tokens that the KV cache holds, as the server says at its start",
         "higher",
         label="capacity of the KV cache",
+        source="server log",
     ),
     Metric(
         "weights_bytes",
@@ -253,6 +270,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "memory that the model's weights take on one GPU, as the server says at its start",
         "lower",
         label="memory of the weights",
+        source="server log",
     ),
     Metric(
         "graph_memory_bytes",
@@ -261,6 +279,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "lower",
         "difference",
         label="memory of captured graphs",
+        source="server log",
     ),
     Metric(
         "graph_capture_s",
@@ -269,6 +288,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "lower",
         "difference",
         label="time to capture graphs",
+        source="server log",
     ),
     Metric(
         "start_s",
@@ -276,6 +296,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "from starting the server's process to its first answer that it is ready; compile caches as the trial found them",
         "lower",
         label="time to start the server",
+        source="trial",
     ),
 )
 

@@ -135,18 +135,23 @@ class ReportStudy:
         return self.layout.reports / "index.html"
 
 
-def make_study(root: Path, name: str, *, baseline: dict[str, str] | None = None, records: bool = True) -> ReportStudy:
-    """Write the study's configuration and results. `baseline` replaces its own; without `records` there are tables alone."""
+def make_study(
+    root: Path, name: str, *, baseline: dict[str, str] | None = None, records: bool = True, text: str | None = None
+) -> ReportStudy:
+    """Write the study's configuration and results.
+
+    `baseline` replaces its own; without `records` there are tables alone; `text` is a study that is not in `STUDIES`.
+    """
     if not (root / "config").exists():
         shutil.copytree(REPOSITORY / "config", root / "config", ignore=shutil.ignore_patterns("studies"))
         shutil.copytree(REPOSITORY / "envs", root / "envs")  # the locks: versions are part of a server's identity
-    text = STUDIES[name]
+    text = text or STUDIES[name]
     for lever, level in (baseline or {}).items():
         before, after = text.split("baseline: {", 1)
         old = dict(item.split(": ") for item in after.split("}", 1)[0].split(", "))[lever]
         text = before + "baseline: {" + after.replace(f"{lever}: {old}", f"{lever}: {level}", 1)
     (root / "config" / "studies").mkdir(exist_ok=True)
-    (root / "config" / "studies" / f"{name}.yaml").write_text(text)
+    (root / "config" / "studies" / f"{name.removesuffix('-smoke')}.yaml").write_text(text)
     study = ReportStudy(root, name)
     (matrix,) = expand(study.configuration, [name]).studies
     rows, levers, folder = list(_cells(matrix)), list(matrix.study.levers), study.layout.study(name)

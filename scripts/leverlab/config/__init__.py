@@ -13,6 +13,7 @@ from pydantic import Field
 
 from leverlab.config.base import ConfigError, StrictModel, checked_name, nearest, validated
 from leverlab.config.base import Model as ModelType
+from leverlab.config.course import EffectAnswer, LevelsAnswer
 from leverlab.config.engine import Engine
 from leverlab.config.files import read_mapping
 from leverlab.config.gpu import Gpu
@@ -74,6 +75,29 @@ class Configuration:
         """`NAME-smoke` of every study that has a smoke size."""
         return [f"{name}{SMOKE}" for name in self.study_names() if self._written(name).get("smoke")]
 
+    def full_name(self, name: str) -> str:
+        """The study of which `name` is the smoke size, or `name` itself."""
+        return name if name in self.study_names() else name.removesuffix(SMOKE)
+
+    def is_smoke(self, name: str) -> bool:
+        """Whether `name` is a smoke size."""
+        return self.full_name(name) != name
+
+    def simulated(self, study: Study) -> bool:
+        """Whether an engine of the study, or one that a level has serve instead, is the truth engine.
+
+        Nothing may then be read as a finding about engines.
+        """
+        kinds = {self.engines[engine].kind for engine in study.engines}
+        effects = [
+            self.levers[lever].effect(level, kind)
+            for lever, levels in study.levers.items()
+            for level in levels
+            for kind in kinds
+        ]
+        serving = {*study.engines, *(effect.engine for effect in effects if effect and effect.engine)}
+        return any(self.engines[engine].kind == "truth" for engine in serving)
+
     def _written(self, name: str) -> dict[str, Any]:
         return read_mapping(self.study_folder / f"{name}.yaml", f"config/studies/{name}.yaml")
 
@@ -95,7 +119,7 @@ class Configuration:
 
     def study(self, name: str) -> Study:
         """The study `name`, with every engine, model, GPU, lever, level and workload in it known, and every file there."""
-        file = name if name in self.study_names() else name.removesuffix(SMOKE)
+        file = self.full_name(name)
         shown, written = f"config/studies/{file}.yaml", self._written(file)
         if file != name:
             written = _smoke(written, shown)
@@ -113,6 +137,7 @@ class Configuration:
                 raise ConfigError(f"{shown}: {key}: an entry stands twice")
         self._check_levels(shown, study)
         self._check_design(shown, study)
+        self._check_answers(shown, study, smoke=file != name)
         self._check_files(shown, study)
         return study
 
@@ -143,6 +168,17 @@ class Configuration:
                             f"{file}: levers.{name}: config/levers.yaml does not say what level {level!r} sets on an "
                             f"engine of kind {kind!r}: add it there"
                         )
+
+    def _check_answers(self, file: str, study: Study, *, smoke: bool) -> None:
+        """See that each answer is about a lever of the study; a smoke size may ask of those that it leaves out."""
+        known = self.levers if smoke else study.levers
+        for question in study.questions:
+            for answer in question.answers:
+                if isinstance(answer, EffectAnswer | LevelsAnswer) and answer.lever not in known:
+                    raise ConfigError(
+                        f"{file}: questions: {question.ask!r}: {answer.lever!r} is not one of the study's levers"
+                        f"{nearest(answer.lever, known)}"
+                    )
 
     def _check_files(self, file: str, study: Study) -> None:
         """See that what the user keeps outside the repository is there."""

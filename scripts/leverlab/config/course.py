@@ -1,5 +1,6 @@
 """What a study of the course asks besides its effects: questions and who answers them, metrics to collect, files to read."""
 
+import re
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, field_validator
@@ -104,11 +105,20 @@ class Source(StrictModel):
 THEORY: Final = "theory:"
 """Before a quantity's name where a metric is collected from theory."""
 
+ELSEWHERE: Final = re.compile(r"(?P<where>profile|theory|accuracy): ?(?P<what>\S.*)")
+"""What a study collects that is no metric of a cell: from a profile, computed from theory, from a task's score."""
 
-def _known_theory(collected: dict[str, str | list[str]]) -> dict[str, str | list[str]]:
-    for name in theory_names(collected):
-        parse_quantity_reference(name)
-    return collected
+
+def _known_or_elsewhere(value: str) -> str:
+    elsewhere = ELSEWHERE.fullmatch(value)
+    if elsewhere is None:
+        parse_metric_reference(value)
+    elif elsewhere["where"] == "theory":
+        parse_quantity_reference(elsewhere["what"])
+    return value
+
+
+_Reference = Annotated[str, AfterValidator(_known_or_elsewhere)]
 
 
 def theory_names(collected: dict[str, str | list[str]]) -> list[str]:
@@ -118,8 +128,7 @@ def theory_names(collected: dict[str, str | list[str]]) -> list[str]:
 
 
 Collected = Annotated[
-    dict[str, str | list[str]],
-    AfterValidator(_known_theory),
+    dict[str, _Reference | Annotated[list[_Reference], Field(min_length=1)]],
     Written("name → metric, list of metrics, or `profile: …`, `theory: …`, `accuracy: …`"),
 ]
 """The course's name of a metric → where this study has it."""

@@ -47,32 +47,33 @@ class Acceptance:
     refusals: tuple[Refusal, ...]
 
 
-def check_engine(name: str, matrix: Matrix, layout: Layout) -> Acceptance:
+def check_engine(name: str, matrix: Matrix, layout: Layout, through: str | None = None) -> Acceptance:
     """Put the flags of every server of the engine `name` to its own argument parser.
 
-    What was accepted is kept beside the output, under the environment's content and the flags, so that a treatment is asked
+    `through` is another engine of its kind whose environment is asked instead; default: its own. What was accepted is kept beside the output, under the environment's content and the flags, so that a treatment is asked
     about once; a refusal, which stops the run, is asked about again. Raises EngineUnreachableError where an environment that should be there does not run.
     """
     configuration = matrix.configuration
-    engine = configuration.engines[name]
+    asked_through = through or name
+    engine = configuration.engines[asked_through]
     places = _places(name, matrix)
-    ready = _ready(name, layout)
+    ready = environment_record(asked_through, layout)
     if ready.get("reachable") is False:
         return Acceptance(name, False, len(places), 0, ())
-    accepted = _accepted(name, layout)
+    accepted = _accepted(asked_through, layout)
     keys = {server.id: _key(engine.kind, ready, server) for server, _, _ in places}
     missing = [place for place in places if keys[place[0].id] not in accepted]
     refusals = []
     if missing:
         settings = [Settings(server.identity["flags"], server.identity["environment"]) for server, _, _ in missing]
-        answers = engine_for(engine.kind).check_flags(command_prefix(name, engine), settings)
+        answers = engine_for(engine.kind).check_flags(command_prefix(asked_through, engine), settings)
         for (server, study, treatment), answer in zip(missing, answers, strict=True):
             if answer is None:
                 accepted.add(keys[server.id])
             else:
                 where = _where(configuration, server, treatment, answer)
                 refusals.append(Refusal(server.id, study, treatment.name, where, answer))
-        write_json(_memory(name, layout), {"accepted": sorted(accepted)})
+        write_json(_memory(asked_through, layout), {"accepted": sorted(accepted)})
     return Acceptance(name, True, len(places), len(missing), tuple(refusals))
 
 
@@ -87,7 +88,8 @@ def _places(name: str, matrix: Matrix) -> Sequence[tuple[Server, str, Treatment]
     return list(places.values())
 
 
-def _ready(name: str, layout: Layout) -> dict[str, Any]:
+def environment_record(name: str, layout: Layout) -> dict[str, Any]:
+    """What is recorded of the engine's environment on this machine; empty where there is none."""
     path = layout.root / ENVIRONMENTS / name / READY_FILE
     return read_json(path) if path.is_file() else {}
 

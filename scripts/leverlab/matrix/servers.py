@@ -94,6 +94,8 @@ def build_server(configuration: Configuration, setting: Setting, versions: Mappi
         flags |= effect.flags
         environment |= effect.environment
         topology = effect.topology or topology
+    if engine.kind == "truth":
+        flags |= _stands_for(setting)
     identity = canonical(
         {
             "engine": {"kind": engine.kind, "device": engine.device, "versions": dict(versions)},
@@ -105,6 +107,12 @@ def build_server(configuration: Configuration, setting: Setting, versions: Mappi
         }
     )
     return Server(make_id(_parts(identity), identity), identity, setting.engine, setting.model, gpu, setting.gpu_count)
+
+
+def _stands_for(setting: Setting) -> dict[str, FlagValue]:
+    """A name for the levels that set nothing on the truth engine, so that each is a server of its own all the same."""
+    named = [f"{lever}={level}" for lever, level, effect in setting.effects if not effect.model_fields_set]
+    return {"stands-for": ", ".join(named)} if named else {}
 
 
 def _as_typed(value: FlagValue) -> FlagValue:

@@ -27,7 +27,7 @@ class Entry:
 def render_index(configuration: Configuration, layout: Layout) -> str:
     """The index as HTML: the studies of config/studies that have tables and a report, the last measured first."""
     entries = []
-    for name in configuration.study_names():
+    for name in [*configuration.study_names(), *configuration.smoke_names()]:
         if not layout.report(name).is_file() or not (layout.study(name) / "cells.parquet").is_file():
             continue
         try:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from leverlab.metrics import METRICS
 from leverlab.report.blocks import curves, heatmaps, side_by_side_parts, timeline_block
+from leverlab.report.collected import collected_table
 from leverlab.report.effect import Effect
 from leverlab.report.effect_tables import before_after, crossed_table, is_main, treatment_title
 from leverlab.report.findings import findings, forest_block, limits, noise_floor_sentences, primary_effects
@@ -25,6 +26,7 @@ from leverlab.report.questions import questions, readings
 from leverlab.report.searches import search_table
 from leverlab.report.sentences import correction_sentence, headline
 from leverlab.report.source import StudyData
+from leverlab.report.stand_in import stand_in_sentences
 from leverlab.report.study_card import lever_table, study_facts
 from leverlab.report.svg import drawing
 from leverlab.report.view import Table
@@ -84,6 +86,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "study": data.name,
         "question": data.study.question,
         "simulated": data.simulated,
+        "stand_in": stand_in_sentences(data),
         "finished": last_measured(data),
         "headline": headline(data.effects, data.telling),
         "findings": findings(data),
@@ -95,6 +98,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "limits": limits(data),
         "questions": questions(data),
         "readings": readings(data),
+        "collected": collected_table(data),
         "card": study_facts(data),
         "levers": lever_table(data),
         "provenance": provenance(data),

@@ -78,6 +78,8 @@ def _answered(question: Question, data: StudyData) -> Answered:
 
 def _effects(answer: EffectAnswer, data: StudyData) -> Iterator[str]:
     """A sentence for each treatment that changes the lever alone; for all that change it, in a design without such."""
+    if answer.lever not in data.study.levers:
+        yield from _left_out(answer.lever, data)
     for reference in map(parse_metric_reference, answer.metrics):
         changing = [effect for effect in data.effects if answer.lever in effect.changed and _is(effect, reference)]
         alone = [effect for effect in changing if len(effect.changed) == 1]
@@ -88,6 +90,8 @@ def _effects(answer: EffectAnswer, data: StudyData) -> Iterator[str]:
 
 def _levels(answer: LevelsAnswer, data: StudyData) -> Iterator[str]:
     """A sentence for each context and load point: the metric at every level, and what of it is a difference."""
+    if answer.lever not in data.study.levers:
+        yield from _left_out(answer.lever, data)
     for reference in map(parse_metric_reference, answer.metrics):
         metric = METRICS[reference.metric]
         alone = [e for e in data.effects if list(e.changed) == [answer.lever] and _is(e, reference)]
@@ -102,6 +106,12 @@ def _levels(answer: LevelsAnswer, data: StudyData) -> Iterator[str]:
             what = f"{metric_phrase(metric.name, reference.statistic)} {load_phrase(load)}{where}"
             title = data.titles[answer.lever]
             yield f"{_prefix(data)}{title}: {what} is {told}. {_best(own, answer.lever, metric.better, data)}"
+
+
+def _left_out(lever: str, data: StudyData) -> Iterator[str]:
+    """Of a lever that only the full size of the study varies."""
+    title = data.configuration.levers[lever].title
+    yield f"Not answered in this size: {title} is varied in {data.configuration.full_name(data.name)} alone."
 
 
 def _values_by_level(effects: list[Effect], lever: str, data: StudyData) -> dict[str, float]:

@@ -59,22 +59,10 @@ class StudyData:
         """Cells whose numbers may be drawn: measured, and no check says invalid."""
         return self.cells[(self.cells["status"] == "measured") & (self.cells["checks"] != "invalid")]
 
-    @property
+    @cached_property
     def simulated(self) -> bool:
-        """Whether an engine of the study is a stand-in: nothing may then be read as a finding about engines."""
-        return any(self.configuration.engines[engine].kind == "truth" for engine in self._serving)
-
-    @property
-    def _serving(self) -> set[str]:
-        """The engines that the study names, and those that its levels have serve instead."""
-        kinds = {self.configuration.engines[engine].kind for engine in self.study.engines}
-        effects = [
-            self.configuration.levers[lever].effect(level, kind)
-            for lever, levels in self.study.levers.items()
-            for level in levels
-            for kind in kinds
-        ]
-        return {*self.study.engines, *(effect.engine for effect in effects if effect and effect.engine)}
+        """See `leverlab.config.Configuration.simulated`."""
+        return self.configuration.simulated(self.study)
 
     @cached_property
     def contexts(self) -> list[tuple[str, str, str, int]]:

