@@ -108,9 +108,10 @@ def environment_of(engine):
     return [] if CONFIGURATION.engines[engine].launch.kind == "pipeline" else [f".envs/{engine}/ready.json"]
 
 
-def setup_of(engine, model):
-    """What must be there before a server of this engine and model can be started."""
-    return [*environment_of(engine), f"results/models/{model}/model.json"]
+def setup_of(server):
+    """What must be there before a server can be started: its engine's environment, its model, the models its flags refer to."""
+    models = (server.model, *server.other_models)
+    return [*environment_of(server.engine), *(f"results/models/{model}/model.json" for model in models)]
 
 
 def slurm_of(gpu):

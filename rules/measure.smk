@@ -11,7 +11,7 @@ rule measure:
     input:
         # Not ancient(): what is measured is no job any more (see INCOMPLETE), and a job that lies behind an outdated ancient
         # input is one that Snakemake forgets.
-        setup=of_job(lambda job: setup_of(job.server.engine, job.server.model), []),
+        setup=of_job(lambda job: setup_of(job.server), []),
         flags=of_job(lambda job: f"results/flags/{job.server.engine}.json", []),
         workloads=of_job(lambda job: [requests_of(workload, job.replicate) for workload in job.workloads], []),
     output:

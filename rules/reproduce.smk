@@ -9,7 +9,7 @@ rule reproduce:
     """A fresh server for one cell, compared with what was recorded of it."""
     input:
         setup=lambda wildcards: settled(
-            of_cell(lambda server: setup_of(server.engine, server.model), [])(wildcards),
+            of_cell(setup_of, [])(wildcards),
             f"results/reproductions/{wildcards.cell}/{wildcards.number}/verdict.html",
         ),
     output:

@@ -115,6 +115,13 @@ METRICS: Final[dict[str, Metric]] = _registry(
         label="prompt and output tokens per second",
     ),
     Metric(
+        "throughput_per_gpu",
+        "tokens/s",
+        "throughput / GPUs that the server takes; on a CPU the throughput itself",
+        "higher",
+        label="output tokens per second and GPU",
+    ),
+    Metric(
         "achieved_rate",
         "requests/s",
         "at a rate: of the requests of the window, those between the 10 % and the 90 % point of their ends / the time "

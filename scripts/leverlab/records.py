@@ -74,6 +74,9 @@ class JobSpecification(Record):
     command_prefix: list[str] = Field(description="what runs a Python program in the engine's environment")
     identity_packages: list[str] = Field(description="packages whose installed versions are compared with the identity")
     model_folder: str
+    other_model_folders: dict[str, str] = Field(
+        default={}, description="name → folder of the models that its flags refer to besides"
+    )
     gpu_bandwidth: float | None = Field(default=None, description="bytes/s of one GPU's memory, where it is known")
     gpu_peak: dict[str, float] = Field(default={}, description="dtype → operations/s of one GPU, where it is known")
     start_timeout_s: float

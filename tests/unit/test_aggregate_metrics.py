@@ -53,8 +53,17 @@ def test_rates_are_of_the_requests_that_arrived_in_the_window() -> None:
     assert cell.offered_rate == pytest.approx(17 / 8.5)
     assert found["throughput", None] == pytest.approx(17 * 5 / 8.5)
     assert found["total_throughput", None] == pytest.approx(17 * 105 / 8.5)
+    assert found["throughput_per_gpu", None] == found["throughput", None]
     assert found["achieved_rate", None] == pytest.approx(1 / 0.6)  # an end every 0.5 + 0.1 s
     assert found["goodput", None] is None
+
+
+def test_throughput_is_shared_out_to_the_gpus() -> None:
+    rows = twenty()
+    pair = MeasuredCell(requests_table(rows), chunks_table(rows), RATE, server_delta(rows), None, gpu_count=2)
+    found = pair.metrics({})
+    assert found["throughput", None] == pytest.approx(17 * 5 / 8.5)
+    assert found["throughput_per_gpu", None] == pytest.approx(17 * 5 / 8.5 / 2)
 
 
 def test_tokens_of_unfinished_requests_count_in_throughput() -> None:

@@ -52,6 +52,7 @@ def test_the_environment_is_offline_has_the_key_and_binds_the_cores() -> None:
     assert environment["VLLM_API_KEY"] == "secret"
     assert environment["HF_HUB_OFFLINE"] == environment["VLLM_SERVER_DEV_MODE"] == environment["DO_NOT_TRACK"] == "1"
     assert (environment["VLLM_CPU_OMP_THREADS_BIND"], environment["OMP_NUM_THREADS"]) == ("0,1,2", "3")
+    assert environment["NUMBA_NUM_THREADS"] == "3", "else numba takes all cores of the machine"
     assert environment["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert "VLLM_USE_FLASHINFER_SAMPLER" not in environment
 

@@ -31,7 +31,7 @@ _SERVER_MEANS: Final = ("queue_time_s", "prefill_time_s", "decode_time_s")
 
 class MeasuredCell:
     """The tables of one cell, ready to be computed with. `server_delta` and `server_facts` as in cell.json, the tables `gpu` and
-    `server_metrics` as they are kept beside it, None where they are not.
+    `server_metrics` as they are kept beside it, None where they are not. `gpu_count`: GPUs that the server takes, 1 on a CPU.
 
     Of a cell that searched for its rate, `load` is the rate of its tables, and `highest_rate` what it found.
     """
@@ -46,6 +46,7 @@ class MeasuredCell:
         highest_rate: float | None = None,
         server_facts: Mapping[str, float] = NO_FACTS,
         server_metrics: pa.Table | None = None,
+        gpu_count: int = 1,
     ) -> None:
         self._table = requests
         self._well = np.array([status == "ok" for status in requests.column("status").to_pylist()], bool)
@@ -55,6 +56,7 @@ class MeasuredCell:
         self._highest_rate = highest_rate
         self._facts = server_facts
         self._server_metrics = server_metrics
+        self._gpu_count = gpu_count
         self._chunk_index, self._arrival_s = numeric(chunks, "index"), numeric(chunks, "arrival_s")
         self._chunk_tokens = numeric(chunks, "tokens")
         self.window: Window | None = steady_window(
@@ -129,7 +131,7 @@ class MeasuredCell:
         return gaps_s
 
     def _rates(self, objectives: Mapping[str, float]) -> dict[Key, float | None]:
-        names = ("throughput", "total_throughput", "achieved_rate", "goodput")
+        names = ("throughput", "total_throughput", "throughput_per_gpu", "achieved_rate", "goodput")
         window = self.window
         if window is None:
             return {(name, None): None for name in names}
@@ -140,6 +142,7 @@ class MeasuredCell:
         return {
             ("throughput", None): generated / window.length_s,
             ("total_throughput", None): (generated + processed) / window.length_s,
+            ("throughput_per_gpu", None): generated / window.length_s / self._gpu_count,
             ("achieved_rate", None): achieved_rate(window, self._well, self._column("last_token_s"), self._load),
             ("goodput", None): self._goodput(window, objectives),
         }

@@ -40,8 +40,17 @@ def study_rows(matrix: StudyMatrix, layout: Layout) -> Iterator[StudyRow]:
                 search = stored.record.search
                 load = offered_load(stored.record.specification, search)
                 highest_rate = search.highest_rate if search else None
-                facts, looks = stored.record.server_facts, stored.server_metrics
-                cell = MeasuredCell(stored.requests, stored.chunks, load, delta, stored.gpu, highest_rate, facts, looks)
+                cell = MeasuredCell(
+                    stored.requests,
+                    stored.chunks,
+                    load,
+                    delta,
+                    stored.gpu,
+                    highest_rate,
+                    stored.record.server_facts,
+                    stored.server_metrics,
+                    gpu_count=stored.record.specification["server"]["gpu"]["count"],
+                )
                 row |= numbers(stored.requests, cell, matrix.study.objectives)
             yield StudyRow(row, stored.requests)
 

@@ -41,3 +41,7 @@ class Model(StrictModel):
     source: Source = Field(description="where the files come from: one of the kinds below")
     flags: dict[EngineKind, Flags] = Field(default={}, description="kind of engine → flags that this model needs")
     title: str | None = Field(default=None, description="the model's name for a reader")
+    draft: str | None = Field(
+        default=None,
+        description="the model that drafts for it where a lever asks for `{draft}`: a name of models.yaml, of the same vocabulary",
+    )

@@ -26,7 +26,8 @@ OPENAI_REQUEST_EXTRAS: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One server to be started: what is requested (the identity), and where on this machine."""
+    """One server to be started: what is requested (the identity, with folders where its flags name models), and where on this
+    machine."""
 
     command_prefix: Sequence[str]
     model_folder: Path

@@ -68,6 +68,9 @@ class VllmEngine:
             environment["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(",".join(map(str, cores)) for cores in ranks)
             # Where no worker process is made (one rank, in the engine's own process) the binding above is not read.
             environment["OMP_NUM_THREADS"] = str(len(ranks[0]))
+            # N-gram lookup runs in numba, which takes every core of the machine and gives torch as many threads as it has itself:
+            # with fewer cores than threads a step then takes seconds instead of milliseconds.
+            environment["NUMBA_NUM_THREADS"] = environment["OMP_NUM_THREADS"]
         return environment | dict(launch.identity["environment"])
 
     def check_flags(self, command_prefix: Sequence[str], treatments: Sequence[Settings]) -> list[Reason | None]:

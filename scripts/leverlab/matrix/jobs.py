@@ -132,6 +132,7 @@ def job_specification(job: Job, configuration: Configuration, layout: Layout) ->
         gpu_bandwidth=configuration.gpus[server.gpu].bandwidth,
         gpu_peak=configuration.gpus[server.gpu].peak,
         model_folder=str(_model_folder(server.model, configuration, layout)),
+        other_model_folders={name: str(_model_folder(name, configuration, layout)) for name in server.other_models},
         start_timeout_s=engine.start_timeout,
         order_seed=seed_from("order", job.replicate.seed_key),
         results=str(layout.root),

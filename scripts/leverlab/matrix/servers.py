@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from leverlab import SYNTHETIC_VERSION
 from leverlab.config import ConfigError, Configuration
-from leverlab.config.base import FlagValue
+from leverlab.config.base import FlagValue, nearest
 from leverlab.config.engine import Container, LockedEnvironment
 from leverlab.config.model import Model, SyntheticSource
+from leverlab.config.model_reference import asks_for_draft, named_models, with_draft
 from leverlab.environments import identity_versions
 from leverlab.identity import canonical, make_id
 from leverlab.matrix.settings import Setting
@@ -45,6 +46,16 @@ class Server:
     gpu: str
     gpu_count: int
 
+    @property
+    def other_models(self) -> tuple[str, ...]:
+        """Models that its flags refer to besides the one that it serves."""
+        return other_models(self.identity)
+
+
+def other_models(identity: Mapping[str, Any]) -> tuple[str, ...]:
+    """Models that a server's identity refers to besides the one that it serves."""
+    return tuple(identity.get("models", {}))
+
 
 def model_identity(name: str, model: Model) -> dict[str, Any]:
     """What identifies a model's files: never the path where a machine keeps them."""
@@ -76,7 +87,10 @@ def engine_versions(root: Path, name: str, configuration: Configuration) -> dict
 
 
 def build_server(configuration: Configuration, setting: Setting, versions: Mapping[str, str], gpu: str) -> Server:
-    """The server of a treatment. Raises ConfigError where two levers set the same flag to different values."""
+    """The server of a treatment.
+
+    Raises ConfigError where two levers set the same flag to different values, or a flag refers to a model that there is not.
+    """
     engine, model = configuration.engines[setting.engine], configuration.models[setting.model]
     flags: dict[str, FlagValue] = {**engine.flags, **model.flags.get(engine.kind, {})}
     environment, topology = dict(engine.environment), "single"
@@ -96,8 +110,12 @@ def build_server(configuration: Configuration, setting: Setting, versions: Mappi
         topology = effect.topology or topology
     if engine.kind == "truth":
         flags |= _stands_for(setting)
+    flags = _with_models_known(configuration, setting.model, flags)
+    # Left out where there is none, so that servers of one model keep the ids that they had.
+    others = {name: model_identity(name, configuration.models[name]) for name in named_models(flags)}
     identity = canonical(
         {
+            **({"models": others} if others else {}),
             "engine": {"kind": engine.kind, "device": engine.device, "versions": dict(versions)},
             "model": model_identity(setting.model, model),
             "gpu": {"type": gpu, "count": setting.gpu_count},
@@ -113,6 +131,24 @@ def _stands_for(setting: Setting) -> dict[str, FlagValue]:
     """A name for the levels that set nothing on the truth engine, so that each is a server of its own all the same."""
     named = [f"{lever}={level}" for lever, level, effect in setting.effects if not effect.model_fields_set]
     return {"stands-for": ", ".join(named)} if named else {}
+
+
+def _with_models_known(
+    configuration: Configuration, served: str, flags: Mapping[str, FlagValue]
+) -> dict[str, FlagValue]:
+    """`flags` with the draft model of the model `served` by its name, and every model that they name known."""
+    draft = configuration.models[served].draft
+    if asks_for_draft(flags):
+        if draft is None:
+            raise ConfigError(
+                f"config/models.yaml: {served}: a level of config/levers.yaml asks for its draft model, and it names none: add `draft:`"
+            )
+        flags = with_draft(flags, draft)
+    for name in named_models(flags):
+        if name not in configuration.models:
+            of = f"config/models.yaml: {served}.draft" if name == draft else "config/levers.yaml"
+            raise ConfigError(f"{of}: there is no model {name!r}{nearest(name, configuration.models)}")
+    return dict(flags)
 
 
 def _as_typed(value: FlagValue) -> FlagValue:

@@ -82,6 +82,8 @@ def setting_of(configuration: Configuration, name: str, study: Study, place: Pla
             f"{workload.kind} requests wait for each other: take the client 'replay', or another workload"
         )
     gpus = _agreed(treatment, "gpus", [int(effect.gpus) for effect in of if effect.gpus is not None])
+    if configuration.gpus[place.gpu].device == "cpu":
+        gpus = None  # ranks of an engine on a CPU share it
     return Setting(
         engine,
         model,

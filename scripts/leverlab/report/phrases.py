@@ -15,6 +15,7 @@ _SHORT: Final = {
     "e2e_s": "End-to-end",
     "throughput": "Output throughput",
     "total_throughput": "Total throughput",
+    "throughput_per_gpu": "Throughput per GPU",
     "achieved_rate": "Completed requests",
     "goodput": "Goodput",
     "error_ratio": "Failed requests",

@@ -1,6 +1,5 @@
 """Measuring a recorded cell again, alone, from its record: its own draw of the workload, its own server."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from leverlab import MEASUREMENT_VERSION
@@ -45,7 +44,7 @@ def prepare(evidence: Evidence, number: int, configuration: Configuration, layou
 def _cell(evidence: Evidence) -> Cell:
     identity, phase = evidence.specification["server"], evidence.specification["phase"]
     at = server_of(evidence.engine, identity)
-    server = Server(evidence.server, identity, **asdict(at))
+    server = Server(evidence.server, identity, at.engine, at.model, at.gpu, at.gpu_count)
     drawn = {key: value for key, value in phase["workload"].items() if key != "id"}
     workload = WorkloadFile(phase["workload"]["id"], drawn, at.model)
     timeout_s = evidence.request_timeout_s or float(Study.model_fields["request_timeout"].default)
@@ -83,13 +82,12 @@ def _check(evidence: Evidence, configuration: Configuration) -> None:
             f"config/engines.yaml: {evidence.engine} is {engine.kind} on {engine.device} here, and was {recorded['kind']} on "
             f"{recorded['device']} where the cell was measured"
         )
-    name = identity["model"]["name"]
-    if name not in configuration.models:
-        raise ConfigError(
-            f"config/models.yaml: there is no {name!r}, which the cell's server serves{nearest(name, configuration.models)}"
-        )
-    here = model_identity(name, configuration.models[name])
-    if here != identity["model"]:
-        raise ConfigError(
-            f"config/models.yaml: {name} is {here} here, and was {identity['model']} where the cell was measured"
-        )
+    for model in (identity["model"], *identity.get("models", {}).values()):
+        name = model["name"]
+        if name not in configuration.models:
+            raise ConfigError(
+                f"config/models.yaml: there is no {name!r}, which the cell's server serves{nearest(name, configuration.models)}"
+            )
+        here = model_identity(name, configuration.models[name])
+        if here != model:
+            raise ConfigError(f"config/models.yaml: {name} is {here} here, and was {model} where the cell was measured")

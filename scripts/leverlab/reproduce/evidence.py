@@ -73,7 +73,10 @@ def replicate_of(name: str, stored: StoredCell) -> Replicate | None:
         return None
     load = offered_load(record.specification, record.search)
     highest_rate = record.search.highest_rate if record.search else None
-    measured = MeasuredCell(stored.requests, stored.chunks, load, record.server_delta, stored.gpu, highest_rate)
+    gpus = record.specification["server"]["gpu"]["count"]
+    measured = MeasuredCell(
+        stored.requests, stored.chunks, load, record.server_delta, stored.gpu, highest_rate, gpu_count=gpus
+    )
     invalid, cautions = (
         tuple(check.code for check in stored.checks if check.severity == severity)
         for severity in ("invalid", "caution")

@@ -18,6 +18,7 @@ class RecordedServer:
     model: str
     gpu: str
     gpu_count: int
+    other_models: tuple[str, ...]
 
 
 class _Record(msgspec.Struct):
@@ -49,7 +50,9 @@ def no_record(cell: str, layout: Layout) -> LookupError:
 def server_of(engine: str, identity: Mapping[str, Any]) -> RecordedServer:
     """What a server's identity says of where it can be started."""
     gpu = identity["gpu"]
-    return RecordedServer(engine, identity["model"]["name"], gpu["type"], gpu["count"])
+    return RecordedServer(
+        engine, identity["model"]["name"], gpu["type"], gpu["count"], tuple(identity.get("models", {}))
+    )
 
 
 def cell_folders(cell: str, layout: Layout) -> list[Path]:

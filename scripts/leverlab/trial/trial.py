@@ -12,6 +12,7 @@ from typing import Any, Final
 import httpx
 
 from leverlab.checks import CellInputs, check_cell, worst
+from leverlab.config.model_reference import with_folders
 from leverlab.engines.base import EngineUnreachableError, Launch
 from leverlab.layout import CARD_FILE
 from leverlab.load.plan import Endpoint, read_requests
@@ -106,7 +107,7 @@ class Trial:
         launch = Launch(
             command_prefix=spec.command_prefix,
             model_folder=Path(spec.model_folder),
-            identity=spec.identity,
+            identity=with_folders(spec.identity, spec.other_model_folders),
             host=LOOPBACK,
             port=0,
             api_key=new_api_key(),
@@ -154,7 +155,7 @@ class Trial:
             raise InfeasibleError(refusal)
 
     def _ready(self, started: Started, served: Served) -> None:
-        engine, identity = self._job.engine, self._job.specification.identity
+        engine, identity = self._job.engine, started.launch.identity
         with served.answering("its configuration"):
             effective = self._redacted(engine.effective_configuration(served.client, started.server.log_text()))
         differences = [asdict(found) for found in engine.differences(identity, effective)]

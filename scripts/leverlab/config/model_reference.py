@@ -1,0 +1,61 @@
+"""A second model that a flag names: `{draft}`, the served model's own draft model, and `{model:NAME}`, any model of models.yaml.
+
+An identity holds `{model:NAME}` and beside it what identifies that model; the folder with its files, which differs from machine
+to machine, takes its place when a server is started.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+DRAFT: Final = "{draft}"
+_MODEL: Final = re.compile(r"\{model:([^{}]*)\}")
+
+
+def asks_for_draft(value: Any) -> bool:  # noqa: ANN401 - any value that YAML can hold
+    """Whether `value`, or a value within it, asks for the served model's draft model."""
+    found = False
+
+    def look(text: str) -> str:
+        nonlocal found
+        found = found or DRAFT in text
+        return text
+
+    _replaced(value, look)
+    return found
+
+
+def with_draft(value: Any, draft: str) -> Any:  # noqa: ANN401
+    """`value` with the model `draft` named where it asks for the draft model."""
+    return _replaced(value, lambda text: text.replace(DRAFT, f"{{model:{draft}}}"))
+
+
+def named_models(value: Any) -> list[str]:  # noqa: ANN401
+    """Names of the models that `value` refers to, each once, in order."""
+    names: list[str] = []
+
+    def look(text: str) -> str:
+        names.extend(_MODEL.findall(text))
+        return text
+
+    _replaced(value, look)
+    return list(dict.fromkeys(names))
+
+
+def with_folders(identity: Mapping[str, Any], folders: Mapping[str, str]) -> dict[str, Any]:
+    """A server's `identity` as this machine starts it: its flags with the model's folder where they refer to a model.
+
+    `folders`: model's name → folder, for every model that the flags refer to.
+    """
+    flags = _replaced(identity["flags"], lambda text: _MODEL.sub(lambda found: folders[found[1]], text))
+    return {**identity, "flags": flags}
+
+
+def _replaced(value: Any, replace: Callable[[str], str]) -> Any:  # noqa: ANN401
+    if isinstance(value, str):
+        return replace(value)
+    if isinstance(value, Mapping):
+        return {key: _replaced(item, replace) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(item, replace) for item in value]
+    return value
