@@ -4,7 +4,10 @@ Requires: results/studies/{study}/*.parquet. Makes: reports/{study}.html, report
 """
 
 REPORT_SOURCES = sorted(
-    str(path) for path in Path("scripts/leverlab/report").rglob("*") if path.suffix in (".py", ".j2", ".css")
+    str(path)
+    for folder in ("report", "theory")
+    for path in Path("scripts/leverlab", folder).rglob("*")
+    if path.suffix in (".py", ".j2", ".css")
 )
 
 

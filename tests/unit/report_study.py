@@ -43,7 +43,7 @@ from leverlab.telemetry.server_metrics import SERVER_METRICS
 from leverlab.workloads.card import make_card
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TROUBLED, CROSSED, SIMULATED, FLOORED, LARGE = "troubled", "crossed", "simulated", "floored", "large"
+TROUBLED, CROSSED, SIMULATED, FLOORED, LARGE, ROOFED = "troubled", "crossed", "simulated", "floored", "large", "roofed"
 
 _LEVERS = "levers: {prefix_caching: [on, off], max_num_seqs: [64, 4]}\nbaseline: {prefix_caching: on, max_num_seqs: 64}\nreplicates: 3\n"
 STUDIES = {
@@ -90,6 +90,23 @@ primary: {prefix_caching: ttft_s p50 at rate 1, max_num_seqs: throughput at burs
 noise_floor: true
 endpoint: chat
 design: factorial
+"""
+    + _LEVERS,
+    ROOFED: """\
+question: How near does decoding come to its floor?
+engines: [vllm]
+models: [llama-3.1-8b]
+gpus: [h200]
+workload: shared-system-prompt
+load: {concurrencies: [1, 16]}
+primary: {prefix_caching: ttft_s p50 at concurrency 1, max_num_seqs: throughput at concurrency 16}
+questions:
+  - ask: What is the ratio of measured decode latency to its theoretical minimum?
+    answers:
+      - {kind: theory, quantities: [decode_floor_s at concurrency 1, kv_bytes_per_token, all_reduce_s]}
+collects:
+  Theoretical decode latency: "theory: decode_floor_s"
+  Arithmetic intensity: ["theory: decode_intensity_flop_per_byte", "theory: ridge_flop_per_byte"]
 """
     + _LEVERS,
     LARGE: """\
@@ -159,7 +176,7 @@ def make_study(
         ("cells", cells_schema(levers), rows),
         ("effects", effects_schema(), effect_rows(matrix, rows)),
         ("saturation", saturation_schema(), saturation_rows(rows)),
-        ("requests", requests_schema(levers), []),
+        ("requests", requests_schema(levers), list(_requests(rows))),
     ):
         write_tables(folder / f"{table}.parquet", schema, iter([table_of(content, schema)]))
     if records:
@@ -187,10 +204,21 @@ def _cells(matrix: StudyMatrix) -> Iterator[dict[str, Any]]:
             "load": str(entry.load), "load_kind": entry.load.kind, "load_value": entry.load.value,
             "cache": phase.cache, "workload": phase.workload.id, "status": "measured", "reason_code": None, "reason": None, "checks": "ok",
             "check_codes": "", "trial": 1, "position": 0, "started_at": f"2026-03-0{number}T10:00:00Z", "duration_s": 50.0,
-            "offered_rate": entry.load.value, "beyond_knee": None, "provenance": json.dumps(node), "specification": "{}",
+            "offered_rate": entry.load.value, "beyond_knee": None, "provenance": json.dumps(node),
+            "specification": json.dumps({"server": dict(server.identity), "phase": dict(phase.identity)}),
         }  # fmt: skip
         values = _values(levels, entry.load, 10.0 * server.gpu_count if server.gpu != "cpu" else 1.0, random)
         yield row | _trouble(matrix.name, entry.treatment, entry.load, number, values)
+
+
+def _requests(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Two requests of every measured cell, as far as a report looks at them."""
+    for row in rows:
+        if row["status"] == "measured":
+            for index, prompt in enumerate((1600, 1648)):
+                known = {name: row[name] for name in ("cell", "replicate", "treatment", "load")}
+                counts = {"requested_output_tokens": 32, "completion_tokens": 32, "chunks": 32}
+                yield {**known, **counts, "index": index, "status": "ok", "error": "", "prompt_tokens": prompt}
 
 
 def _values(

@@ -67,6 +67,16 @@ class SaturationAnswer(StrictModel):
     kind: Literal["saturation"] = "saturation"
 
 
+class TheoryAnswer(StrictModel):
+    """What theory expects of every treatment, and what was measured beside it."""
+
+    kind: Literal["theory"] = "theory"
+    quantities: list[TheoryQuantity] = Field(
+        min_length=1,
+        description="names of docs/theory.md: `decode_floor_s at concurrency 1`; without `at`, at every load point",
+    )
+
+
 class ReadingAnswer(StrictModel):
     """What no measurement answers: the text says what there is to understand, and the study's `reads` where."""
 
@@ -82,7 +92,7 @@ class ProfileAnswer(StrictModel):
 
 
 Answer = Annotated[
-    EffectAnswer | LevelsAnswer | LoadAnswer | SaturationAnswer | ReadingAnswer | ProfileAnswer,
+    EffectAnswer | LevelsAnswer | LoadAnswer | SaturationAnswer | TheoryAnswer | ReadingAnswer | ProfileAnswer,
     Field(discriminator="kind"),
 ]
 
@@ -101,9 +111,6 @@ class Source(StrictModel):
     path: str = Field(pattern=r"^[\w./-]+$", description="the file or folder in the package's repository")
     why: str = Field(description="what to look for in it")
 
-
-THEORY: Final = "theory:"
-"""Before a quantity's name where a metric is collected from theory."""
 
 ELSEWHERE: Final = re.compile(r"(?P<where>profile|theory|accuracy): ?(?P<what>\S.*)")
 """What a study collects that is no metric of a cell: from a profile, computed from theory, from a task's score."""
@@ -124,7 +131,8 @@ _Reference = Annotated[str, AfterValidator(_known_or_elsewhere)]
 def theory_names(collected: dict[str, str | list[str]]) -> list[str]:
     """The quantities of theory that `collected` names."""
     entries = [entry for value in collected.values() for entry in ([value] if isinstance(value, str) else value)]
-    return [entry.removeprefix(THEORY).strip() for entry in entries if entry.startswith(THEORY)]
+    named = [found for entry in entries if (found := ELSEWHERE.fullmatch(entry)) is not None]
+    return [found["what"] for found in named if found["where"] == "theory"]
 
 
 Collected = Annotated[

@@ -45,3 +45,7 @@ class Model(StrictModel):
         default=None,
         description="the model that drafts for it where a lever asks for `{draft}`: a name of models.yaml, of the same vocabulary",
     )
+    dimensions: dict[str, Any] = Field(
+        default={},
+        description="keys of its config.json, for theory where the files are not on the machine; part of no identity",
+    )

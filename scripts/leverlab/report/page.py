@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from leverlab.metrics import METRICS
+from leverlab.report.beside_theory import left_out, theory_table
 from leverlab.report.blocks import curves, heatmaps, side_by_side_parts, timeline_block
 from leverlab.report.collected import collected_table
 from leverlab.report.effect import Effect
@@ -29,6 +30,7 @@ from leverlab.report.source import StudyData
 from leverlab.report.stand_in import stand_in_sentences
 from leverlab.report.study_card import lever_table, study_facts
 from leverlab.report.svg import drawing
+from leverlab.report.theory_values import theory_values
 from leverlab.report.view import Table
 from leverlab.report.workload_card import workload_cards
 
@@ -80,6 +82,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
     effects_note, effects = _effect_parts(data)
     drawn, curves_note = curves(data)
     maps, maps_note = heatmaps(data)
+    theory = theory_values(data)
     replicates = "1 replicate" if data.study.replicates == 1 else f"{data.study.replicates} replicates"
     return {
         "title": title_of(data),
@@ -96,7 +99,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "noise_floor": noise_floor_sentences(data),
         "replicates": replicates,
         "limits": limits(data),
-        "questions": questions(data),
+        "questions": questions(data, theory),
         "readings": readings(data),
         "collected": collected_table(data),
         "card": study_facts(data),
@@ -109,6 +112,8 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "curves_note": curves_note,
         "knees": knee_table(data),
         "searches": search_table(data),
+        "theory": theory_table(data, theory),
+        "theory_left_out": left_out(data, theory),
         "heatmaps": maps,
         "heatmaps_note": maps_note,
         "side_by_side": side_by_side_parts(data),

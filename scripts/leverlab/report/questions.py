@@ -14,14 +14,17 @@ from leverlab.config.course import (
     Question,
     ReadingAnswer,
     SaturationAnswer,
+    TheoryAnswer,
 )
 from leverlab.load_point import LoadPoint
 from leverlab.metrics import METRICS, MetricReference, parse_metric_reference
+from leverlab.report.beside_theory import is_measured, theory_sentences
 from leverlab.report.effect import Effect
 from leverlab.report.knees import knee_sentence
 from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
 from leverlab.report.sentences import verdict_sentence
 from leverlab.report.source import StudyData
+from leverlab.report.theory_values import TheoryValues
 from leverlab.report.view import Link
 
 _LIMIT: Final = 12
@@ -52,9 +55,9 @@ class Reading:
     why: str
 
 
-def questions(data: StudyData) -> list[Answered]:
-    """Every question of the study with its answer."""
-    return [_answered(question, data) for question in data.study.questions]
+def questions(data: StudyData, values: TheoryValues) -> list[Answered]:
+    """Every question of the study with its answer; `values` is what theory says of the study."""
+    return [_answered(question, data, values) for question in data.study.questions]
 
 
 def readings(data: StudyData) -> list[Reading]:
@@ -65,12 +68,16 @@ def readings(data: StudyData) -> list[Reading]:
     ]
 
 
-def _answered(question: Question, data: StudyData) -> Answered:
+def _answered(question: Question, data: StudyData, values: TheoryValues) -> Answered:
     said: list[str] = []
     measured = False
     for answer in question.answers:
-        found = list(_ANSWERS[type(answer)](answer, data))
-        measured = measured or (bool(found) and not isinstance(answer, ReadingAnswer | ProfileAnswer))
+        if isinstance(answer, TheoryAnswer):
+            found = list(theory_sentences(answer, data, values))
+            measured = measured or is_measured(answer, values)
+        else:
+            found = list(_ANSWERS[type(answer)](answer, data))
+            measured = measured or (bool(found) and not isinstance(answer, ReadingAnswer | ProfileAnswer))
         more = len(found) - _LIMIT
         said += [*found[:_LIMIT], *([f"{more} more stand in the tables below."] if more > 0 else [])]
     return Answered(question.ask, tuple(said) or ("Not answered yet: nothing that tells it is measured.",), measured)

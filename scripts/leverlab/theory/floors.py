@@ -22,8 +22,8 @@ class Floors:
     """Times that nothing on these GPUs can go below."""
 
     step_s: float
-    """A decode step: every stored weight of a dense decoder is read once, whatever the batch, but for the embeddings' table,
-    of which a step reads single rows."""
+    """A decode step: every stored weight that a token uses is read once, whatever the batch, but for the embeddings' table,
+    of which a step reads single rows. Of a mixture's experts, those of one token."""
     prefill_s_per_token: float | None
     """A prompt's token that is not cached: two operations a weight. None where the peak rate is not known."""
 
@@ -31,26 +31,25 @@ class Floors:
 def floors(
     dimensions: Dimensions, flags: Mapping[str, Any], gpus: int, bandwidth: float, peak: Mapping[str, float]
 ) -> Floors | None:
-    """The floors of a server on `gpus` GPUs together; None where the model is no dense decoder of a known type.
+    """The floors of a server on `gpus` GPUs together; None where the model's weights are not counted, or of no known type.
 
     `bandwidth` in bytes/s and `peak` (dtype → operations/s) are those of one GPU; that they add up is the best case of every
-    way to split a model. `flags` tells the quantization.
+    way to split a model. `flags` tells the quantization, or else the checkpoint.
     """
-    stored = _bytes_per_weight(dimensions, flags)
-    if dimensions.parameters is None or stored is None or gpus < 1:
+    quantization = flags.get("quantization") or dimensions.quantization
+    stored = _bytes_per_weight(dimensions, flags, quantization)
+    if dimensions.active_parameters is None or stored is None or gpus < 1:
         return None
     table = dimensions.vocabulary * dimensions.hidden
-    quantized = flags.get("quantization") is not None
-    rate = max(peak.values(), default=None) if quantized else peak.get("bf16")
-    decoder = dimensions.parameters - 2 * table
+    rate = max(peak.values(), default=None) if quantization is not None else peak.get("bf16")
+    decoder = dimensions.active_parameters - 2 * table
     return Floors(
-        step_s=(dimensions.parameters - table) * stored / (bandwidth * gpus),
+        step_s=(dimensions.active_parameters - table) * stored / (bandwidth * gpus),
         prefill_s_per_token=2 * decoder / (rate * gpus) if rate and decoder > 0 else None,
     )
 
 
-def _bytes_per_weight(dimensions: Dimensions, flags: Mapping[str, Any]) -> float | None:
-    quantization = flags.get("quantization")
+def _bytes_per_weight(dimensions: Dimensions, flags: Mapping[str, Any], quantization: object) -> float | None:
     if quantization is None:
         return _WEIGHT_BYTES.get(str(flags.get("dtype", "auto"))) or _WEIGHT_BYTES.get(dimensions.dtype)
     return 1.0 if str(quantization) in _FP8 else _SMALLEST_WEIGHT_BYTES

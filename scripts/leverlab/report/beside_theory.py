@@ -1,0 +1,175 @@
+"""Theory beside measurement: a table, the sentences of an answer, and what could not be computed."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Final
+
+from leverlab.config.course import TheoryAnswer, theory_names
+from leverlab.metrics import parse_metric_reference
+from leverlab.quantities import DERIVED, QuantityReference, parse_quantity_reference
+from leverlab.report.phrases import context_phrase, load_heading, load_phrase, metric_phrase, value_phrase
+from leverlab.report.source import StudyData
+from leverlab.report.theory_values import Beside, TheoryValues
+from leverlab.report.view import Cell, Column, Group, Mark, Row, Table
+from leverlab.theory.shown import shown
+from leverlab.units import format_number
+
+_LIMIT: Final = 240
+"""Rows of the table; of more, those that the study asks for come first and the rest is left out."""
+
+_WORKED_OUT: Final = {
+    "decode_roof_flop_per_s": "arithmetic that decoding reached",
+    "decode_bandwidth_bytes_per_s": "bandwidth that decoding reached",
+    "speculative_speedup": "TPOT without speculation / TPOT",
+    "cost_per_1k_tokens": "price at the measured throughput",
+}
+"""What stands beside a quantity that no metric is like."""
+
+_BEYOND: Final = Mark("✕", "beyond its bound", "bad")
+
+
+def asked(data: StudyData) -> list[QuantityReference]:
+    """The quantities that the study names, in its questions and in what it collects."""
+    answers = [answer for question in data.study.questions for answer in question.answers]
+    named = [name for answer in answers if isinstance(answer, TheoryAnswer) for name in answer.quantities]
+    return [parse_quantity_reference(name) for name in dict.fromkeys([*named, *theory_names(data.study.collects)])]
+
+
+def theory_table(data: StudyData, values: TheoryValues) -> Table | None:
+    """A group a quantity, a row a treatment and load point: of those with something measured beside them, and those asked for."""
+    wanted = {reference.quantity.name for reference in asked(data)}
+    own = [value for value in values.values if value.quantity.beside or value.quantity.name in wanted]
+    own.sort(key=lambda value: value.quantity.name not in wanted)
+    groups, rows = [], 0
+    for (_, context), of_quantity in groupby(own, key=lambda value: (value.quantity.name, value.context)):
+        found = list(of_quantity)
+        shown_rows = _rows(data, found)
+        rows += len(shown_rows)
+        if rows > _LIMIT:
+            break
+        where = f", {context_phrase(*context)}" if len(data.contexts) > 1 else ""
+        label = found[0].quantity.label
+        beside = f"; beside it: {_beside_phrase(found[0])}" if found[0].measured is not None else ""
+        groups.append(Group(tuple(shown_rows), f"{label[:1].upper()}{label[1:]}{where}{beside}"))
+    if not groups:
+        return None
+    columns = (
+        Column("Treatment"),
+        Column("Load", "short"),
+        Column("Theory", "number"),
+        Column("Measured", "number"),
+        Column("Measured ÷ theory", "number"),
+        Column("What it is", "short"),
+    )
+    left_out = f" Of more than {_LIMIT} rows the first are shown, those that the study asks for before all." * (
+        rows > _LIMIT
+    )
+    note = (
+        "Medians over the replicates of valid cells. A measured value is never below a floor nor above a ceiling, and about equal to what is expected; "
+        f"a property has nothing beside it. docs/theory.md has the formulas and their sources.{left_out}"
+    )
+    return Table("theory-table", "Theory beside measurement", columns, tuple(groups), note)
+
+
+def _rows(data: StudyData, values: Sequence[Beside]) -> list[Row]:
+    """A row a treatment and load point; one a treatment where all its load points read the same."""
+    rows = []
+    for treatment, found in groupby(values, key=lambda value: value.treatment):
+        own = list(found)
+        alike = len(own) > 1 and len({_texts(value) for value in own}) == 1
+        for value in own[:1] if alike else own:
+            load = "every load point" if alike else load_heading(value.load)
+            wanted, measured, ratio = _texts(value)
+            mark = _BEYOND if value.impossible else None
+            sense = value.quantity.sense
+            cells = (data.label(treatment), load, wanted, measured)
+            rows.append(Row((*map(Cell, cells), Cell(ratio, mark=mark), Cell("–" if sense == "property" else sense))))
+    return rows
+
+
+def _texts(value: Beside) -> tuple[str, str, str]:
+    return shown(value.quantity, value.expected), _measured_text(value), _ratio_text(value) or "–"
+
+
+def _measured_text(value: Beside) -> str:
+    if value.measured is None:
+        return "–"
+    if value.quantity.beside == DERIVED or value.quantity.beside is None:
+        return shown(value.quantity, value.measured)
+    return value_phrase(parse_metric_reference(value.quantity.beside).metric, value.measured)
+
+
+def _ratio_text(value: Beside) -> str:
+    """`1.6`, with the range over the replicates where they differ; empty where nothing can be divided."""
+    if not value.ratios:
+        return ""
+    ordered = sorted(value.ratios)
+    low, high = format_number(ordered[0]), format_number(ordered[-1])
+    middle = format_number(ordered[len(ordered) // 2])
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def _beside_phrase(value: Beside) -> str:
+    if value.quantity.beside in (None, DERIVED):
+        return _WORKED_OUT.get(value.quantity.name, "")
+    reference = parse_metric_reference(str(value.quantity.beside))
+    return metric_phrase(reference.metric, reference.statistic).removeprefix("the ")
+
+
+def theory_sentences(answer: TheoryAnswer, data: StudyData, values: TheoryValues) -> Iterator[str]:
+    """A sentence for each quantity, treatment and load point; where there is none, why."""
+    for reference in map(parse_quantity_reference, answer.quantities):
+        own = [
+            value
+            for value in values.values
+            if value.quantity is reference.quantity and (reference.load is None or value.load == str(reference.load))
+        ]
+        said = list(dict.fromkeys(_sentence(data, value, own) for value in own))
+        yield from said
+        if not said:
+            reasons = [missing.reason for missing in values.missing if missing.quantity is reference.quantity]
+            why = "; ".join(reasons) or "no valid cell tells it"
+            yield f"Not computed: {reference.quantity.label}: {why}."
+
+
+def is_measured(answer: TheoryAnswer, values: TheoryValues) -> bool:
+    """Whether something was measured beside a quantity that `answer` names."""
+    named = {reference.quantity.name for reference in map(parse_quantity_reference, answer.quantities)}
+    return any(value.quantity.name in named and value.measured is not None for value in values.values)
+
+
+def _sentence(data: StudyData, value: Beside, all_of_quantity: Sequence[Beside]) -> str:
+    of_treatment = [
+        other for other in all_of_quantity if (other.context, other.treatment) == (value.context, value.treatment)
+    ]
+    alike = len(of_treatment) > 1 and len({_texts(other) for other in of_treatment}) == 1
+    load = "at every load point" if alike else load_phrase(value.load)
+    where = f" ({context_phrase(*value.context)})" if len(data.contexts) > 1 else ""
+    start = f"{'Simulated: ' if data.simulated else ''}{data.label(value.treatment)}{where}, {load}"
+    wanted, measured, ratio = _texts(value)
+    if value.measured is None:
+        return f"{start}: {value.quantity.label} {wanted}, by theory."
+    count = "1 replicate" if value.replicates == 1 else f"{value.replicates} replicates"
+    compared = f", {ratio} times that" if value.ratios else ""
+    beyond = (
+        " It lies beyond its bound: what was measured is wrong, or what theory is told." if value.impossible else ""
+    )
+    return (
+        f"{start}: {value.quantity.label} {wanted} ({_SENSES[value.quantity.sense]}); {_beside_phrase(value)} {measured} (measured)"
+        f"{compared}, in {count}.{beyond}"
+    )
+
+
+_SENSES: Final = {"floor": "floor", "ceiling": "ceiling", "expected": "expected", "property": "theory"}
+
+
+def left_out(data: StudyData, values: TheoryValues) -> list[str]:
+    """A sentence for each quantity that the study asks for, or could have, and that is left out everywhere, with its reason."""
+    wanted = {reference.quantity.name for reference in asked(data)}
+    computed = {value.quantity.name for value in values.values}
+    reasons: dict[str, list[str]] = {}
+    for missing in values.missing:
+        quantity = missing.quantity
+        if quantity.name not in computed and (quantity.name in wanted or (quantity.beside and missing.applies)):
+            reasons.setdefault(missing.reason, []).append(quantity.label)
+    return [f"Left out: {', '.join(dict.fromkeys(labels))}: {reason}." for reason, labels in reasons.items()]

@@ -1,0 +1,68 @@
+"""Theory's servers from the configuration: dimensions of a model by name, and a server from its identity."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from leverlab.config import ConfigError, Configuration
+from leverlab.config.model import SyntheticSource
+from leverlab.layout import Layout
+from leverlab.models.dimensions import Dimensions, dimensions
+from leverlab.models.prepare import model_folder
+from leverlab.models.synthetic import SHAPE_DEFAULTS
+from leverlab.records import read_json
+from leverlab.theory.server import TheoryServer
+from leverlab.theory.unknown import NotKnownError
+
+_NAMED_MODEL: Final = re.compile(r"\{model:([^{}]+)\}")
+"""How an identity names another model of models.yaml in a flag."""
+
+
+def model_dimensions(name: str, configuration: Configuration) -> Dimensions:
+    """The dimensions of a model of models.yaml: stated there, of its shape, or of its files where this machine has them.
+
+    Raises NotKnownError where there are none, or what there is lacks a key.
+    """
+    if name not in configuration.models:
+        raise NotKnownError(f"config/models.yaml holds no {name} any more")
+    model = configuration.models[name]
+    stated: Mapping[str, Any]
+    if model.dimensions:
+        stated = model.dimensions
+    elif isinstance(model.source, SyntheticSource):
+        stated = {**SHAPE_DEFAULTS, "vocab_size": model.source.vocabulary, **model.source.shape}
+    else:
+        try:
+            stated = read_json(model_folder(name, model, Layout(configuration.root)) / "config.json")
+        except (ConfigError, OSError, json.JSONDecodeError, ValueError):
+            raise NotKnownError(
+                f"config/models.yaml states no `dimensions` of {name}, and its files are not on this machine"
+            ) from None
+    try:
+        return dimensions(stated)
+    except (KeyError, TypeError) as error:
+        raise NotKnownError(f"the dimensions of {name} lack {error}") from None
+
+
+def server_of(identity: Mapping[str, Any], configuration: Configuration) -> TheoryServer:
+    """The server of an identity, as server.json and the column `specification` keep it.
+
+    Raises NotKnownError where its model or GPU is not known.
+    """
+    gpu = str(identity["gpu"]["type"])
+    if gpu not in configuration.gpus:
+        raise NotKnownError(f"config/gpus.yaml holds no {gpu} any more")
+    flags = identity.get("flags", {})
+    named = _NAMED_MODEL.search(json.dumps(flags))
+    return TheoryServer(
+        dimensions=model_dimensions(str(identity["model"]["name"]), configuration),
+        gpu_name=gpu,
+        gpu=configuration.gpus[gpu],
+        gpu_count=int(identity["gpu"]["count"]),
+        engine=str(identity["engine"]["kind"]),
+        flags=flags,
+        environment=identity.get("environment", {}),
+        topology=str(identity.get("topology", "single")),
+        draft=model_dimensions(named[1], configuration) if named else None,
+    )

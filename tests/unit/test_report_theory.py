@@ -1,0 +1,150 @@
+"""Theory beside measurement in a report: values by hand, what is marked, and what is left out with its reason."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from leverlab.config.course import TheoryAnswer
+from leverlab.report.beside_theory import left_out, theory_sentences, theory_table
+from leverlab.report.page import render_study
+from leverlab.report.questions import questions
+from leverlab.report.theory_values import Beside, TheoryValues, theory_values
+from tests.unit.report_study import ROOFED, SIMULATED, ReportStudy, make_study
+
+FLOOR_S = (2 * (8_030_261_248 - 525_336_576) + 131_072 * (1624 + 16)) / 4.8e12
+"""A step of one request reads all weights but the embeddings' table, and the KV of 1624 prompt tokens and half of 32."""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> ReportStudy:
+    return make_study(tmp_path_factory.mktemp("roofed"), ROOFED, records=False)
+
+
+@pytest.fixture(scope="module")
+def values(study: ReportStudy) -> TheoryValues:
+    return theory_values(study.read())
+
+
+def of(values: TheoryValues, name: str, treatment: str = "baseline", load: str = "concurrency 1") -> Beside:
+    (found,) = [v for v in values.values if (v.quantity.name, v.treatment, v.load) == (name, treatment, load)]
+    return found
+
+
+def changed(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> TheoryValues:
+    """What theory says of the roofed study with every row of its cells changed."""
+    study = make_study(folder, ROOFED, records=False)
+    path = study.layout.study(ROOFED) / "cells.parquet"
+    table = pq.read_table(path)
+    pq.write_table(pa.Table.from_pylist([change(row) for row in table.to_pylist()], table.schema), path)
+    return theory_values(study.read())
+
+
+def test_the_floor_stands_beside_the_measured_time(study: ReportStudy, values: TheoryValues) -> None:
+    found = of(values, "decode_floor_s")
+    assert found.expected == pytest.approx(FLOOR_S)
+    cells = study.read().valid
+    own = cells[(cells["treatment"] == "baseline") & (cells["load"] == "concurrency 1")]["tpot_s_p50"]
+    assert found.measured == own.median() and sorted(found.ratios) == pytest.approx(sorted(own / FLOOR_S))
+    assert not found.impossible
+
+
+def test_a_batch_limit_bounds_the_batch(values: TheoryValues) -> None:
+    limited = next(v.treatment for v in values.values if "max_num_seqs" in v.treatment)
+    intensity = "decode_intensity_flop_per_byte"
+    whole, four = of(values, intensity, load="concurrency 16"), of(values, intensity, limited, "concurrency 16")
+    one = of(values, intensity)
+    assert one.expected < four.expected < 4.01 and whole.expected == pytest.approx(13.5, abs=0.5)
+
+
+def test_what_was_reached_follows_from_tpot(values: TheoryValues) -> None:
+    bandwidth, floor = of(values, "decode_bandwidth_bytes_per_s"), of(values, "decode_floor_s")
+    assert bandwidth.measured and floor.measured
+    assert bandwidth.measured / 4.8e12 == pytest.approx(floor.expected / floor.measured)
+    roof, intensity = of(values, "decode_roof_flop_per_s"), of(values, "decode_intensity_flop_per_byte")
+    assert roof.measured == pytest.approx(intensity.expected * bandwidth.measured)
+
+
+def test_a_value_below_its_floor_is_marked(tmp_path: Path) -> None:
+    found = changed(tmp_path, lambda row: {**row, "tpot_s_p50": 0.5 * FLOOR_S})
+    assert of(found, "decode_floor_s").impossible and of(found, "decode_bandwidth_bytes_per_s").impossible
+    table = theory_table(found.cells.data, found)
+    assert table is not None
+    marks = [row.cells[4].mark for group in table.groups for row in group.rows]
+    assert any(mark and mark.word == "beyond its bound" for mark in marks)
+    (sentence, *_) = theory_sentences(TheoryAnswer(quantities=["decode_floor_s"]), found.cells.data, found)
+    assert "lies beyond its bound" in sentence
+
+
+def test_the_question_is_answered_with_both_and_their_ratio(study: ReportStudy, values: TheoryValues) -> None:
+    (answer,) = questions(study.read(), values)
+    assert answer.measured
+    first = answer.sentences[0]
+    assert first.startswith("Baseline, at 1 concurrent stream: floor of a decode step 3.17 ms (floor);")
+    assert re.search(
+        r"median time per output token \d\.\d+ ms \(measured\), \d\.\d+ \(\d.* to .*\) times that, in 3 replicates",
+        first,
+    )
+    assert "Baseline, at every load point: KV cache of a token 131,072 bytes/token, by theory." in answer.sentences
+    assert not any("16 concurrent" in sentence and "decode step" in sentence for sentence in answer.sentences)
+    assert (
+        answer.sentences[-1]
+        == "Not computed: floor of a step's all-reduces: no layer is split, and nothing is added up."
+    )
+
+
+def test_what_is_not_known_is_left_out_with_its_reason(study: ReportStudy, tmp_path: Path) -> None:
+    said = " ".join(left_out(study.read(), theory_values(study.read())))
+    assert "kv_cache_tokens was not measured" in said
+    assert "speculate" not in said and "mixture" not in said, "what the study has nothing to do with is not missed"
+    other = make_study(tmp_path, ROOFED, records=False)
+    path = tmp_path / "config" / "gpus.yaml"
+    path.write_text(path.read_text().replace("  bandwidth: 4.8 TB/s\n", ""))
+    data = ReportStudy(other.root, ROOFED).read()
+    found = theory_values(data)
+    assert not [value for value in found.values if value.quantity.name == "decode_floor_s"]
+    assert "config/gpus.yaml states no memory bandwidth of h200 (`bandwidth`)" in " ".join(left_out(data, found))
+
+
+def test_quantities_that_the_study_names_come_first(study: ReportStudy, values: TheoryValues) -> None:
+    table = theory_table(study.read(), values)
+    assert table is not None
+    titles = [group.title for group in table.groups]
+    assert titles[0].startswith("KV cache of a token") and any(title.startswith("Ridge") for title in titles[:4])
+    assert any(title == "Floor of a decode step; beside it: median time per output token" for title in titles)
+
+
+def test_the_page_has_the_section_and_says_what_is_simulated(study: ReportStudy, tmp_path: Path) -> None:
+    page = render_study(study.read())
+    assert '<section id="theory"' in page and "Floor of a decode step" in page
+    simulated = render_study(make_study(tmp_path, SIMULATED, records=False).read())
+    assert "Simulated: what stands under “measured” was declared." in simulated
+
+
+def test_speculation_is_compared_with_the_treatment_that_does_none(tmp_path: Path) -> None:
+    def speculating(row: dict[str, Any]) -> dict[str, Any]:
+        if row["lever:prefix_caching"] == "on":
+            return row
+        flags = '"flags": {"speculative-config": {"method": "ngram", "num_speculative_tokens": 5}, '
+        told = row["specification"].replace('"flags": {', flags)
+        return {
+            **row,
+            "specification": told,
+            "tokens_per_draft": 3.0,
+            "acceptance_ratio": 0.4,
+            "tpot_s_p50": row["tpot_s_p50"] / 2,
+        }
+
+    found = changed(tmp_path, speculating)
+    drafting = next(v.treatment for v in found.values if "prefix_caching" in v.treatment)
+    speedup = of(found, "speculative_speedup", drafting)
+    assert speedup.expected == 3.0 and speedup.measured == pytest.approx(2, rel=0.2)
+    assert of(found, "tokens_per_draft", drafting).expected == pytest.approx(3.0), (
+        "k and the accepted share give it back"
+    )
+    assert not [v for v in found.values if v.quantity.name == "decode_floor_s" and v.treatment == drafting]
+    assert not [v for v in found.values if v.quantity.name == "speculative_speedup" and v.treatment == "baseline"]
