@@ -423,3 +423,60 @@ def test_a_cell_is_left_out_after_saturation_only_where_every_study_that_shares_
     [job, *_] = repository.matrix(study=["small", "other"]).jobs
     stops = {str(cell.phase.load): cell.phase.stop_after_saturation for cell in job.cells}
     assert stops == {"rate 8": False, "rate 16": True, "burst": False}
+
+
+NAMED = "levers:\n  scenario: [chatbot, retrieval]\n  max_num_seqs: [64, 4]\nbaseline: {scenario: chatbot, max_num_seqs: 64}"
+
+
+def with_scenarios(repository: Repository) -> None:
+    old = "levers:\n  prefix_caching: [on, off]\n  max_num_seqs: [64, 4]\nbaseline: {prefix_caching: on, max_num_seqs: 64}"
+    repository.change(old, NAMED)
+    repository.change("  prefix_caching: ttft_s p50 at rate 8", "  scenario: ttft_s p50 at rate 8")
+
+
+def asked(repository: Repository) -> dict[str, dict[str, Any]]:
+    """Treatment → the workload that it is asked."""
+    return {entry.treatment.name: entry.cell.phase.workload.identity["workload"] for entry in repository.study().cells}
+
+
+def test_a_level_may_name_the_workload_that_is_asked(repository: Repository) -> None:
+    with_scenarios(repository)
+    found = asked(repository)
+    assert found["baseline"]["kind"] == "shared-prefix" and found["baseline"]["groups"] == 8
+    assert found["scenario=retrieval"]["kind"] == "retrieval"
+    study = repository.study()
+    assert len({entry.cell.server.id for entry in study.cells if "max_num_seqs" not in entry.treatment.name}) == 1
+
+
+def test_a_studys_own_workload_goes_before_the_one_of_that_name(repository: Repository) -> None:
+    with_scenarios(repository)
+    before = asked(repository)
+    own = "workloads:\n  retrieval: {kind: random, requests: 20, prompt_tokens: 64, output_tokens: 8}\n"
+    repository.change("replicates: 2", own + "replicates: 2")
+    after = asked(repository)
+    assert changed_names(before, after) == {"scenario=retrieval"} and after["scenario=retrieval"]["kind"] == "random"
+    repository.change(
+        "workload: {kind: shared-prefix, requests: 24, groups: 3, prefix_tokens: 256, suffix_tokens: 16, output_tokens: 16}",
+        "workload: own",
+    )
+    with pytest.raises(ConfigError, match=r"workload: there is no 'own' in config/workloads\.yaml"):
+        repository.study()
+    repository.change("  retrieval: {kind", "  own: {kind")
+    assert asked(repository)["baseline"]["kind"] == "shared-prefix", "the level names another one"
+
+
+def changed_names(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_levels_that_name_what_is_no_workload_or_two_of_them_are_refused(repository: Repository) -> None:
+    with_scenarios(repository)
+    lever = {"title": "T", "mechanism": "M", "indicator": {"metric": "ttft_s p50", "load": "burst"}}
+    named = {"levels": {"64": {"truth": {"workload": "chat"}}, "4": {"truth": {"workload": "chatt"}}}, "values": None}
+    with pytest.raises(ConfigError, match="two levers name a workload, chatbot and chat: only one can be asked"):
+        repository.study(levers={"max_num_seqs": {**lever, **named}})
+    plain = {level: {"truth": {}} for level in ("chatbot", "retrieval")}
+    with pytest.raises(ConfigError, match="a level names the workload 'chatt', which is none; did you mean 'chat'"):
+        repository.study(
+            levers={"max_num_seqs": {**lever, **named}, "scenario": {**lever, "levels": plain, "expectation": None}}
+        )

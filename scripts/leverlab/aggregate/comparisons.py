@@ -2,7 +2,8 @@
 
 Each comparison belongs to a kind. A *treatment* against the baseline is what a study is about. The *noise floor* is the
 baseline's copy against the baseline. Where levers are crossed, a *main effect* is what one level changes on average over all
-levels of the other crossed levers, and an *interaction* is by how much two levels together change more than each alone
+levels of the other crossed levers, a *simple effect* is what it changes at one level of another lever (only where a question of
+the study asks for it), and an *interaction* is by how much two levels together change more than each alone
 would have (Box, Hunter and Hunter, Statistics for Experimenters, 2nd edition, §5.5): of ratios it is a ratio of ratios.
 """
 
@@ -14,6 +15,7 @@ from typing import Final, Literal
 
 from leverlab.aggregate.pairing import CellRow, Pairing, Place, Weighed, pair
 from leverlab.aggregate.schema import metric_column, metric_keys
+from leverlab.config.course import EffectAnswer
 from leverlab.config.study import Explicit, Factorial, Study
 from leverlab.load_point import LoadPoint
 from leverlab.matrix.cells import ReplicateKey
@@ -25,7 +27,7 @@ from leverlab.stats.paired import PairedChange, Skew, paired_change
 Context = tuple[str, str, str, int]
 """Engine, model, GPU and number of GPUs."""
 
-Kind = Literal["treatment", "noise floor", "main effect", "interaction"]
+Kind = Literal["treatment", "noise floor", "main effect", "interaction", "simple effect"]
 
 
 QUEUED_SPREAD: Final = 3.0
@@ -158,7 +160,31 @@ def contrasts(study: Study, treatments: Sequence[Treatment]) -> list[Contrast]:
         for treatment in treatments
         if treatment is not baseline
     ]
-    return [*plain, *_factorial(study, treatments)]
+    return [*plain, *_factorial(study, treatments), *_simple(study, treatments)]
+
+
+def simple_effect_name(lever: str, level: str, each: str, place: str) -> str:
+    """How the effect of `lever`=`level` where `each` is at `place` is called."""
+    return f"{lever}={level} at {each}={place}"
+
+
+def _simple(study: Study, treatments: Sequence[Treatment]) -> Iterator[Contrast]:
+    """The simple effects that questions ask for; at the baseline's own level of `each` the plain treatment is that."""
+    known = {treatment.levels: treatment for treatment in treatments if not treatment.copy}
+
+    def at(chosen: Mapping[str, str]) -> Treatment | None:
+        return known.get(tuple((name, {**study.baseline, **chosen}[name]) for name in study.levers))
+
+    asked = [answer for question in study.questions for answer in question.answers if isinstance(answer, EffectAnswer)]
+    for lever, each in dict.fromkeys((answer.lever, answer.each) for answer in asked if answer.each is not None):
+        places, levels = (
+            [level for level in study.levers[name] if level != study.baseline[name]] for name in (each, lever)
+        )
+        for place, level in itertools.product(places, levels):
+            before, after = at({each: place}), at({each: place, lever: level})
+            if before is not None and after is not None:
+                name = simple_effect_name(lever, level, each, place)
+                yield Contrast("simple effect", name, ((lever, level),), ((before, 1.0),), ((after, 1.0),))
 
 
 def crossed_levers(study: Study) -> list[str]:

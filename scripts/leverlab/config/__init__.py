@@ -13,7 +13,6 @@ from pydantic import Field
 
 from leverlab.config.base import ConfigError, StrictModel, checked_name, nearest, validated
 from leverlab.config.base import Model as ModelType
-from leverlab.config.course import EffectAnswer, LevelsAnswer
 from leverlab.config.engine import Engine
 from leverlab.config.files import read_mapping
 from leverlab.config.gpu import Gpu
@@ -131,7 +130,7 @@ class Configuration:
         self._check_known(shown, "models", study.models, self.models)
         self._check_known(shown, "gpus", [gpu.name for gpu in study.gpus], self.gpus)
         if isinstance(study.workload, str):
-            self._check_known(shown, "workload", [study.workload], self.workloads)
+            self._check_known(shown, "workload", [study.workload], self.named_workloads(study))
         for key, chosen in (("engines", study.engines), ("models", study.models), ("gpus", study.gpus)):
             if len(set(chosen)) != len(chosen):
                 raise ConfigError(f"{shown}: {key}: an entry stands twice")
@@ -143,7 +142,13 @@ class Configuration:
 
     def workload(self, study: Study) -> Workload:
         """The study's workload, looked up where the study names one."""
-        return self.workloads[study.workload] if isinstance(study.workload, str) else study.workload
+        if not isinstance(study.workload, str):
+            return study.workload
+        return self.named_workloads(study)[study.workload]
+
+    def named_workloads(self, study: Study) -> Mapping[str, Workload]:
+        """What a name of a workload means in the study: its own first, then those of config/workloads.yaml."""
+        return {**self.workloads, **study.workloads}
 
     @staticmethod
     def _check_known(file: str, key: str, names: list[str], known: Mapping[str, object]) -> None:
@@ -174,11 +179,19 @@ class Configuration:
         known = self.levers if smoke else study.levers
         for question in study.questions:
             for answer in question.answers:
-                if isinstance(answer, EffectAnswer | LevelsAnswer) and answer.lever not in known:
-                    raise ConfigError(
-                        f"{file}: questions: {question.ask!r}: {answer.lever!r} is not one of the study's levers"
-                        f"{nearest(answer.lever, known)}"
-                    )
+                for lever, levels in answer.names().items():
+                    if lever not in known:
+                        raise ConfigError(
+                            f"{file}: questions: {question.ask!r}: {lever!r} is not one of the study's levers"
+                            f"{nearest(lever, known)}"
+                        )
+                    there = self.levers[lever].level_names() if smoke else study.levers[lever]
+                    for level in levels:
+                        if level not in there and not (smoke and self.levers[lever].has_level(level)):
+                            raise ConfigError(
+                                f"{file}: questions: {question.ask!r}: {level!r} is not among the levels of {lever}"
+                                f"{nearest(level, there)}"
+                            )
 
     def _check_files(self, file: str, study: Study) -> None:
         """See that what the user keeps outside the repository is there."""

@@ -3,9 +3,9 @@
 import re
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from leverlab.config.base import StrictModel, Written
+from leverlab.config.base import LevelName, StrictModel, Written
 from leverlab.metrics import parse_metric_reference
 from leverlab.quantities import parse_quantity_reference
 
@@ -28,7 +28,23 @@ TheoryQuantity = Annotated[str, AfterValidator(_known_quantity)]
 """A quantity of theory as a study writes it: `decode_floor_s`, `decode_floor_s at concurrency 1`."""
 
 
-class EffectAnswer(StrictModel):
+def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"the lower end comes first: [{ends[1]:g}, {ends[0]:g}]")
+    return ends
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered), Written("[low, high]")]
+"""The ends of a range, both included."""
+
+
+class _Answer(StrictModel):
+    def names(self) -> dict[str, list[str]]:
+        """The levers that the answer speaks of, each with the levels that it names."""
+        return {}
+
+
+class EffectAnswer(_Answer):
     """What the levels of a lever do to metrics, each against the baseline: a sentence with its interval for every one."""
 
     kind: Literal["effect"] = "effect"
@@ -36,17 +52,48 @@ class EffectAnswer(StrictModel):
     metrics: list[Metric] = Field(
         min_length=1, description="`ttft_s p50 at rate 4`; without `at` it is answered at every load point"
     )
+    each: str | None = Field(
+        default=None,
+        description="another lever: the effect is told at each of its levels, between servers and workloads that differ in `lever` alone",
+    )
+
+    @model_validator(mode="after")
+    def _each_is_another(self) -> "EffectAnswer":
+        if self.each == self.lever:
+            raise ValueError(f"each: {self.each!r} is the lever itself: name another one")
+        return self
+
+    def names(self) -> dict[str, list[str]]:
+        return {self.lever: [], **({self.each: []} if self.each else {})}
 
 
-class LevelsAnswer(StrictModel):
+class LevelsAnswer(_Answer):
     """A metric over all levels of a lever, the baseline's among them, and which of them is best."""
 
     kind: Literal["levels"] = "levels"
     lever: str = Field(description="one of the study's levers")
     metrics: list[Metric] = Field(min_length=1, description="`throughput at burst`; without `at`, at every load point")
 
+    def names(self) -> dict[str, list[str]]:
+        return {self.lever: []}
 
-class LoadAnswer(StrictModel):
+
+class RangeAnswer(_Answer):
+    """Whether a metric lies within the range that a source gives for each level of a lever, the others at the baseline."""
+
+    kind: Literal["range"] = "range"
+    lever: str = Field(description="one of the study's levers")
+    metric: Metric = Field(description="`cache_hit_ratio at rate 4`; without `at`, at every load point")
+    expected: dict[LevelName, Range] = Field(
+        min_length=1, description="level → lowest and highest value expected, in the metric's own unit; a share as 0.7"
+    )
+    source: str = Field(description="whose expectation it is, in a few words")
+
+    def names(self) -> dict[str, list[str]]:
+        return {self.lever: list(self.expected)}
+
+
+class LoadAnswer(_Answer):
     """How metrics go with the load, from the lowest load point to the highest, for every treatment."""
 
     kind: Literal["load"] = "load"
@@ -61,13 +108,13 @@ class LoadAnswer(StrictModel):
         return metrics
 
 
-class SaturationAnswer(StrictModel):
+class SaturationAnswer(_Answer):
     """At which rate the server stops keeping up, with its interval."""
 
     kind: Literal["saturation"] = "saturation"
 
 
-class TheoryAnswer(StrictModel):
+class TheoryAnswer(_Answer):
     """What theory expects of every treatment, and what was measured beside it."""
 
     kind: Literal["theory"] = "theory"
@@ -77,14 +124,14 @@ class TheoryAnswer(StrictModel):
     )
 
 
-class ReadingAnswer(StrictModel):
+class ReadingAnswer(_Answer):
     """What no measurement answers: the text says what there is to understand, and the study's `reads` where."""
 
     kind: Literal["reading"] = "reading"
     text: str = Field(description="the answer, in a few sentences; the report marks it as not measured")
 
 
-class ProfileAnswer(StrictModel):
+class ProfileAnswer(_Answer):
     """What only a profile shows. Until one is measured beside the study, the report says that it is missing."""
 
     kind: Literal["profile"] = "profile"
@@ -92,7 +139,14 @@ class ProfileAnswer(StrictModel):
 
 
 Answer = Annotated[
-    EffectAnswer | LevelsAnswer | LoadAnswer | SaturationAnswer | TheoryAnswer | ReadingAnswer | ProfileAnswer,
+    EffectAnswer
+    | LevelsAnswer
+    | RangeAnswer
+    | LoadAnswer
+    | SaturationAnswer
+    | TheoryAnswer
+    | ReadingAnswer
+    | ProfileAnswer,
     Field(discriminator="kind"),
 ]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from leverlab.config.base import Environment, Flags, LevelName, StrictModel, level_name
+from leverlab.config.base import Environment, Flags, LevelName, StrictModel, Written, level_name
 from leverlab.config.engine import EngineKind
 from leverlab.load_point import Client
 from leverlab.metrics import parse_metric_reference
@@ -35,8 +35,9 @@ class Effect(StrictModel):
     gpus: Annotated[int, Field(ge=1)] | Literal["{value}"] | None = Field(
         default=None, description="GPUs that the server takes, where the level changes their number"
     )
-    workload: dict[str, WorkloadValue] = Field(
-        default={}, description="keys of the study's workload that the level changes"
+    workload: Annotated[dict[str, WorkloadValue] | str, Written("key → value, or a workload's name")] = Field(
+        default={},
+        description="keys of the study's workload that the level changes, or the name of the workload that is asked instead",
     )
 
     @model_validator(mode="after")

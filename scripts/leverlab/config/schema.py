@@ -192,7 +192,10 @@ def _effect(effect: Effect) -> str:
     flags += [f"topology `{effect.topology}`"] if effect.topology else []
     instead = {"client": effect.client, "engine": effect.engine, "model": effect.model, "GPUs": effect.gpus}
     flags += [f"{what} `{value}`" for what, value in instead.items() if value]
-    flags += [f"workload `{key}: {json.dumps(value)}`" for key, value in effect.workload.items()]
+    if isinstance(effect.workload, str):
+        flags.append(f"workload `{effect.workload}`")
+    else:
+        flags += [f"workload `{key}: {json.dumps(value)}`" for key, value in effect.workload.items()]
     return ", ".join(flags) or "the engine's default"
 
 

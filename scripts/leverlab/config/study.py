@@ -135,6 +135,11 @@ class Study(StrictModel):
         Discriminator(lambda value: "name" if isinstance(value, str) else "workload"),
         Written("text, or a mapping as in workloads.yaml"),
     ] = Field(description="a name of config/workloads.yaml, or a workload itself")
+    workloads: dict[str, Workload] = Field(
+        default={},
+        description="workloads of the study's own by name, which go before those of workloads.yaml: for `workload`, and for levels "
+        "that name one",
+    )
     load: Annotated[
         Load,
         BeforeValidator(_load_form, json_schema_input_type=Load | Literal["search"]),

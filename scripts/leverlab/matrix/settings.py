@@ -111,11 +111,19 @@ def _check_there(known: Any, key: str, name: str) -> None:  # noqa: ANN401 - ent
 def _workload(
     configuration: Configuration, name: str, study: Study, effects: list[tuple[str, str, Effect]]
 ) -> Workload:
-    """The study's workload with the keys that levels change."""
-    workload = configuration.workload(study)
+    """The study's workload, or the one that a level names, with the keys that levels change."""
+    named = [effect.workload for _, _, effect in effects if isinstance(effect.workload, str)]
+    if len(set(named)) > 1:
+        raise ConfigError(
+            f"config/levers.yaml: two levers name a workload, {named[0]} and {named[-1]}: only one can be asked"
+        )
+    known = configuration.named_workloads(study)
+    if named:
+        _check_there(known, "workload", named[0])
+    workload = known[named[0]] if named else configuration.workload(study)
     changed: dict[str, Any] = {}
     for lever, level, effect in effects:
-        for key, value in effect.workload.items():
+        for key, value in effect.workload.items() if isinstance(effect.workload, dict) else ():
             if key not in type(workload).model_fields or key == "kind":
                 raise ConfigError(
                     f"config/studies/{name}.yaml: {lever}={level} sets {key!r} of the workload, and one of kind "

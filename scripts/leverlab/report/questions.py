@@ -1,9 +1,11 @@
 """The course's questions, answered from the study's data: sentences that change with it, or say what is missing."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from leverlab.aggregate.comparisons import simple_effect_name
 from leverlab.aggregate.schema import metric_column
 from leverlab.config.course import (
     Answer,
@@ -12,6 +14,7 @@ from leverlab.config.course import (
     LoadAnswer,
     ProfileAnswer,
     Question,
+    RangeAnswer,
     ReadingAnswer,
     SaturationAnswer,
     TheoryAnswer,
@@ -22,6 +25,7 @@ from leverlab.report.beside_theory import is_measured, theory_sentences
 from leverlab.report.effect import Effect
 from leverlab.report.knees import knee_sentence
 from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
+from leverlab.report.ranges import range_sentences
 from leverlab.report.sentences import verdict_sentence
 from leverlab.report.source import StudyData
 from leverlab.report.theory_values import TheoryValues
@@ -84,15 +88,39 @@ def _answered(question: Question, data: StudyData, values: TheoryValues) -> Answ
 
 
 def _effects(answer: EffectAnswer, data: StudyData) -> Iterator[str]:
+    """What a lever does, against the baseline or at each level of another lever."""
+    left_out = [lever for lever in answer.names() if lever not in data.study.levers]
+    if left_out:
+        yield from _left_out(left_out[0], data)
+    elif answer.each is not None:
+        yield from _effects_at_each(answer, answer.each, data)
+    else:
+        yield from _effects_alone(answer, data)
+
+
+def _effects_alone(answer: EffectAnswer, data: StudyData) -> Iterator[str]:
     """A sentence for each treatment that changes the lever alone; for all that change it, in a design without such."""
-    if answer.lever not in data.study.levers:
-        yield from _left_out(answer.lever, data)
     for reference in map(parse_metric_reference, answer.metrics):
         changing = [effect for effect in data.effects if answer.lever in effect.changed and _is(effect, reference)]
         alone = [effect for effect in changing if len(effect.changed) == 1]
         for effect in alone or changing:
             if effect.estimate is not None or effect.primary:
                 yield verdict_sentence(effect, data.telling)
+
+
+def _effects_at_each(answer: EffectAnswer, each: str, data: StudyData) -> Iterator[str]:
+    """A sentence for each level of the lever `each`: the effect between two servers that differ in the answer's lever alone."""
+    for reference in map(parse_metric_reference, answer.metrics):
+        for place, level in itertools.product(data.study.levers[each], data.study.levers[answer.lever]):
+            at_baseline = place == data.study.baseline[each]
+            name = simple_effect_name(answer.lever, level, each, place)
+            alone = [effect for effect in data.effects if list(effect.changed) == [answer.lever]]
+            own = (
+                [effect for effect in alone if effect.changed[answer.lever][0] == level] if at_baseline else data.simple
+            )
+            for effect in own:
+                if _is(effect, reference) and effect.estimate is not None and (at_baseline or effect.treatment == name):
+                    yield f"{data.titles[each]} {place}: {verdict_sentence(effect, data.telling)}"
 
 
 def _levels(answer: LevelsAnswer, data: StudyData) -> Iterator[str]:
@@ -113,6 +141,12 @@ def _levels(answer: LevelsAnswer, data: StudyData) -> Iterator[str]:
             what = f"{metric_phrase(metric.name, reference.statistic)} {load_phrase(load)}{where}"
             title = data.titles[answer.lever]
             yield f"{_prefix(data)}{title}: {what} is {told}. {_best(own, answer.lever, metric.better, data)}"
+
+
+def _range(answer: RangeAnswer, data: StudyData) -> Iterator[str]:
+    if answer.lever not in data.study.levers:
+        return _left_out(answer.lever, data)
+    return range_sentences(answer, data)
 
 
 def _left_out(lever: str, data: StudyData) -> Iterator[str]:
@@ -204,6 +238,7 @@ _ANSWERS: Final[Mapping[type[Answer], Callable[[Any, StudyData], Iterator[str]]]
     SaturationAnswer: _saturation,
     ReadingAnswer: _reading,
     ProfileAnswer: _profile,
+    RangeAnswer: _range,
 }
 
 

@@ -43,6 +43,8 @@ class StudyData:
     """Rows of saturation.parquet: where each treatment stops to keep up."""
     crossed: tuple[Effect, ...]
     """Main effects and interactions of levers whose every combination was measured."""
+    simple: tuple[Effect, ...]
+    """What a lever does at a level of another one, where a question asks for it."""
 
     @cached_property
     def treatments(self) -> dict[str, Treatment]:
@@ -185,6 +187,7 @@ def read_study(name: str, configuration: Configuration, layout: Layout) -> Study
         tuple(effect for effect in effects if effect.kind == "noise floor" and effect.treatment in known),
         tuple(row for row in pq.read_table(folder / "saturation.parquet").to_pylist() if row["treatment"] in known),
         tuple(effect for effect in effects if effect.kind in ("main effect", "interaction")),
+        tuple(effect for effect in effects if effect.kind == "simple effect"),
     )
 
 
