@@ -32,7 +32,14 @@ def test_a_false_switch_is_left_out_because_sglang_has_no_negations() -> None:
     assert words[:2] == ["python", "-c"]
     assert words[3:5] == ["--model-path", "models/tiny"]
     assert words[5:11] == ["--served-model-name", "model", "--host", "127.0.0.1", "--port", "8123"]
-    assert words[11:] == ["--enable-metrics", "--max-running-requests", "4", "--log-level-http", "warning"]
+    given = ["--enable-metrics", "--max-running-requests", "4"]
+    assert words[11:] == [*given, "--log-level-http", "warning", "--enable-cache-report"]
+
+
+def test_an_entry_that_forgets_the_metrics_has_them_all_the_same() -> None:
+    """A server without them runs, and nothing can be measured on it."""
+    words = ENGINE.command(launch(identity(max_running_requests=4)))
+    assert {"--enable-metrics", "--enable-cache-report"} <= set(words)
 
 
 def test_the_environment_is_offline_and_the_identity_has_the_last_word() -> None:

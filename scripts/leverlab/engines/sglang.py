@@ -93,6 +93,9 @@ class SglangEngine:
         flags = dict(launch.identity["flags"])
         # A line in the log for each request and each look at /metrics would be work inside the measurement.
         flags.setdefault("log-level-http", "warning")
+        # Off by default, and what is measured is read from them: no entry of engines.yaml may forget them.
+        flags.setdefault("enable-metrics", True)
+        flags.setdefault("enable-cache-report", True)
         return [
             *launch.command_prefix,
             *("-c", _START),
