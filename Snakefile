@@ -17,6 +17,7 @@ configfile: "config/config.yaml"
 include: "rules/common.smk"
 include: "rules/setup.smk"
 include: "rules/measure.smk"
+include: "rules/profile.smk"
 include: "rules/aggregate.smk"
 include: "rules/report.smk"
 include: "rules/reproduce.smk"
@@ -31,6 +32,7 @@ rule all:
         # Asked for by name, because a report may be there already: after a run that failed, after `partial`, or after a
         # cell was deleted. Snakemake would not miss what lies behind it.
         [record_of(JOBS[job]) for job in sorted(INCOMPLETE)],
+        [str(TWINS[twin].record(LAYOUT)) for twin in sorted(DUE_TWINS)],
 
 
 localrules:

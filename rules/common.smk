@@ -20,6 +20,7 @@ from leverlab.layout import REQUESTS_FILE, Layout
 from leverlab.matrix.expand import expand as expand_matrix
 from leverlab.matrix.jobs import incomplete_jobs, pattern_of, walltime_s, write_specifications
 from leverlab.matrix.servers import model_identity
+from leverlab.matrix.twins import all_twins, due_twins, twin_minutes, twins_by_study, write_twin_specifications
 from leverlab.reproduce import recorded_server
 from leverlab.scheduler import current_job, wait_for_previous_jobs
 
@@ -39,12 +40,13 @@ try:
     STUDIES = CONFIGURATION.selected_studies()
     MATRIX = expand_matrix(CONFIGURATION, STUDIES)
     PINNED = MATRIX.nodes
+    TWINS_BY_STUDY = twins_by_study(MATRIX)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 # What scripts need of the command line's settings; which studies were asked for must not decide what is made again.
 SETTINGS = json.dumps(
-    {key: value for key, value in config.items() if key not in ("study", "retry_failed")}, sort_keys=True
+    {key: value for key, value in config.items() if key not in ("study", "retry_failed", "nsys", "nsys_libraries")}, sort_keys=True
 )
 
 JOBS = {job.hash: job for job in MATRIX.jobs}
@@ -52,11 +54,17 @@ JOBS = {job.hash: job for job in MATRIX.jobs}
 # What is measured is no job any more: its record is a plain file that no rule makes, and nothing can trigger it again.
 INCOMPLETE = {job.hash for job in incomplete_jobs(MATRIX, LAYOUT)}
 
+# The same of twins.
+TWINS = all_twins(TWINS_BY_STUDY)
+DUE_TWINS = due_twins(TWINS.values(), LAYOUT, CONFIGURATION.settings.retry_failed)
+
 
 wildcard_constraints:
     server=r"[a-z0-9._-]+",
     replicate=r"[rx][0-9]+(c[0-9]+)?",
     job="[0-9a-f]+" if IN_JOB else pattern_of(INCOMPLETE, set(JOBS) - INCOMPLETE),
+    phase=r"[a-z0-9._-]+",
+    twin="[0-9a-f]+" if IN_JOB else pattern_of(DUE_TWINS, set(TWINS) - DUE_TWINS),
     engine="|".join(map(re.escape, CONFIGURATION.engines)),
     model="|".join(map(re.escape, CONFIGURATION.models)),
     workload=r"[a-z0-9._-]+",
@@ -78,6 +86,25 @@ def of_cell(lookup, inside):
 # A step of a job must ask for what the job was given, no more and no less.
 GIVEN_CPUS = (GIVEN and GIVEN.cpus) or 1
 GIVEN_GPUS = len(GIVEN.gpus) if GIVEN else 0
+
+
+def of_twin(lookup, inside):
+    """An input or a resource of a twin's job; `inside` the job itself."""
+    return lambda wildcards: inside if IN_JOB else lookup(TWINS[wildcards.twin])
+
+
+def twin_records(studies):
+    """The records of the twins of `studies`."""
+    return [str(twin.record(LAYOUT)) for study in studies for twin in TWINS_BY_STUDY.get(study, ())]
+
+
+def measured_beside(twin):
+    """The records of the jobs that measure the cell of a twin."""
+    return [
+        record_of(job)
+        for job in MATRIX.jobs
+        if (job.server.id, job.replicate) == (twin.cell.server.id, twin.replicate)
+    ]
 
 
 def settled(files, output):
@@ -179,6 +206,10 @@ def prepare_jobs():
             f"a study pins its servers to {', '.join(sorted(elsewhere))} (key `node`), and this machine is {socket.gethostname()}: "
             "run it there, on the cluster with --profile slurm, or take the key out"
         )
+    try:
+        write_twin_specifications([TWINS[twin] for twin in sorted(DUE_TWINS)], CONFIGURATION, LAYOUT, workflow.local_exec)
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
     write_specifications(planned, CONFIGURATION, LAYOUT)
     if not workflow.local_exec:
         wait_for_previous_jobs({(job.server.id, str(job.replicate)) for job in planned}, LAYOUT)

@@ -23,6 +23,7 @@ rule report:
         "results/studies/{study}/cells.parquet",
         "results/studies/{study}/effects.parquet",
         "results/studies/{study}/saturation.parquet",
+        lambda wildcards: twin_records([wildcards.study]),
         REPORT_SOURCES,
         flags=lambda wildcards: full_size_flags_of(wildcards.study),
     output:

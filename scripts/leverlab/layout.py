@@ -63,6 +63,18 @@ class Layout:
         """Names the process or Slurm job that measures this server now."""
         return self.replicate(server, replicate) / "lease.json"
 
+    def profile(self, server: str, phase: str, tool: str) -> Path:
+        """Folder of a twin: what the profiler wrote, its tables, and twin.json."""
+        return self.results / "profiles" / server / phase / tool
+
+    def twin_record(self, server: str, phase: str, twin: str) -> Path:
+        """The only output that a twin's job declares; rebuilt from twin.json."""
+        return self.results / "profiles" / server / phase / f"{twin}.json"
+
+    def twin_specification(self, server: str, phase: str, twin: str) -> Path:
+        """What the twin's job is told, written before it is submitted."""
+        return self.results / "profiles" / server / phase / f"{twin}.spec.json"
+
     def study(self, study: str) -> Path:
         return self.results / "studies" / study
 

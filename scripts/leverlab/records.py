@@ -85,6 +85,43 @@ class JobSpecification(Record):
     retry_failed: bool = False
 
 
+class TwinSpecification(Record):
+    """A twin: a server and one phase of it, run again under a profiler. Written before its job, read by scripts/profile.py."""
+
+    twin: str = Field(description="hash of server, phase and tool: the name of the twin's record")
+    tool: Literal["nsys", "torch"]
+    window_s: float = Field(description="how long the profiler records")
+    program: str | None = Field(default=None, description="path of Nsight Systems' program")
+    libraries: str | None = Field(default=None, description="folder of libraries that it needs besides the machine's")
+    job: JobSpecification = Field(description="the server and the one cell whose load is repeated")
+
+
+class TwinRecord(Record):
+    """twin.json: how a twin went, and what of it is there. Its numbers are never a measurement."""
+
+    twin: str
+    server: str
+    phase: str
+    cell: str
+    replicate: str
+    tool: Literal["nsys", "torch"]
+    outcome: Literal["recorded", "failed", "infeasible", "interrupted"]
+    reason: Reason | None = None
+    started_at: str
+    duration_s: float = 0.0
+    command: list[str] = Field(default=[], description="the server's command line, with the profiler's")
+    window: dict[str, Any] = Field(default={}, description="see leverlab.profile.window.Window")
+    requests: dict[str, float] = Field(
+        default={},
+        description="requests that ended well, and the medians of their ttft_s and tpot_s under the profiler",
+    )
+    layers: int | None = Field(default=None, description="layers of the model, where its config.json tells")
+    step_floor_s: float | None = Field(default=None, description="the least that a decode step takes: leverlab.theory")
+    programs: dict[str, str] = Field(default={}, description="profiler → its version")
+    provenance: dict[str, Any] = Field(default={}, description="see leverlab.trial.fingerprint")
+    files: list[str] = Field(default=[], description="what is kept beside this record")
+
+
 class SearchRecord(BaseModel):
     """What a search for the highest rate within the objectives found. The cell's tables are of the run at `kept`."""
 

@@ -35,6 +35,13 @@ class Settings(StrictModel):
     )
     sharegpt_path: str | None = Field(default=None, description="the ShareGPT file, for workloads of kind sharegpt")
     retry_failed: bool = Field(default=False, description="measure cells again whose last attempt failed")
+    profiles: bool = Field(
+        default=True, description="`false`: leave out the twins that studies ask for, where there is no profiler"
+    )
+    nsys: str | None = Field(default=None, description="path of Nsight Systems' program; default: `nsys` on PATH")
+    nsys_libraries: str | None = Field(
+        default=None, description="folder of libraries that this program needs and the machine lacks (libdw, libelf)"
+    )
     engines: dict[str, Any] = Field(
         default={}, description="entries that replace or extend those of config/engines.yaml"
     )

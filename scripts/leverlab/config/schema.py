@@ -20,6 +20,7 @@ from leverlab.config.engine import Engine, EngineKind
 from leverlab.config.gpu import Gpu
 from leverlab.config.lever import Effect, Lever
 from leverlab.config.model import Model
+from leverlab.config.profile import KernelClass
 from leverlab.config.study import Study
 from leverlab.config.workload import WorkloadEntry
 from leverlab.records import write_bytes
@@ -30,12 +31,13 @@ ENTRIES: Final[dict[str, type[BaseModel]]] = {
     "gpus": Gpu,
     "levers": Lever,
     "workloads": WorkloadEntry,
+    "kernel_classes": KernelClass,
 }
 """Files of named entries, and what an entry is."""
 
 README: Final = Path("config/README.md")
 SCHEMA_FOLDER: Final = Path("config/schema")
-_MARKED: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_MARKED: Final = re.compile(r"(<!-- generated: (?P<name>[a-z_-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 class SchemaError(Exception):

@@ -16,6 +16,7 @@ from pydantic import (
 
 from leverlab.config.base import LevelName, Seconds, StrictModel, Written, nearest
 from leverlab.config.course import Collected, Question, Source
+from leverlab.config.profile import Profile
 from leverlab.config.workload import Workload
 from leverlab.load_point import Client, LoadPoint
 from leverlab.metrics import ERROR_RATIO, HIGHEST_RATE, MetricReference, comparable, parse_metric_reference
@@ -198,6 +199,9 @@ class Study(StrictModel):
         "with which it does not keep up",
     )
     request_timeout: Seconds = Field(default=600, description="how long a request is followed")
+    profile: Profile | None = Field(
+        default=None, description="which cells get a twin under a profiler (docs/profiles.md); default: none"
+    )
     hardware: str | None = Field(default=None, description="what it takes to run, in a sentence")
     questions: list[Question] = Field(default=[], description="questions that the report answers from the data")
     collects: Collected = Field(default={}, description="metrics that the course wants collected, and where they are")
@@ -235,6 +239,14 @@ class Study(StrictModel):
             raise ValueError(
                 "load.search: it finds the highest rate that meets `objectives`: give `ttft_p95: 500 ms` or others"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _profiles_its_own_loads(self) -> "Study":
+        points = [str(point) for point in self.load.points()]
+        for load in self.profile.at if self.profile else ():
+            if load not in points:
+                raise ValueError(f"profile.at: {load} is not a load point of the study: {', '.join(points)}")
         return self
 
     @model_validator(mode="after")

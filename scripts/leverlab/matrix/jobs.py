@@ -55,7 +55,7 @@ def incomplete_jobs(matrix: Matrix, layout: Layout) -> list[Job]:
             job=job.hash,
             cells={phase: summary.status for phase, summary in found.items()},
         )
-        if _write_if_changed(path, record.model_dump(mode="json")):
+        if write_if_changed(path, record.model_dump(mode="json")):
             time_ns = recorded_at_ns(layout, job, found)
             os.utime(path, ns=(time_ns, time_ns))
     return incomplete
@@ -89,15 +89,15 @@ def write_specifications(jobs: Iterable[Job], configuration: Configuration, layo
     for job in jobs:
         specification = job_specification(job, configuration, layout)
         path = layout.job_specification(job.server.id, str(job.replicate), job.hash)
-        _write_if_changed(path, specification.model_dump(mode="json"))
+        write_if_changed(path, specification.model_dump(mode="json"))
         server = job.server
-        _write_if_changed(
+        write_if_changed(
             layout.server_record(server.id),
             {"id": server.id, "engine": server.engine, "model": server.model, "identity": server.identity},
         )
         for workload in job.workloads:
             record = {"id": workload.id, "model": workload.model, "identity": workload.identity}
-            _write_if_changed(layout.workload_record(workload.id), record)
+            write_if_changed(layout.workload_record(workload.id), record)
 
 
 def job_specification(job: Job, configuration: Configuration, layout: Layout) -> JobSpecification:
@@ -186,7 +186,8 @@ def _longest_s(phase: Phase) -> float:
     return math.ceil(conversations / phase.load.value) * (followed_s / 10 + conversing_s) + followed_s
 
 
-def _write_if_changed(path: Path, data: Mapping[str, Any]) -> bool:
+def write_if_changed(path: Path, data: Mapping[str, Any]) -> bool:
+    """Write `data` as JSON unless it is there already; whether it was written."""
     try:
         if read_json(path) == json.loads(json.dumps(data)):
             return False

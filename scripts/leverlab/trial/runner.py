@@ -39,7 +39,7 @@ def run_job(specification: JobSpecification, progress: Progress) -> JobRecord:
     """
     layout = Layout(Path(specification.results))
     server, replicate = specification.server, specification.replicate
-    with _signals_interrupt(), _may_pass(), replicate_lease(layout, server, replicate, progress.say) as owner:
+    with signals_interrupt(), devices_may_come(), replicate_lease(layout, server, replicate, progress.say) as owner:
         clear_leftovers(layout.replicate(server, replicate) / "cells")
         for number in close_abandoned_trials(layout, server, replicate):
             progress.say(f"trial {number} was killed; what it had finished is kept")
@@ -146,7 +146,7 @@ def _after_death(
 
 
 @contextmanager
-def _may_pass() -> Iterator[None]:
+def devices_may_come() -> Iterator[None]:
     """Devices that are held or missing are the machine's trouble, and no property of what is measured."""
     try:
         yield
@@ -155,7 +155,7 @@ def _may_pass() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_interrupt() -> Iterator[None]:
+def signals_interrupt() -> Iterator[None]:
     """Turn the first signal that asks to end into Interrupted; the way out is not interrupted again."""
     told = False
 

@@ -1,0 +1,172 @@
+"""Twins: which cells of the selected studies are run again under a profiler, and what of that is still to be done."""
+
+import math
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from leverlab.config import ConfigError, Configuration
+from leverlab.config.base import nearest
+from leverlab.config.profile import PROFILED_KINDS, Profile, Tool
+from leverlab.identity import content_hash
+from leverlab.layout import Layout
+from leverlab.matrix.cells import Cell, ReplicateKey
+from leverlab.matrix.expand import Job, Matrix, StudyMatrix
+from leverlab.matrix.jobs import job_specification, walltime_s, write_if_changed
+from leverlab.records import TwinSpecification, write_bytes
+
+TWIN_OVERHEAD_S: Final = 900
+"""A start under a profiler takes up to twice as long; then its report is written and exported."""
+
+NSYS_MISSING: Final = (
+    "the study asks for a profile by Nsight Systems, and {what}: install it (package nsight-systems-cli of NVIDIA's repositories; it "
+    "also lies in the folder host/target-linux-x64 of Nsight Compute) and name its program with `--config nsys=PATH` where it is not on "
+    "PATH; or write `tool: torch` under the study's `profile`, or leave twins out with `--config profiles=false`"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A cell in one replicate, under one profiler."""
+
+    cell: Cell
+    replicate: ReplicateKey
+    tool: Tool
+    window_s: float
+
+    @property
+    def id(self) -> str:
+        """Hash of what it is a twin of, and by what: the name of its record. The window's length may change."""
+        return content_hash([self.cell.server.id, self.cell.phase.id, self.tool])
+
+    @property
+    def job(self) -> Job:
+        """The job that would measure this cell alone."""
+        return Job(self.cell.server, self.replicate, (self.cell,))
+
+    def folder(self, layout: Layout) -> Path:
+        return layout.profile(self.cell.server.id, self.cell.phase.id, self.tool)
+
+    def record(self, layout: Layout) -> Path:
+        """What its job declares as its output."""
+        return layout.twin_record(self.cell.server.id, self.cell.phase.id, self.id)
+
+
+def twins_of(study: StudyMatrix, configuration: Configuration) -> tuple[Twin, ...]:
+    """The twins that `study` asks for, each once, of its first replicate. Raises ConfigError."""
+    profile = study.study.profile
+    if profile is None or not configuration.settings.profiles:
+        return ()
+    names = dict.fromkeys(entry.treatment.name for entry in study.cells if not entry.treatment.copy)
+    for name in profile.treatments:
+        if name not in names:
+            raise ConfigError(
+                f"config/studies/{study.name}.yaml: profile.treatments: there is no treatment {name!r}{nearest(name, names)}"
+            )
+    wanted = profile.treatments or list(names)
+    found: dict[str, Twin] = {}
+    for entry in study.cells:
+        if entry.treatment.copy or entry.treatment.name not in wanted or str(entry.load) not in profile.at:
+            continue
+        tool = _tool(study.name, profile, entry.cell, configuration)
+        twin = Twin(entry.cell, study.replicates[0], tool, profile.window)
+        found.setdefault(twin.id, twin)
+    return tuple(found.values())
+
+
+def _tool(study: str, profile: Profile, cell: Cell, configuration: Configuration) -> Tool:
+    engine = configuration.engines[cell.server.engine]
+    tool = profile.tool or ("nsys" if engine.device == "cuda" else "torch")
+    where = f"config/studies/{study}.yaml: profile"
+    if engine.kind not in PROFILED_KINDS:
+        raise ConfigError(
+            f"{where}: an engine of kind {engine.kind!r} has no profiler; name in `profile.treatments` those that another serves, "
+            f"or take an engine of kind {' or '.join(PROFILED_KINDS)}"
+        )
+    if tool == "nsys" and engine.device == "cpu":
+        raise ConfigError(
+            f"{where}.tool: Nsight Systems records GPUs, and {cell.server.engine} computes on a CPU: torch"
+        )
+    return tool
+
+
+def twins_by_study(matrix: Matrix) -> dict[str, tuple[Twin, ...]]:
+    """Study → its twins; the longest window that is asked for of a twin that studies share."""
+    found = {study.name: twins_of(study, matrix.configuration) for study in matrix.studies}
+    windows: dict[str, float] = {}
+    for twin in (twin for twins in found.values() for twin in twins):
+        windows[twin.id] = max(twin.window_s, windows.get(twin.id, 0.0))
+    return {study: tuple(replace(twin, window_s=windows[twin.id]) for twin in twins) for study, twins in found.items()}
+
+
+class _Outcome(msgspec.Struct):
+    outcome: str
+
+
+def due_twins(twins: Iterable[Twin], layout: Layout, retry_failed: bool) -> set[str]:
+    """Ids of the twins that are still to be run.
+
+    For every other one this sees that its record is there, with the time of twin.json, as `incomplete_jobs` does for jobs.
+    """
+    due = set()
+    for twin in twins:
+        kept, record = twin.folder(layout) / "twin.json", twin.record(layout)
+        try:
+            content = kept.read_bytes()
+            outcome = msgspec.json.decode(content, type=_Outcome).outcome
+        except (OSError, msgspec.MsgspecError):
+            outcome, content = "missing", b""
+        if outcome == "missing" or (outcome == "failed" and retry_failed):
+            record.unlink(missing_ok=True)
+            due.add(twin.id)
+        elif not record.is_file() or record.read_bytes() != content:
+            write_bytes(record, content)
+            shutil.copystat(kept, record)
+    return due
+
+
+def write_twin_specifications(twins: Iterable[Twin], configuration: Configuration, layout: Layout, local: bool) -> None:
+    """Write what each of `twins` is told. Raises ConfigError where a profiler's program is not there."""
+    for twin in twins:
+        specification = TwinSpecification(
+            twin=twin.id,
+            tool=twin.tool,
+            window_s=twin.window_s,
+            program=nsys_program(configuration, local) if twin.tool == "nsys" else None,
+            libraries=configuration.settings.nsys_libraries if twin.tool == "nsys" else None,
+            job=job_specification(twin.job, configuration, layout),
+        )
+        path = layout.twin_specification(twin.cell.server.id, twin.cell.phase.id, twin.id)
+        write_if_changed(path, specification.model_dump(mode="json"))
+
+
+def nsys_program(configuration: Configuration, local: bool) -> str:
+    """Path of Nsight Systems' program, as it is named or found on PATH. Raises ConfigError.
+
+    A path that is named need not be on this machine where jobs run on others.
+    """
+    named = configuration.settings.nsys
+    if named is None:
+        found = shutil.which("nsys")
+        if found is None:
+            raise ConfigError(NSYS_MISSING.format(what="there is no `nsys` on PATH"))
+        return found
+    path = Path(named).expanduser()
+    if local and not path.is_file():
+        raise ConfigError(NSYS_MISSING.format(what=f"`nsys: {named}` names no file"))
+    return str(path)
+
+
+def twin_minutes(twin: Twin, configuration: Configuration) -> int:
+    """The wall time that a twin is given at first."""
+    engine = configuration.engines[twin.cell.server.engine]
+    return math.ceil((walltime_s(twin.job, configuration) + engine.start_timeout + TWIN_OVERHEAD_S) / 60)
+
+
+def all_twins(by_study: Mapping[str, Iterable[Twin]]) -> dict[str, Twin]:
+    """Id → twin, of all studies."""
+    return {twin.id: twin for twins in by_study.values() for twin in twins}

@@ -1,0 +1,213 @@
+"""What a trace tells: time by class, busy and idle, launches, steps. Pure functions over the tables of `leverlab.profile.tables`.
+
+Times of a server with several GPUs are means over its GPUs, so that they compare with a step's duration.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from leverlab.config.profile import KERNEL_CLASSES
+from leverlab.profile.intervals import Floats, covered_s, gaps
+from leverlab.profile.tables import Trace
+
+UNKNOWN: Final = "unknown"
+
+_PRECEDENCE: Final = (
+    *(name for name in KERNEL_CLASSES if name not in ("communication", "copy")),
+    "communication",
+    "copy",
+)
+"""Where kernels overlap, the time is that of the class that stands first: what a transfer adds is what shows beside it."""
+
+_KERNEL_LAUNCH: Final = r"^cu(?:da)?LaunchKernel"
+_GRAPH_LAUNCH: Final = r"^cu(?:da)?GraphLaunch"
+_ANCHORS: Final = ("kv_cache", "attention")
+"""Classes of which a layer runs one kernel in every step, whatever the batch."""
+
+IDLE_CAUSES: Final[Mapping[str, str]] = {
+    "host": "the CPU had not launched anything",
+    "launch": "a launch was under way",
+    "queued": "kernels that were launched waited for each other",
+    UNKNOWN: "the trace does not tell when the next kernel was launched",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One GPU (or the CPU) in the window, which is from its first kernel's start to its last one's end; seconds."""
+
+    name: str
+    window_s: float
+    busy_s: float
+    idle_by_cause_s: Mapping[str, float]
+
+    @property
+    def idle_share(self) -> float:
+        """Share of the window in which nothing ran."""
+        return 1 - self.busy_s / self.window_s if self.window_s else 0.0
+
+
+def times(kernels: pd.DataFrame) -> tuple[Floats, Floats]:
+    """Start and end of each row, in seconds."""
+    start = kernels["start_s"].to_numpy(float)
+    return start, start + kernels["duration_s"].to_numpy(float)
+
+
+def devices(trace: Trace) -> list[Device]:
+    """Busy and idle time of each device."""
+    return [_device(name, own.sort_values("start_s")) for name, own in trace.devices]
+
+
+def _device(name: str, kernels: pd.DataFrame) -> Device:
+    start, end = times(kernels)
+    return Device(name, float(end.max() - start.min()), covered_s(start, end), _idle(name, kernels, start, end))
+
+
+def _idle(name: str, kernels: pd.DataFrame, start: Floats, end: Floats) -> dict[str, float]:
+    """What each gap waited for: told by when the kernel that ended it was launched."""
+    begin, until = gaps(start, end)
+    if name == "cpu":
+        return {"host": float((until - begin).sum())}
+    launch = kernels["launch_s"].to_numpy(float)[np.searchsorted(start, until, side="left")]
+    known = ~np.isnan(launch)
+    # What was launched before the gap waited for other kernels; otherwise the CPU was late, up to the launch.
+    late = np.clip(launch, begin, until)
+    parts = {
+        "host": (late - begin)[known].sum(),
+        "launch": (until - late)[known & (launch > begin)].sum(),
+        "queued": (until - begin)[known & (launch <= begin)].sum(),
+        UNKNOWN: (until - begin)[~known].sum(),
+    }
+    return {cause: float(seconds) for cause, seconds in parts.items() if seconds > 0}
+
+
+def time_by_class(trace: Trace) -> pd.DataFrame:
+    """Columns phase, class, time_s: mean over the devices. Each moment counts once, so that the sum is the busy time."""
+    rows: list[dict[str, Any]] = []
+    found = trace.devices
+    for _, kernels in found:
+        phase = kernels["phase"].astype("object").where(kernels["phase"].notna(), UNKNOWN)
+        start, end = times(kernels)
+        taken = np.zeros(len(kernels), dtype=bool)
+        before = 0.0
+        for name in _PRECEDENCE:
+            for one in sorted(phase.unique()):
+                own = ((kernels["class"] == name) & (phase == one)).to_numpy()
+                if not own.any():
+                    continue
+                taken |= own
+                covered = covered_s(start[taken], end[taken])
+                rows.append({"phase": one, "class": name, "time_s": (covered - before) / len(found)})
+                before = covered
+    table = pd.DataFrame(rows, columns=["phase", "class", "time_s"])
+    return table.groupby(["phase", "class"], sort=False)[["time_s"]].sum().reset_index()
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Steps that are seen in the kernels of the first device. `count` is of those that began in the window."""
+
+    anchor: str
+    """The kernel that every layer runs once a step."""
+    count: int
+    decode_s: Floats
+    """Times from one decode step to the next."""
+
+
+def steps_from_kernels(trace: Trace, layers: int) -> Steps | None:
+    """Steps by the kernel that every one of `layers` layers runs once; None where there is no such kernel.
+
+    Where within the recorded kernels a step begins is told by the longest pause between two of them: there the head of the
+    model and the sampling stand. Neither annotations nor counters of the engine are used.
+    """
+    kernels = trace.devices[0][1].sort_values("start_s") if trace.devices else pd.DataFrame()
+    anchor = _anchor(kernels, layers)
+    if anchor is None:
+        return None
+    own = kernels[kernels["kernel"] == anchor]
+    start = own["start_s"].to_numpy(float)
+    first = 0
+    if layers > 1 and len(start) > layers:
+        pause = np.diff(start, prepend=np.nan)
+        position = np.arange(len(start)) % layers
+        medians = [np.nanmedian(pause[position == each]) for each in range(layers)]
+        first = int(np.argmax(medians))
+    begins = np.arange(first, len(start), layers)
+    phases = own["phase"].to_numpy(object)[begins]
+    periods = np.diff(start[begins])
+    decode = (phases[:-1] == "decode") & (phases[1:] == "decode")
+    return Steps(anchor, len(begins) + (1 if first else 0), periods[decode])
+
+
+def _anchor(kernels: pd.DataFrame, layers: int) -> str | None:
+    for name in _ANCHORS:
+        counts = kernels.loc[kernels["class"] == name, "kernel"].value_counts() if len(kernels) else pd.Series()
+        if len(counts) and int(counts.iloc[0]) >= layers:
+            return str(counts.index[0])
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeStep:
+    """What a decode step is made of, in the mean over those that the engine marked and over the devices."""
+
+    steps: int
+    kernels: float
+    """Kernels and copies that ran."""
+    kernel_launches: float
+    graph_launches: float
+    launch_calls_s: float
+    """Time that the CPU spent in these calls."""
+    class_s: Mapping[str, float]
+    """Class → time, each moment counted once."""
+    communication_kernels: float
+    communication_s: float
+    """Time of the communication's kernels, also where others ran beside them."""
+    batch: float
+    """Requests in the batch."""
+
+
+def decode_step(trace: Trace) -> DecodeStep | None:
+    """The mean decode step; None where the engine marked none."""
+    marked = trace.steps[trace.steps["phase"] == "decode"]
+    processes = marked["process"].nunique()
+    count = len(marked) / processes if processes else 0.0
+    if not count:
+        return None
+    devices = max(len(trace.devices), 1)
+    own = trace.kernels[trace.kernels["phase"] == "decode"]
+    table = time_by_class(trace)
+    decode = table[table["phase"] == "decode"].set_index("class")["time_s"] / count
+    keys = pd.MultiIndex.from_frame(marked[["process", "step"]])
+    calls = trace.calls[pd.MultiIndex.from_frame(trace.calls[["process", "step"]]).isin(keys)]
+    names = calls["call"].astype(str)
+    launches, graphs = names.str.contains(_KERNEL_LAUNCH), names.str.contains(_GRAPH_LAUNCH)
+    talk = own[own["class"] == "communication"]
+    return DecodeStep(
+        steps=round(count),
+        kernels=len(own) / count / devices,
+        kernel_launches=float(launches.sum()) / len(marked),
+        graph_launches=float(graphs.sum()) / len(marked),
+        launch_calls_s=float(calls.loc[launches | graphs, "duration_s"].sum()) / len(marked),
+        class_s={str(name): float(seconds) for name, seconds in decode.items()},
+        communication_kernels=len(talk) / count / devices,
+        communication_s=float(talk["duration_s"].sum()) / count / devices,
+        batch=float(marked["decode_requests"].mean()),
+    )
+
+
+def mean_idle_share(trace: Trace) -> float:
+    """Share of the window in which a device ran nothing, in the mean over the devices."""
+    return float(np.mean([device.idle_share for device in devices(trace)]))
+
+
+def unnamed(trace: Trace) -> list[tuple[str, float]]:
+    """(kernel, share of the kernels' time) of what no rule names, the longest first."""
+    other = trace.kernels[trace.kernels["class"] == "other"]
+    whole = float(trace.kernels["duration_s"].sum())
+    by_name = other.groupby("kernel")["duration_s"].sum().sort_values(ascending=False)
+    return [(str(name), float(seconds) / whole) for name, seconds in by_name.items()]

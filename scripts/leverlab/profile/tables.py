@@ -1,0 +1,168 @@
+"""The tables that every profiler's trace is brought into: kernels, calls that launched them, and the engine's steps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+PhaseName = Literal["prefill", "decode", "mixed"]
+
+TABLE_VERSION: Final = 1
+
+
+def _field(name: str, kind: pa.DataType, unit: str, definition: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"unit": unit, "definition": definition})
+
+
+_NAME: Final = pa.dictionary(pa.int32(), pa.string())
+
+KERNELS: Final[pa.Schema] = pa.schema(
+    [
+        _field("kernel", _NAME, "", "name of the kernel, copy or, on a CPU, outermost operator"),
+        _field("class", _NAME, "", "what config/kernel_classes.yaml calls it"),
+        _field("stream", pa.int64(), "", "CUDA stream; on a CPU the thread"),
+        _field("gpu", pa.int64(), "", "index of the GPU among those that the server sees; null on a CPU"),
+        _field("process", pa.int64(), "", "id of the process that launched it"),
+        _field("start_s", pa.float64(), "s", "when it began, from the first event of the window"),
+        _field("duration_s", pa.float64(), "s", "how long it ran"),
+        _field("graph_node", pa.int64(), "", "node of the CUDA graph that ran it; null where it was launched alone"),
+        _field("launch_s", pa.float64(), "s", "when the call began that launched it or its graph; null where unknown"),
+        _field("step", pa.int64(), "", "row of steps.parquet by the process's own count; null where unknown"),
+        _field("phase", _NAME, "", "prefill, decode or mixed: the batch of its step; null where unknown"),
+    ]
+)
+
+CALLS: Final[pa.Schema] = pa.schema(
+    [
+        _field("call", _NAME, "", "name of the CUDA call, without the version that some profilers append"),
+        _field("process", pa.int64(), "", "id of the calling process"),
+        _field("thread", pa.int64(), "", "id of the calling thread"),
+        _field("start_s", pa.float64(), "s", "when it began, on the clock of kernels.parquet"),
+        _field("duration_s", pa.float64(), "s", "how long it took"),
+        _field("step", pa.int64(), "", "the step in which it was made; null where unknown"),
+    ]
+)
+
+STEPS: Final[pa.Schema] = pa.schema(
+    [
+        _field("step", pa.int64(), "", "the process's own count of steps in the window, from 0"),
+        _field("process", pa.int64(), "", "id of the process"),
+        _field("start_s", pa.float64(), "s", "when the engine began it on the CPU"),
+        _field("duration_s", pa.float64(), "s", "how long the CPU was in it"),
+        _field("prefill_requests", pa.int64(), "1", "requests whose prompts were computed in it"),
+        _field("prefill_tokens", pa.int64(), "tokens", "their tokens in it"),
+        _field("decode_requests", pa.int64(), "1", "requests that were given a token in it"),
+        _field("decode_tokens", pa.int64(), "tokens", "their tokens in it, drafts included"),
+        _field("phase", _NAME, "", "prefill, decode or mixed"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A window in the three tables; times in seconds from its first event. Columns as in `KERNELS`, `CALLS`, `STEPS`."""
+
+    kernels: pd.DataFrame
+    calls: pd.DataFrame
+    steps: pd.DataFrame
+
+    @property
+    def devices(self) -> list[tuple[str, pd.DataFrame]]:
+        """(name, its kernels) of every GPU, or of the CPU's threads together."""
+        if self.kernels["gpu"].isna().all():
+            return [("cpu", self.kernels)] if len(self.kernels) else []
+        return [(f"gpu {gpu}", own) for gpu, own in self.kernels.groupby("gpu")]
+
+
+def phase_of(prefill_requests: int, decode_requests: int) -> PhaseName | None:
+    """What a batch of so many requests is; None for an empty one."""
+    if prefill_requests and decode_requests:
+        return "mixed"
+    return "prefill" if prefill_requests else "decode" if decode_requests else None
+
+
+def assigned(kernels: pd.DataFrame, calls: pd.DataFrame, steps: pd.DataFrame, classes: Mapping[str, str]) -> Trace:
+    """A trace from what a profiler's reader found.
+
+    `kernels`: kernel, stream, gpu, process, start_s, duration_s, graph_node, launch_s; `calls` without `step`; `steps` with
+    process, start_s, duration_s and the four counts. `classes` maps names to classes. What was launched after a step of its
+    process began, and before the next, belongs to it: sampling follows the forward pass outside of the engine's own mark.
+    On a CPU, where nothing is launched, its own start counts.
+    """
+    steps = steps.sort_values(["process", "start_s"]).reset_index(drop=True)
+    phases = [phase_of(*counts) for counts in zip(steps["prefill_requests"], steps["decode_requests"], strict=True)]
+    steps = steps.assign(phase=pd.Series(phases, dtype="object"))[
+        np.array([phase is not None for phase in phases], dtype=bool)
+    ]
+    steps = steps.assign(step=steps.groupby("process").cumcount()) if len(steps) else steps.assign(step=[])
+    kernels = kernels.sort_values("start_s").reset_index(drop=True)
+    kernels["class"] = kernels["kernel"].map(classes)
+    when = kernels["launch_s"].where(kernels["launch_s"].notna(), kernels["start_s"])
+    kernels["step"] = _step(kernels["process"], when, steps)
+    calls = calls.assign(step=_step(calls["process"], calls["start_s"], steps))
+    known = steps.set_index(["process", "step"])["phase"] if len(steps) else pd.Series(dtype="object")
+    kernels["phase"] = [known.get((p, s)) for p, s in zip(kernels["process"], kernels["step"], strict=True)]
+    if steps.empty:
+        kernels["phase"] = _phase_without_steps(kernels)
+    origin = min((float(each["start_s"].min()) for each in (kernels, calls, steps) if len(each)), default=0.0)
+    shifted = [each.assign(start_s=each["start_s"].astype(float) - origin) for each in (kernels, calls, steps)]
+    shifted[0]["launch_s"] = shifted[0]["launch_s"] - origin
+    return Trace(*shifted)
+
+
+def _step(process: "pd.Series[Any]", when: "pd.Series[float]", steps: pd.DataFrame) -> "pd.Series[Any]":
+    found = pd.Series(pd.NA, index=process.index, dtype="Int64")
+    for own, rows in steps.groupby("process"):
+        here = process == own
+        position = np.searchsorted(rows["start_s"].to_numpy(float), when[here].to_numpy(float), side="right") - 1
+        numbers = rows["step"].to_numpy()[np.maximum(position, 0)]
+        found[here] = pd.array(np.where(position < 0, -1, numbers), dtype="Int64")
+    return found.mask(found == -1)
+
+
+def _phase_without_steps(kernels: pd.DataFrame) -> "pd.Series[Any]":
+    """Of an engine that marks no steps: what a graph ran is decode, and nothing else is known where no graph is used."""
+    if kernels["graph_node"].isna().all():
+        return pd.Series(None, index=kernels.index, dtype="object")
+    known = [None if pd.isna(node) else "decode" for node in kernels["graph_node"]]
+    return pd.Series(known, index=kernels.index, dtype="object")
+
+
+FILES: Final = {"kernels": KERNELS, "calls": CALLS, "steps": STEPS}
+
+
+def write(trace: Trace, folder: Path) -> None:
+    """Write the three tables as zstd-compressed Parquet into `folder`."""
+    for name, schema in FILES.items():
+        frame: pd.DataFrame = getattr(trace, name)
+        columns = [frame[field.name] if field.name in frame else pd.Series(dtype="object") for field in schema]
+        arrays = [
+            pa.array(column.astype("object").where(column.notna(), None), from_pandas=True).cast(
+                pa.string() if pa.types.is_dictionary(field.type) else field.type
+            )
+            for column, field in zip(columns, schema, strict=True)
+        ]
+        arrays = [
+            array.dictionary_encode() if pa.types.is_dictionary(field.type) else array
+            for array, field in zip(arrays, schema, strict=True)
+        ]
+        about = {"leverlab_table": name, "leverlab_table_version": str(TABLE_VERSION)}
+        table = pa.Table.from_arrays(arrays, schema=schema.with_metadata(about))
+        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+
+
+def read(folder: Path) -> Trace:
+    """The tables kept in `folder`. Raises FileNotFoundError."""
+    found = {name: pq.read_table(folder / f"{name}.parquet").to_pandas() for name in FILES}
+    for frame in found.values():
+        for name in frame.columns:
+            if isinstance(frame[name].dtype, pd.CategoricalDtype):
+                frame[name] = frame[name].astype("object").where(frame[name].notna(), None)
+            elif name in ("step", "gpu", "graph_node"):
+                frame[name] = frame[name].astype("Int64")
+    return Trace(**found)

@@ -1,0 +1,338 @@
+"""A twin: a cell's server and load once more, under a profiler. Nothing of it is a measurement, and nothing is taken for one."""
+
+import math
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from leverlab.engines import engine_for
+from leverlab.engines.base import Engine, Launch
+from leverlab.engines.profiling import PROFILING, STOP_TIMEOUT_S, Profiling
+from leverlab.layout import Layout
+from leverlab.load.plan import Endpoint, PlannedRequest, read_requests
+from leverlab.load_point import LoadPoint
+from leverlab.models.dimensions import dimensions
+from leverlab.profile import nsys, tables
+from leverlab.profile.classes import KernelClasses, kernel_classes
+from leverlab.profile.nsys_export import ExportError, read_nsys_export
+from leverlab.profile.torch_trace import TraceError, read_torch_traces
+from leverlab.profile.window import Looked, Window, WindowKeeper
+from leverlab.records import Reason, TwinRecord, TwinSpecification, read_json, write_json
+from leverlab.topology import LOOPBACK, RunningServer
+from leverlab.trial.cache_state import bring_about
+from leverlab.trial.cell_files import told_of_full_disk
+from leverlab.trial.events import utc_now
+from leverlab.trial.fingerprint import fingerprint
+from leverlab.trial.floors import expected_floors
+from leverlab.trial.lease import DeviceLease, lease_devices
+from leverlab.trial.offer import ClientFailedError, Clients
+from leverlab.trial.outcomes import InfeasibleError, ServerDiedError, see_whether_told_to_end
+from leverlab.trial.progress import Progress
+from leverlab.trial.runner import devices_may_come, signals_interrupt
+from leverlab.trial.served import Served
+from leverlab.trial.starting import Started, new_api_key, started_server
+from leverlab.trial.warmup import PromptMaker, warm_up, window_lengths
+from leverlab.units import format_seconds
+
+TWIN_FILE: Final = "twin.json"
+RAW: Final = "raw"
+"""Folder of what the profiler wrote."""
+
+_REPORT_TIMEOUT_S: Final = 300.0
+_PART: Final = ".part"
+
+
+class NothingRecordedError(Exception):
+    """The profiler left nothing that can be read; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a run under the profiler brought back, besides the profiler's files."""
+
+    window: Window
+    requests: pa.Table | None
+
+
+def run_twin(specification: TwinSpecification, progress: Progress, root: Path = Path()) -> TwinRecord:
+    """Run the twin and keep what it leaves in its folder; the record says how it went.
+
+    A twin that failed is a record too, so that a study is complete without it. Raises MayPassError for what another attempt
+    may not meet, DiskFullError, and Interrupted where a signal asks to end; nothing is kept then.
+    """
+    job = specification.job
+    folder = Layout(Path(job.results)).profile(job.server, job.cells[0].phase, specification.tool)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(f".{folder.name}.*{_PART}"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}{_PART}").absolute()
+    try:
+        with signals_interrupt(), devices_may_come(), told_of_full_disk(folder):
+            (part / RAW).mkdir(parents=True)
+            with progress.also_to(part / "client.log"):
+                record = _recorded(specification, part, progress, kernel_classes(root))
+            write_json(part / TWIN_FILE, record)
+            _take_place(part, folder, record)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return record
+
+
+def read_twin(folder: Path) -> TwinRecord | None:
+    """The record of the twin kept in `folder`; None where there is none that can be read."""
+    try:
+        return TwinRecord.model_validate(read_json(folder / TWIN_FILE))
+    except (OSError, ValueError):
+        return None
+
+
+def read_profile(folder: Path, tool: str, classes: KernelClasses) -> tables.Trace:
+    """The trace that the profiler left below `folder`. Raises NothingRecordedError."""
+    raw = folder / RAW
+    try:
+        if tool == "nsys":
+            found = sorted(raw.rglob("CUPTI_ACTIVITY_KIND_KERNEL.parquet"))
+            return read_nsys_export(found[0].parent if found else raw, classes)
+        return read_torch_traces(sorted(raw.glob("*trace.json*")), classes)
+    except (ExportError, TraceError) as error:
+        raise NothingRecordedError(str(error)) from error
+
+
+def _recorded(spec: TwinSpecification, part: Path, progress: Progress, classes: KernelClasses) -> TwinRecord:
+    begun, job = time.monotonic(), spec.job
+    record = TwinRecord(
+        twin=spec.twin,
+        server=job.server,
+        phase=job.cells[0].phase,
+        cell=job.cells[0].cell,
+        replicate=job.replicate,
+        tool=spec.tool,
+        outcome="failed",
+        started_at=utc_now(),
+        **_theory(spec),
+    )
+    with lease_devices(job.device, job.gpu_count, progress.say) as devices:
+        run = _Run(spec, part, devices, progress)
+        record = record.model_copy(
+            update={"provenance": fingerprint(job, devices.gpus), "command": run.command(), "programs": run.programs()}
+        )
+        try:
+            seen = run.seen()
+            run.export()
+            trace = read_profile(part, spec.tool, classes)
+        except InfeasibleError as refused:
+            return _ended(record, begun, "infeasible", refused.reason, progress)
+        except (ServerDiedError, ClientFailedError) as failed:
+            return _ended(record, begun, "failed", failed.reason, progress)
+        except (NothingRecordedError, nsys.NsysError) as nothing:
+            return _ended(record, begun, "failed", Reason(code="nothing_recorded", message=str(nothing)), progress)
+    tables.write(trace, part)
+    if seen.requests is not None:
+        pq.write_table(seen.requests, part / "requests.parquet", compression="zstd")
+    record = record.model_copy(
+        update={
+            "window": seen.window.as_mapping(),
+            "requests": {} if seen.requests is None else _request_facts(seen.requests),
+            "files": sorted(str(path.relative_to(part)) for path in part.rglob("*") if path.is_file()),
+        }
+    )
+    progress.say(f"recorded {len(trace.kernels)} kernels in {len(trace.steps)} marked steps")
+    return _ended(record, begun, "recorded", None, progress)
+
+
+def _ended(record: TwinRecord, begun: float, outcome: str, reason: Reason | None, progress: Progress) -> TwinRecord:
+    took_s = time.monotonic() - begun
+    progress.say(f"twin {outcome} in {format_seconds(took_s)}{f': {reason.message}' if reason else ''}")
+    return record.model_copy(update={"outcome": outcome, "reason": reason, "duration_s": round(took_s, 3)})
+
+
+def _take_place(part: Path, folder: Path, record: TwinRecord) -> None:
+    there = read_twin(folder)
+    if there is not None and there.outcome == "recorded" and record.outcome != "recorded":
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    part.rename(folder)
+
+
+def _theory(spec: TwinSpecification) -> dict[str, Any]:
+    """Layers of the model, and what theory says that a decode step takes at the least."""
+    found: dict[str, Any] = {}
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found["layers"] = dimensions(read_json(Path(spec.job.model_folder) / "config.json")).layers
+    floors = expected_floors(spec.job)
+    return found | ({} if floors is None else {"step_floor_s": floors.step_s})
+
+
+def _request_facts(requests: pa.Table) -> dict[str, float]:
+    ok = [row for row in requests.select(["status", "ttft_s", "tpot_s"]).to_pylist() if row["status"] == "ok"]
+    facts = {"ok": float(len(ok))}
+    for name in ("ttft_s", "tpot_s"):
+        values = [row[name] for row in ok if row[name] is not None and math.isfinite(row[name])]
+        if values:
+            facts[f"{name}_p50"] = statistics.median(values)
+    return facts
+
+
+class _Run:
+    """The server under the profiler, from its start to its stop."""
+
+    def __init__(self, spec: TwinSpecification, part: Path, devices: DeviceLease, progress: Progress) -> None:
+        self._spec, self._part, self._devices, self._progress = spec, part, devices, progress
+        self._job, self._wanted = spec.job, spec.job.cells[0]
+        self._engine: Engine = engine_for(spec.job.engine_kind)
+        self._profiling: Profiling = PROFILING[spec.job.engine_kind]
+        self._raw = part / RAW
+        self._libraries = nsys.library_environment(spec.libraries)
+        self._launch = self._under_profiler()
+
+    def _under_profiler(self) -> Launch:
+        spec, job = self._spec, self._job
+        identity = {
+            **job.identity,
+            "flags": {**job.identity["flags"], **self._profiling.flags(spec.tool, self._raw)},
+            "environment": {**job.identity["environment"], **self._libraries},
+        }
+        prefix = list(job.command_prefix)
+        if spec.tool == "nsys":
+            assert spec.program is not None
+            prefix = [*nsys.command_prefix(spec.program, self._raw), *prefix]
+        return Launch(
+            command_prefix=prefix,
+            model_folder=Path(job.model_folder),
+            identity=identity,
+            host=LOOPBACK,
+            port=0,
+            api_key=new_api_key(),
+            cores=self._devices.engine_cores,
+            folder=self._part,
+            gpus=self._devices.gpus,
+        )
+
+    def command(self) -> list[str]:
+        """The command line; its port is chosen when the server starts."""
+        return self._engine.command(self._launch)
+
+    def programs(self) -> dict[str, str]:
+        """The profiler's version, where it is a program of its own."""
+        if self._spec.program is None:
+            return {}
+        return {"nsys": nsys.version(self._spec.program, self._libraries)}
+
+    def seen(self) -> _Seen:
+        """Serve, offer the load, and have a window of it recorded."""
+        self._progress.say(f"starting the server under {self._spec.tool}: {self._job.server}")
+
+        def starting(passed_s: float, line: str) -> None:
+            self._progress.show(f"twin: starting the server, {format_seconds(passed_s)}: {line[:120]}")
+
+        def stopped(server: RunningServer) -> None:
+            report = server.stop()
+            self._progress.say(f"stopped in {format_seconds(report.duration_s)} by {report.signal or 'itself'}")
+
+        timeout_s = 2 * self._job.start_timeout_s
+        with (
+            started_server(self._engine, self._launch, self._devices, timeout_s, starting, stopped) as started,
+            started.server.client() as client,
+        ):
+            return self._offered(started, client)
+
+    def _offered(self, started: Started, client: httpx.Client) -> _Seen:
+        wanted, job = self._wanted, self._job
+        workload = read_requests(Path(wanted.workload_file), f"twin-{self._spec.twin}")
+        keeper = self._keeper(started.server, workload)
+        served = self._served(started, client, lambda: keeper.closing)
+        prompts = PromptMaker(Path(job.model_folder), job.replicate, f"twin {self._spec.twin}")
+        warm_up(window_lengths(workload), prompts, lambda some: served.send(some, 1))
+        bring_about(wanted.identity["cache"], served, workload, prompts)
+        clients = Clients(self._devices.client_cores, job.command_prefix, Path(job.model_folder), job.order_seed)
+
+        def watched(done: int, of: int) -> None:
+            served.check_alive()
+            keeper.progress(done, of)
+            self._progress.show(f"twin ({LoadPoint(**wanted.identity['load'])}): {done}/{of} requests")
+
+        keeper.start()
+        requests: pa.Table | None = None
+        try:
+            requests = clients.offer(
+                wanted.identity["client"],
+                served.target,
+                workload,
+                LoadPoint(**wanted.identity["load"]),
+                wanted.request_timeout_s,
+                self._part,
+                watched,
+            ).requests
+        except ClientFailedError:
+            # The server may end with the profiler; what was recorded by then counts.
+            if not keeper.closing:
+                raise
+        finally:
+            window = keeper.finish(STOP_TIMEOUT_S + 60)
+        if window.problem:
+            self._progress.say(f"the window: {window.problem}")
+        if self._spec.tool == "nsys" and window.opened_at_s is not None:
+            self._progress.say("waiting for the report of Nsight Systems")
+            server = started.server
+            nsys.wait_for_report(self._raw, server.log_text, lambda: server.poll() is not None, _REPORT_TIMEOUT_S)
+        if window.opened_at_s is None:
+            raise NothingRecordedError(window.problem or "the window never opened")
+        return _Seen(window, requests)
+
+    def _served(self, started: Started, client: httpx.Client, profiler_ended: Callable[[], bool]) -> Served:
+        server = started.server
+
+        def check_alive() -> None:
+            # Nsight Systems ends with its window and leaves the server running, without the parent that was waited for.
+            if server.poll() is not None and not profiler_ended():
+                see_whether_told_to_end()
+                raise ServerDiedError(self._engine.explain_exit(server.log_text()))
+
+        return Served(
+            engine=self._engine,
+            client=client,
+            host=started.launch.host,
+            port=started.launch.port,
+            api_key=started.launch.api_key,
+            endpoint=Endpoint(self._wanted.identity["endpoint"]),
+            request_timeout_s=max(self._wanted.request_timeout_s, 600.0),
+            check_alive=check_alive,
+        )
+
+    def _keeper(self, server: RunningServer, workload: Sequence[PlannedRequest]) -> WindowKeeper:
+        def look() -> Looked:
+            with server.client() as client:
+                text = client.get("/metrics").text
+            known = self._engine.canonical_metrics(text)
+            return Looked(known.get("generation_tokens"), known.get("running"), self._profiling.iteration_count(text))
+
+        def begin() -> None:
+            with server.client() as client:
+                self._profiling.start(client, self._spec.tool, self._raw)
+
+        def end() -> None:
+            with server.client() as client:
+                self._profiling.stop(client)
+
+        tokens = float(sum(request.output_tokens for request in workload))
+        return WindowKeeper(look, begin, end, self._spec.window_s, tokens)
+
+    def export(self) -> None:
+        """Bring what the profiler wrote into a form that can be read. Raises NothingRecordedError and NsysError."""
+        if self._spec.tool != "nsys":
+            return
+        assert self._spec.program is not None
+        if not nsys.report_file(self._raw).is_file():
+            raise NothingRecordedError(f"Nsight Systems left no report; {self._part.name}/server.log says more")
+        nsys.export(self._spec.program, self._raw, self._libraries)

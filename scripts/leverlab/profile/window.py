@@ -1,0 +1,144 @@
+"""When the profiler records: a stretch in the middle of the load, told to the server while requests are under way."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+BEGIN_AT: Final = 1 / 3
+"""Share of the load, in requests or in tokens, after which the window opens."""
+
+SILENT_S: Final = 5.0
+"""After this time with requests running the window opens where neither requests nor tokens have told how far the load is."""
+
+_LOOK_EVERY_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What the server's counters say: tokens generated so far, requests running, iterations; None where it does not tell."""
+
+    generated: float | None
+    running: float | None
+    iterations: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How the window went. The profiler began between the first two counts of iterations and ended between the last two."""
+
+    opened_at_s: float | None = None
+    """From the start of the load; None where the window never opened."""
+    recorded_s: float | None = None
+    iterations_before_start: float | None = None
+    iterations_after_start: float | None = None
+    iterations_before_stop: float | None = None
+    iterations_after_stop: float | None = None
+    running_at_start: float | None = None
+    running_at_stop: float | None = None
+    load_ended_first: bool = False
+    """The load was over before the window was as long as it was to be."""
+    problem: str | None = None
+
+    @property
+    def iterations(self) -> tuple[float, float] | None:
+        """The least and the most iterations of the engine in the window; None where it does not count them."""
+        counts = (
+            (self.iterations_before_start, self.iterations_after_start),
+            (
+                self.iterations_before_stop,
+                self.iterations_after_stop,
+            ),
+        )
+        (before, after), (stopping, stopped) = counts
+        if before is None or after is None or stopping is None or stopped is None:
+            return None
+        return max(stopping - after, 0.0), stopped - before
+
+    def as_mapping(self) -> dict[str, Any]:
+        """As twin.json keeps it."""
+        return asdict(self)
+
+
+class WindowKeeper(threading.Thread):
+    """Opens and closes the window while another thread offers the load. Start it before the load, `finish` it after.
+
+    `look` asks the server, `begin` and `end` tell its profiler; whatever they raise is the window's `problem`.
+    `expected_tokens` is what the load generates in all.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[], Looked],
+        begin: Callable[[], None],
+        end: Callable[[], None],
+        window_s: float,
+        expected_tokens: float,
+    ) -> None:
+        super().__init__(daemon=True)
+        self._look, self._begin, self._end = look, begin, end
+        self._window_s, self._expected = window_s, expected_tokens
+        self._share = 0.0
+        self._over = threading.Event()
+        self._window: dict[str, Any] = {}
+        self.closing = False
+        """Whether the profiler was told to end: from then on it may take the server with it."""
+
+    def progress(self, done: int, of: int) -> None:
+        """Tell how many requests have ended."""
+        self._share = done / of if of else 0.0
+
+    def finish(self, timeout_s: float) -> Window:
+        """The window, once it is closed; the load is over. It waits for `timeout_s` at most."""
+        self._over.set()
+        self.join(timeout_s)
+        if self.is_alive():
+            self._window.setdefault("problem", f"the profiler did not end within {timeout_s:g} s")
+        return Window(**self._window)
+
+    def run(self) -> None:
+        """The thread's own work."""
+        try:
+            if self._opened():
+                self._keep_open()
+        except Exception as error:
+            self._window["problem"] = f"{type(error).__name__}: {error}"
+
+    def _opened(self) -> bool:
+        begun = time.monotonic()
+        first, running_since = self._look(), float("inf")
+        while not self._over.is_set():
+            now = self._look()
+            generated = (now.generated or 0.0) - (first.generated or 0.0)
+            share = max(self._share, generated / self._expected if self._expected else 0.0)
+            running_since = min(running_since, time.monotonic()) if now.running else float("inf")
+            silent = share == 0 and time.monotonic() - running_since > SILENT_S
+            if share >= BEGIN_AT or silent:
+                self._window["opened_at_s"] = round(time.monotonic() - begun, 3)
+                return True
+            self._over.wait(_LOOK_EVERY_S)
+        self._window |= {"problem": "the load was over before a third of it was seen", "load_ended_first": True}
+        return False
+
+    def _keep_open(self) -> None:
+        before = self._look()
+        self._begin()
+        after, begun = self._look(), time.monotonic()
+        self._window |= {
+            "iterations_before_start": before.iterations,
+            "iterations_after_start": after.iterations,
+            "running_at_start": after.running,
+        }
+        self._window["load_ended_first"] = self._over.wait(self._window_s)
+        last = self._look()
+        self._window |= {
+            "recorded_s": round(time.monotonic() - begun, 6),
+            "iterations_before_stop": last.iterations,
+            "running_at_stop": last.running,
+        }
+        self.closing = True
+        self._end()
+        with contextlib.suppress(Exception):  # the server may have gone with the profiler
+            self._window["iterations_after_stop"] = self._look().iterations

@@ -1,0 +1,90 @@
+"""The window that a profiler records: when it opens, what is counted round it, and how it ends."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from leverlab.profile.window import Looked, Window, WindowKeeper
+
+
+class Engine:
+    """Counts an iteration at each look, and generates ten tokens an iteration."""
+
+    def __init__(self, tells_tokens: bool = True) -> None:
+        self.looks, self.events = 0, [""] * 0
+        self.tells_tokens = tells_tokens
+        self.opened = threading.Event()
+
+    def look(self) -> Looked:
+        self.looks += 1
+        return Looked(10.0 * self.looks if self.tells_tokens else None, 4.0, float(self.looks))
+
+    def begin(self) -> None:
+        self.events.append("begin")
+        self.opened.set()
+
+    def end(self) -> None:
+        self.events.append("end")
+
+
+def kept(engine: Engine, window_s: float, tokens: float, end: Callable[[], None] | None = None) -> WindowKeeper:
+    keeper = WindowKeeper(engine.look, engine.begin, end or engine.end, window_s, tokens)
+    keeper.start()
+    return keeper
+
+
+def test_it_opens_after_a_third_of_the_tokens_and_counts_iterations_on_both_sides() -> None:
+    engine = Engine()
+    keeper = kept(engine, 0.01, tokens=300.0)
+    assert engine.opened.wait(10)
+    keeper.join(10)
+    window = keeper.finish(10)
+    # The first look counts 10 tokens; 100 more are a third of the load.
+    assert window.iterations_before_start == 12.0 and window.iterations_after_start == 13.0
+    assert window.iterations == (1.0, 3.0)
+    assert engine.events == ["begin", "end"] and window.problem is None and not window.load_ended_first
+
+
+def test_it_opens_by_ended_requests_where_the_engine_counts_no_tokens() -> None:
+    engine = Engine(tells_tokens=False)
+    keeper = kept(engine, 0.01, tokens=300.0)
+    keeper.progress(1, 4)
+    assert not engine.opened.wait(0.2)
+    keeper.progress(2, 4)
+    assert engine.opened.wait(10)
+    assert keeper.finish(10).running_at_start == 4.0
+
+
+def test_a_load_that_ends_first_closes_the_window_and_is_told() -> None:
+    engine = Engine()
+    keeper = kept(engine, 600.0, tokens=30.0)
+    assert engine.opened.wait(10)
+    window = keeper.finish(10)
+    assert window.load_ended_first and engine.events == ["begin", "end"] and window.recorded_s is not None
+
+
+def test_a_load_that_was_over_at_once_opens_no_window() -> None:
+    engine = Engine(tells_tokens=False)
+    keeper = kept(engine, 1.0, tokens=300.0)
+    window = keeper.finish(10)
+    assert window.opened_at_s is None and "before a third" in str(window.problem) and engine.events == []
+
+
+def test_a_profiler_that_refuses_to_end_is_the_windows_problem() -> None:
+    def refuse() -> None:
+        raise RuntimeError("no")
+
+    engine = Engine()
+    keeper = kept(engine, 0.01, tokens=30.0, end=refuse)
+    keeper.join(10)
+    window = keeper.finish(10)
+    assert window.problem == "RuntimeError: no" and keeper.closing and window.recorded_s is not None
+
+
+@pytest.mark.parametrize("missing", ["iterations_before_start", "iterations_after_stop"])
+def test_without_a_count_nothing_is_claimed(missing: str) -> None:
+    counts = dict.fromkeys(
+        ("iterations_before_start", "iterations_after_start", "iterations_before_stop", "iterations_after_stop"), 1.0
+    )
+    assert Window(**{**counts, missing: None}).iterations is None  # type: ignore[arg-type]

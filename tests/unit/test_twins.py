@@ -1,0 +1,126 @@
+"""Which cells get a twin, what of that is due, and that nothing measured knows of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leverlab.config import ConfigError
+from leverlab.matrix.twins import Twin, all_twins, due_twins, nsys_program, twins_by_study, write_twin_specifications
+from leverlab.records import TwinSpecification, read_json, write_json
+from tests.unit.repository import STUDY, Repository
+
+CPU = STUDY.replace("engines: [truth]", "engines: [vllm-cpu]")
+ASKED = "profile: {at: [rate 8], window: 500 ms}\n"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    made = Repository.at(tmp_path)
+    made.write("small", CPU + ASKED)
+    return made
+
+
+def twins(repository: Repository, **settings: Any) -> list[Twin]:
+    return list(all_twins(twins_by_study(repository.matrix(**settings))).values())
+
+
+def test_each_treatment_gets_one_of_the_first_replicate(repository: Repository) -> None:
+    found = twins(repository)
+    assert len(found) == 3 and {str(twin.replicate) for twin in found} == {"r1"}
+    assert {str(twin.cell.phase.load) for twin in found} == {"rate 8"}
+    assert {(twin.tool, twin.window_s) for twin in found} == {("torch", 0.5)}
+
+
+def test_asking_for_it_changes_no_identity(repository: Repository) -> None:
+    asked = repository.matrix()
+    repository.write("small", CPU)
+    assert [job.hash for job in repository.matrix().jobs] == [job.hash for job in asked.jobs]
+    assert twins(repository) == []
+
+
+def test_only_the_named_treatments(repository: Repository) -> None:
+    repository.write("small", CPU + "profile: {at: [burst], treatments: [baseline, prefix_caching=off]}\n")
+    assert len(twins(repository)) == 2
+
+
+def test_a_setting_leaves_them_out(repository: Repository) -> None:
+    assert twins(repository, profiles=False) == []
+
+
+def test_studies_that_share_one_get_the_longest_window(repository: Repository) -> None:
+    repository.write("other", CPU + "profile: {at: [rate 8], treatments: [baseline], window: 2 s}\n")
+    found = twins(repository, study=["small", "other"])
+    assert sorted(twin.window_s for twin in found) == [0.5, 0.5, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ("{at: [rate 9]}", "profile.at: rate 9 is not a load point of the study: rate 8, burst"),
+        ("{at: [search]}", "no load point that a twin could repeat"),
+        ("{at: []}", "profile.at: must not be empty"),
+        ("{at: [burst], treatment: [baseline]}", "there is no key 'treatment'; did you mean 'treatments'?"),
+        ("{at: [burst], treatments: [prefix_caching=of]}", "did you mean 'prefix_caching=off'?"),
+        ("{at: [burst], tool: nsight}", "profile.tool: there is no 'nsight' here"),
+        ("{at: [burst], tool: nsys}", "Nsight Systems records GPUs, and vllm-cpu computes on a CPU"),
+        ("{at: [burst], window: 0}", "profile.window"),
+    ],
+)
+def test_a_mistake_is_named(repository: Repository, profile: str, said: str) -> None:
+    repository.write("small", CPU + f"profile: {profile}\n")
+    with pytest.raises(ConfigError) as error:
+        twins(repository)
+    assert "config/studies/small.yaml: profile" in str(error.value) and said in str(error.value)
+
+
+def test_an_engine_without_a_profiler_is_refused(repository: Repository) -> None:
+    repository.write("small", STUDY + ASKED)
+    with pytest.raises(ConfigError, match="an engine of kind 'truth' has no profiler"):
+        twins(repository)
+
+
+def test_due_until_it_is_kept_and_its_record_comes_back(repository: Repository) -> None:
+    first, second, third = twins(repository)
+    layout = repository.layout
+    write_json(first.folder(layout) / "twin.json", {"outcome": "recorded"})
+    write_json(second.folder(layout) / "twin.json", {"outcome": "failed"})
+    assert due_twins([first, second, third], layout, retry_failed=False) == {third.id}
+    assert read_json(first.record(layout)) == {"outcome": "recorded"}
+    kept = first.folder(layout) / "twin.json"
+    assert first.record(layout).stat().st_mtime_ns == kept.stat().st_mtime_ns
+    assert due_twins([first, second, third], layout, retry_failed=True) == {second.id, third.id}
+    assert not second.record(layout).exists() and first.record(layout).exists()
+
+
+def test_the_job_is_told_all_it_needs(repository: Repository) -> None:
+    twin = twins(repository)[0]
+    write_twin_specifications([twin], repository.configuration(), repository.layout, local=True)
+    path = repository.layout.twin_specification(twin.cell.server.id, twin.cell.phase.id, twin.id)
+    told = TwinSpecification.model_validate(read_json(path))
+    assert (told.tool, told.window_s, told.program) == ("torch", 0.5, None)
+    assert [cell.cell for cell in told.job.cells] == [twin.cell.id] and told.job.replicate == "r1"
+
+
+GPU = CPU.replace("[vllm-cpu]", "[vllm]").replace("[tiny-llama]", "[llama-3.1-8b-shape]").replace("[cpu]", "[h200]")
+
+
+def test_nsys_is_found_before_anything_is_submitted(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.write("small", GPU + ASKED)
+    asked = twins(repository)
+    assert {twin.tool for twin in asked} == {"nsys"}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"no `nsys` on PATH: install it .*nsys=PATH.*profiles=false"):
+        write_twin_specifications(asked, repository.configuration(), repository.layout, local=True)
+    program = tmp_path / "nsys"
+    program.touch(mode=0o755)
+    assert nsys_program(repository.configuration(), local=True) == str(program)
+
+
+def test_a_program_that_is_named_may_be_on_the_nodes_alone(repository: Repository) -> None:
+    configuration = repository.configuration(nsys="/opt/nsys")
+    assert nsys_program(configuration, local=False) == "/opt/nsys"
+    with pytest.raises(ConfigError, match="`nsys: /opt/nsys` names no file"):
+        nsys_program(configuration, local=True)
