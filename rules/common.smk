@@ -46,7 +46,8 @@ except ConfigError as error:
 
 # What scripts need of the command line's settings; which studies were asked for must not decide what is made again.
 SETTINGS = json.dumps(
-    {key: value for key, value in config.items() if key not in ("study", "retry_failed", "nsys", "nsys_libraries")}, sort_keys=True
+    {key: value for key, value in config.items() if key not in ("study", "retry_failed", "nsys", "nsys_libraries")},
+    sort_keys=True,
 )
 
 JOBS = {job.hash: job for job in MATRIX.jobs}
@@ -101,9 +102,7 @@ def twin_records(studies):
 def measured_beside(twin):
     """The records of the jobs that measure the cell of a twin."""
     return [
-        record_of(job)
-        for job in MATRIX.jobs
-        if (job.server.id, job.replicate) == (twin.cell.server.id, twin.replicate)
+        record_of(job) for job in MATRIX.jobs if (job.server.id, job.replicate) == (twin.cell.server.id, twin.replicate)
     ]
 
 
@@ -207,7 +206,9 @@ def prepare_jobs():
             "run it there, on the cluster with --profile slurm, or take the key out"
         )
     try:
-        write_twin_specifications([TWINS[twin] for twin in sorted(DUE_TWINS)], CONFIGURATION, LAYOUT, workflow.local_exec)
+        write_twin_specifications(
+            [TWINS[twin] for twin in sorted(DUE_TWINS)], CONFIGURATION, LAYOUT, workflow.local_exec
+        )
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
     write_specifications(planned, CONFIGURATION, LAYOUT)

@@ -21,7 +21,8 @@ rule profile:
     threads: of_twin(lambda twin: cores_of(twin.cell.server), GIVEN_CPUS)
     resources:
         **placement(of_twin(lambda twin: twin.cell.server.gpu, None)),
-        runtime=lambda wildcards, attempt: attempt * of_twin(lambda twin: twin_minutes(twin, CONFIGURATION), 1)(wildcards),
+        runtime=lambda wildcards, attempt: attempt
+        * of_twin(lambda twin: twin_minutes(twin, CONFIGURATION), 1)(wildcards),
         mem_mb=of_twin(lambda twin: memory_mb(twin.cell.server), 1000),
         gpu=of_twin(lambda twin: gpus_of(twin.cell.server), GIVEN_GPUS),
         gpu_model=of_twin(lambda twin: slurm_of(twin.cell.server.gpu).gpu_model or "", ""),
