@@ -18,7 +18,14 @@ HIGHEST_RATE: Final = "highest_rate"
 
 ERROR_RATIO: Final = "error_ratio"
 
-SERVER_FACTS: Final = ("kv_cache_tokens", "weights_bytes", "graph_memory_bytes", "graph_capture_s", "start_s")
+SERVER_FACTS: Final = (
+    "kv_cache_tokens",
+    "kv_blocks",
+    "weights_bytes",
+    "graph_memory_bytes",
+    "graph_capture_s",
+    "start_s",
+)
 """Metrics that belong to the server's start: the same in every cell of one trial."""
 
 STATISTICS: Final = ("mean", "p50", "p95", "p99")
@@ -81,6 +88,13 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "lower",
         statistics=STATISTICS,
         label="gap between chunks",
+    ),
+    Metric(
+        "chunk_gap_spread",
+        "1",
+        "99th percentile of chunk_gap_s / its median: how uneven a stream is",
+        "lower",
+        label="spread of the gaps between chunks (p99 / median)",
     ),
     Metric(
         "e2e_s",
@@ -239,6 +253,34 @@ METRICS: Final[dict[str, Metric]] = _registry(
         source="server gauges",
     ),
     Metric(
+        "mean_waiting",
+        "requests",
+        "mean of the server's gauge of waiting requests over the window of throughput, asked twice a second",
+        "neither",
+        "difference",
+        label="requests waiting on average",
+        source="server gauges",
+    ),
+    Metric(
+        "kv_usage_ratio",
+        "1",
+        "largest share of the KV cache in use over the window of throughput, by the server's gauge",
+        "neither",
+        "difference",
+        label="peak use of the KV cache",
+        source="server gauges",
+    ),
+    Metric(
+        "block_waste_ratio",
+        "1",
+        "of the KV slots that a request's blocks hold at its end, those that hold no token, over all requests that ended well: "
+        "its length rounded up to whole blocks",
+        "lower",
+        "difference",
+        label="KV slots wasted in last blocks",
+        source="server log",
+    ),
+    Metric(
         "gpu_utilisation_ratio",
         "1",
         "mean over the window of throughput, and over the GPUs, of the share of time in which a kernel ran (NVML)",
@@ -269,6 +311,14 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "tokens that the KV cache holds, as the server says at its start",
         "higher",
         label="capacity of the KV cache",
+        source="server log",
+    ),
+    Metric(
+        "kv_blocks",
+        "blocks",
+        "blocks of the KV cache, as the server says once it runs",
+        "neither",
+        label="blocks of the KV cache",
         source="server log",
     ),
     Metric(

@@ -480,3 +480,58 @@ def test_levels_that_name_what_is_no_workload_or_two_of_them_are_refused(reposit
         repository.study(
             levers={"max_num_seqs": {**lever, **named}, "scenario": {**lever, "levels": plain, "expectation": None}}
         )
+
+
+SERVING = {
+    "title": "Batching",
+    "mechanism": "Another server.",
+    "indicator": {"metric": "throughput", "load": "burst"},
+    "levels": {
+        "here": {"vllm": {}},
+        "there": {"vllm": {"engine": {"cpu": "static-cpu", "cuda": "static"}}},
+        "strict": {"vllm": {"request": {"grammar": {"regex": "[a-z]+"}}}},
+        "stricter": {"vllm": {"request": {"grammar": {"regex": "[a]+"}}}},
+    },
+}
+OTHER = """\
+question: What does another engine do?
+engines: [vllm-cpu]
+models: [tiny-llama]
+gpus: [cpu]
+workload: {kind: random, requests: 8, prompt_tokens: 16, output_tokens: 4}
+load: {rates: [inf]}
+levers: {serving: [here, there]}
+baseline: {serving: here}
+replicates: 1
+"""
+
+
+def test_a_level_may_name_an_engine_for_each_device(repository: Repository) -> None:
+    repository.write("other", OTHER)
+    levers = {"serving": SERVING}
+    assert {server.engine for server in repository.matrix(study="other", levers=levers).servers.values()} == {
+        "vllm-cpu",
+        "static-cpu",
+    }
+    repository.write("other", OTHER.replace("[vllm-cpu]", "[vllm]").replace("[cpu]", "[h100]"))
+    assert {server.engine for server in repository.matrix(study="other", levers=levers).servers.values()} == {
+        "vllm",
+        "static",
+    }
+
+
+def test_fields_of_the_request_are_of_the_phase_and_leave_the_server_alone(repository: Repository) -> None:
+    repository.write("other", OTHER.replace("[here, there]", "[here, strict]"))
+    matrix = repository.matrix(study="other", levers={"serving": SERVING})
+    assert len(matrix.servers) == 1
+    phases = [entry.cell.phase for entry in matrix.studies[0].cells]
+    assert [phase.identity.get("request") for phase in phases] == [None, {"grammar": {"regex": "[a-z]+"}}]
+    assert "request" not in phases[0].identity, "what adds nothing keeps its id"
+
+
+def test_two_levels_that_set_a_field_to_different_values_are_refused(repository: Repository) -> None:
+    again = {**SERVING, "levels": {"strict": SERVING["levels"]["stricter"]}}  # type: ignore[index]
+    text = OTHER.replace("{serving: [here, there]}", "{serving: [strict], again: [strict]}")
+    repository.write("other", text.replace("{serving: here}", "{serving: strict, again: strict}"))
+    with pytest.raises(ConfigError, match="set 'grammar' of a request, to different values"):
+        repository.matrix(study="other", levers={"serving": SERVING, "again": again})

@@ -1,6 +1,7 @@
 """What a server that is asked and does not answer is called: dead, with its own reason, or unresponsive."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -42,3 +43,10 @@ def test_one_that_ended_has_its_own_reason(path: str) -> None:
     with pytest.raises(ServerDiedError) as told:
         silent_at(path, ended).reset_cache()
     assert told.value.reason.code == "out_of_memory"
+
+
+def test_what_a_phase_adds_to_a_request_stands_beside_what_the_engine_needs() -> None:
+    plain = silent_at("/none", lambda: None)
+    added = replace(plain, request={"priority": 3}).target.extra_body
+    assert added == {**plain.target.extra_body, "priority": 3}
+    assert "priority" not in plain.target.extra_body

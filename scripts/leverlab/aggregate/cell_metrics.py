@@ -27,6 +27,12 @@ INTERVAL_METRICS: Final = ("ttft_s", "ttft_service_s", "tpot_s", "e2e_s")
 NO_FACTS: Final[Mapping[str, float]] = MappingProxyType({})
 
 _SERVER_MEANS: Final = ("queue_time_s", "prefill_time_s", "decode_time_s")
+_GAUGES: Final = (
+    ("mean_running", "running", np.mean),
+    ("mean_waiting", "waiting", np.mean),
+    ("kv_usage_ratio", "kv_cache_usage", np.max),
+)
+"""(metric, the server's gauge, what is made of its values over the window)."""
 
 
 class MeasuredCell:
@@ -100,7 +106,12 @@ class MeasuredCell:
         accepted = self._quotient("accepted_tokens", "drafts")
         found["tokens_per_draft", None] = None if accepted is None else 1 + accepted
         found["external_hit_ratio", None] = self._quotient("external_hit_tokens", "external_queried_tokens")
-        found["mean_running", None] = self._mean_running()
+        middle_s, late_s = found["chunk_gap_s", "p50"], found["chunk_gap_s", "p99"]
+        found["chunk_gap_spread", None] = late_s / middle_s if middle_s and late_s is not None else None
+        for name, gauge, summary in _GAUGES:
+            looks = self._gauge(gauge)
+            found[name, None] = float(summary(looks)) if len(looks) else None
+        found["block_waste_ratio", None] = self._block_waste()
         found |= {(name, None): self._facts.get(name) for name in SERVER_FACTS}
         return found | self._of_gpus()
 
@@ -162,13 +173,26 @@ class MeasuredCell:
         over, under = self._delta.get(above), self._delta.get(below)
         return over / under if over is not None and under else None
 
-    def _mean_running(self) -> float | None:
+    def _gauge(self, name: str) -> Floats:
+        """What a gauge of the server was over the window; empty where nobody looked."""
         if self._server_metrics is None or self.window is None:
+            return np.empty(0)
+        rows = self._server_metrics.filter(pc.equal(self._server_metrics.column("name"), name))
+        values: Floats = numeric(rows, "value")[self._within(rows)]
+        return values
+
+    def _block_waste(self) -> float | None:
+        """The share of empty slots in the blocks of the requests that ended well, each as long as at its end.
+
+        What is counted is the last block alone (Kwon et al. 2023, PagedAttention, section 3.1): blocks that are shared count for each.
+        """
+        block = self._facts.get("kv_block_tokens")
+        lengths = (self._column("prompt_tokens") + self._column("completion_tokens"))[self._well]
+        known: Floats = lengths[~np.isnan(lengths)]
+        if not block or not known.sum():
             return None
-        running = self._server_metrics.filter(pc.equal(self._server_metrics.column("name"), "running"))
-        inside = self._within(running)
-        values = numeric(running, "value")[inside]
-        return float(values.mean()) if len(values) else None
+        held = np.ceil(known / block) * block
+        return float(1 - known.sum() / held.sum())
 
     def _of_gpus(self) -> dict[Key, float | None]:
         """Utilisation, power and memory of the cell's GPUs; None without samples within the window."""

@@ -101,7 +101,9 @@ class Configuration:
             for level in levels
             for kind in kinds
         ]
-        serving = {*study.engines, *(effect.engine for effect in effects if effect and effect.engine)}
+        devices = {self.gpus[gpu.name].device for gpu in study.gpus}
+        instead = [effect.engine_on(device) for effect in effects if effect for device in devices]
+        serving = {*study.engines, *(engine for engine in instead if engine)}
         return any(self.engines[engine].kind == "truth" for engine in serving)
 
     def _written(self, name: str) -> dict[str, Any]:

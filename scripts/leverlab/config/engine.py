@@ -9,6 +9,9 @@ from leverlab.config.base import Environment, Flags, Seconds, StrictModel
 EngineKind = Literal["vllm", "sglang", "static", "truth"]
 """The modules of leverlab.engines. Levers and models say per kind what they set."""
 
+Device = Literal["cpu", "cuda"]
+"""What an engine computes on, and a GPU type is."""
+
 
 class LockedEnvironment(StrictModel):
     """An environment made from a lock under envs/ and kept in `.envs/<engine>`."""
@@ -59,9 +62,7 @@ class Engine(StrictModel):
     """How a server of this engine is started, and what of it belongs to a result's identity."""
 
     kind: EngineKind = Field(description="the module of leverlab.engines that drives it; levers name it")
-    device: Literal["cpu", "cuda"] = Field(
-        description="what it computes on: GPUs of the same device may be combined with it"
-    )
+    device: Device = Field(description="what it computes on: GPUs of the same device may be combined with it")
     launch: Launch = Field(description="where its Python is: one of the kinds below")
     identity_packages: list[str] = Field(
         default=[], description="packages of the lock whose versions affect a measurement"

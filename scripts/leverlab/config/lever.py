@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from leverlab.config.base import Environment, Flags, LevelName, StrictModel, Written, level_name
-from leverlab.config.engine import EngineKind
+from leverlab.config.engine import Device, EngineKind
 from leverlab.load_point import Client
 from leverlab.metrics import parse_metric_reference
 
@@ -17,7 +17,8 @@ WorkloadValue = bool | int | float | str | list[Any]
 class Effect(StrictModel):
     """What a level sets on one kind of engine: flags, environment variables, topology. Empty: the engine's default.
 
-    A level that names a client or keys of the workload changes who asks, or what, and leaves the server as it is. One that
+    A level that names a client, keys of the workload or fields of the request changes who asks, or what, and leaves the server
+    as it is. One that
     names another engine says nothing else: what the other levers set is then what they set on that engine.
     """
 
@@ -25,8 +26,10 @@ class Effect(StrictModel):
     environment: Environment = Field(default={}, description="environment variables of the server")
     topology: str | None = Field(default=None, description="topology of the servers, where the level changes it")
     client: Client | None = Field(default=None, description="who sends the requests, where the level changes that")
-    engine: str | None = Field(
-        default=None, description="the engine that serves instead, a name of engines.yaml, where the level changes that"
+    engine: str | dict[Device, str] | None = Field(
+        default=None,
+        description="the engine that serves instead, a name of engines.yaml, where the level changes that; "
+        "`{cpu: static-cpu, cuda: static}` where it depends on what the GPU type computes on",
     )
     model: str | None = Field(
         default=None,
@@ -39,6 +42,9 @@ class Effect(StrictModel):
         default={},
         description="keys of the study's workload that the level changes, or the name of the workload that is asked instead",
     )
+    request: dict[str, Any] = Field(
+        default={}, description="fields of every request's body that the level adds, such as a grammar or a priority"
+    )
 
     @model_validator(mode="after")
     def _engine_alone(self) -> "Effect":
@@ -46,6 +52,10 @@ class Effect(StrictModel):
             others = ", ".join(sorted(self.model_fields_set - {"engine"}))
             raise ValueError(f"a level that names another engine sets nothing else, and this one sets {others}")
         return self
+
+    def engine_on(self, device: Device) -> str | None:
+        """The engine that serves instead on a device; None where the level names none for it."""
+        return self.engine.get(device) if isinstance(self.engine, dict) else self.engine
 
 
 class OpenLevels(StrictModel):
@@ -165,6 +175,7 @@ def _filled(effect: Effect, number: float) -> Effect:
             "flags": fill(effect.flags),
             "environment": fill(effect.environment),
             "workload": fill(effect.workload),
+            "request": fill(effect.request),
             "gpus": fill(effect.gpus),
         }
     )

@@ -192,12 +192,15 @@ def _effect(effect: Effect) -> str:
     flags = [f"`{key}: {json.dumps(value)}`" for key, value in effect.flags.items()]
     flags += [f"`{key}={value}`" for key, value in effect.environment.items()]
     flags += [f"topology `{effect.topology}`"] if effect.topology else []
-    instead = {"client": effect.client, "engine": effect.engine, "model": effect.model, "GPUs": effect.gpus}
+    engines = effect.engine if isinstance(effect.engine, dict) else {"": effect.engine}
+    engine = ", ".join(f"{name} ({device})" if device else str(name) for device, name in engines.items() if name)
+    instead = {"client": effect.client, "engine": engine, "model": effect.model, "GPUs": effect.gpus}
     flags += [f"{what} `{value}`" for what, value in instead.items() if value]
     if isinstance(effect.workload, str):
         flags.append(f"workload `{effect.workload}`")
     else:
         flags += [f"workload `{key}: {json.dumps(value)}`" for key, value in effect.workload.items()]
+    flags += [f"request `{key}: {json.dumps(value)}`" for key, value in effect.request.items()]
     return ", ".join(flags) or "the engine's default"
 
 

@@ -109,8 +109,10 @@ def build_workload(configuration: Configuration, workload: Workload, model_name:
     return WorkloadFile(make_id([workload.kind, model_name], identity, 60), identity, model_name)
 
 
-def build_phase(study: Study, workload: WorkloadFile, load: LoadPoint, client: Client) -> Phase:
-    """The phase of `study` at `load`, its requests sent by `client`."""
+def build_phase(
+    study: Study, workload: WorkloadFile, load: LoadPoint, client: Client, request: Mapping[str, Any]
+) -> Phase:
+    """The phase of `study` at `load`, its requests sent by `client`, each with the fields `request` in its body besides."""
     identity = canonical(
         {
             "measurement_version": MEASUREMENT_VERSION,
@@ -119,11 +121,13 @@ def build_phase(study: Study, workload: WorkloadFile, load: LoadPoint, client: C
             "cache": study.cache,
             "endpoint": study.endpoint,
             "client": client,
+            **({"request": dict(request)} if request else {}),
             **_search_identity(study, load),
         }
     )
     parts = [str(workload.identity["workload"]["kind"]), load.slug, study.cache]
     parts += [value for value, usual in ((study.endpoint, "completions"), (client, "replay")) if value != usual]
+    parts += sorted(request)
     return Phase(
         make_id(parts, identity, 70),
         identity,

@@ -164,7 +164,9 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
                 versions[setting.engine] = engine_versions(configuration.root, setting.engine, configuration)
             server = build_server(configuration, setting, versions[setting.engine], place.gpu)
             workload = build_workload(configuration, setting.workload, place.model)
-            phases = [build_phase(study, workload, load, setting.client) for load in study.load.points()]
+            phases = [
+                build_phase(study, workload, load, setting.client, setting.request) for load in study.load.points()
+            ]
             if not treatment.copy:
                 _check_distinct(name, asked, (server.id, phases[0].id), f"{treatment.name} on {place.engine}")
             cells += [StudyCell(build_cell(server, phase), treatment, place) for phase in phases]

@@ -1,6 +1,6 @@
 """What a treatment chooses at one place of a study's matrix: engine, model, GPUs, workload, client, and effects on the server."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -41,6 +41,8 @@ class Setting:
     gpu_count: int
     workload: Workload
     client: Client
+    request: Mapping[str, Any]
+    """Fields that levels add to every request's body."""
     effects: tuple[tuple[str, str, Effect], ...]
 
 
@@ -59,12 +61,14 @@ def setting_of(configuration: Configuration, name: str, study: Study, place: Pla
     """
     here = configuration.engines[place.engine].kind
     named = [(lever, level, configuration.levers[lever].effect(level, here)) for lever, level in treatment.levels]
-    engine = _agreed(treatment, "engine", [effect.engine for _, _, effect in named if effect]) or place.engine
+    device = configuration.gpus[place.gpu].device
+    instead = [effect.engine_on(device) for _, _, effect in named if effect]
+    engine = _agreed(treatment, "engine", instead) or place.engine
     _check_there(configuration.engines, "engine", engine)
     kind = configuration.engines[engine].kind
     effects: list[tuple[str, str, Effect]] = []
     for lever, level, own in named:
-        effect = own if own and own.engine else configuration.levers[lever].effect(level, kind)
+        effect = own if own and own.engine_on(device) else configuration.levers[lever].effect(level, kind)
         if effect is None:
             raise ConfigError(
                 f"config/studies/{name}.yaml: levers.{lever}: config/levers.yaml does not say what level {level!r} sets on an "
@@ -90,6 +94,7 @@ def setting_of(configuration: Configuration, name: str, study: Study, place: Pla
         gpus or place.gpu_count,
         workload,
         client,
+        _request(effects),
         tuple(effects),
     )
 
@@ -138,3 +143,15 @@ def _workload(
     except ValidationError as error:
         told = "; ".join(str(each["msg"]) for each in error.errors())
         raise ConfigError(f"config/studies/{name}.yaml: workload with {changed}: {told}") from None
+
+
+def _request(effects: list[tuple[str, str, Effect]]) -> dict[str, Any]:
+    """The fields that levels add to a request's body; none is set to two values."""
+    added: dict[str, Any] = {}
+    for lever, level, effect in effects:
+        for key, value in effect.request.items():
+            if added.setdefault(key, value) != value:
+                raise ConfigError(
+                    f"config/levers.yaml: {lever}={level} and another level set {key!r} of a request, to different values"
+                )
+    return added

@@ -50,7 +50,12 @@ def measure_phase(
     Raises ServerDiedError where the server ends meanwhile, ClientFailedError where the client does.
     """
     identity = wanted.identity
-    served = replace(served, endpoint=Endpoint(identity["endpoint"]), request_timeout_s=wanted.request_timeout_s)
+    served = replace(
+        served,
+        endpoint=Endpoint(identity["endpoint"]),
+        request_timeout_s=wanted.request_timeout_s,
+        request=identity.get("request", {}),
+    )
     started_at, begun_s = utc_now(), time.monotonic()
 
     def watched(done: int, of: int) -> None:

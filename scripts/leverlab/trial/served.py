@@ -33,11 +33,13 @@ class Served:
     endpoint: Endpoint
     request_timeout_s: float
     check_alive: Callable[[], None]
+    request: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that the phase adds to every request's body."""
 
     @property
     def target(self) -> Target:
         """Where requests go, and what each body holds besides prompt and length."""
-        extras: Mapping[str, Any] = self.engine.request_extras()
+        extras: Mapping[str, Any] = {**self.engine.request_extras(), **self.request}
         return Target(self.host, self.port, self.engine.served_model_name, self.api_key, self.endpoint, extras)
 
     def reset_cache(self) -> bool:
