@@ -15,7 +15,7 @@ from tests.unit.measured_cells import chunks_table, request_row, requests_table
 
 CLIENT = {
     "ttft_s", "ttft_service_s", "tpot_s", "chunk_gap_s", "chunk_gap_spread", "e2e_s", "send_lag_s", "throughput", "total_throughput",
-    "achieved_rate", "goodput", "highest_rate", "error_ratio",
+    "throughput_per_gpu", "achieved_rate", "goodput", "highest_rate", "error_ratio",
 }  # fmt: skip
 """What the client's stamps and the tokens of `usage` tell."""
 

@@ -1,55 +1,8 @@
-"""Every metric of the project, defined once: names, units, definitions, which way is better, how it is compared.
+"""The metrics: docs/metrics.md is generated from here."""
 
-The definitions are those of docs/metrics.md, which is generated from here.
-"""
+from typing import Final
 
-from dataclasses import dataclass
-from typing import Final, Literal
-
-from leverlab.load_point import LoadPoint, parse_load_point
-
-Comparison = Literal["ratio", "difference"]
-Better = Literal["lower", "higher", "neither"]
-Source = Literal["client", "server counters", "server gauges", "server log", "trial", "NVML"]
-"""Where a metric comes from: the client's own stamps, the server's /metrics, what it says at its start, the trial, the driver."""
-
-HIGHEST_RATE: Final = "highest_rate"
-"""What a search for the rate finds: the one metric by which such cells are compared, since each was offered its own rate."""
-
-ERROR_RATIO: Final = "error_ratio"
-
-SERVER_FACTS: Final = (
-    "kv_cache_tokens",
-    "kv_blocks",
-    "weights_bytes",
-    "graph_memory_bytes",
-    "graph_capture_s",
-    "start_s",
-)
-"""Metrics that belong to the server's start: the same in every cell of one trial."""
-
-STATISTICS: Final = ("mean", "p50", "p95", "p99")
-
-MINIMUM_SAMPLES: Final = {"mean": 1, "p50": 1, "p95": 20, "p99": 100}
-"""Values that a statistic needs: one beyond a percentile. A percentile of fewer is their maximum, and is not given."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A metric: per request or chunk (`statistics` are taken over a cell) or one value a cell (no statistic)."""
-
-    name: str
-    unit: str
-    definition: str
-    better: Better
-    comparison: Comparison = "ratio"
-    statistics: tuple[str, ...] = ()
-    label: str = ""
-    source: Source = "client"
-
-    def reference(self, statistic: str | None) -> str:
-        """How a study writes it: `ttft_s p50`, `throughput`."""
-        return self.name if statistic is None else f"{self.name} {statistic}"
+from leverlab.metrics.metric import ERROR_RATIO, HIGHEST_RATE, STATISTICS, Metric
 
 
 def _registry(*metrics: Metric) -> dict[str, Metric]:
@@ -356,50 +309,3 @@ METRICS: Final[dict[str, Metric]] = _registry(
         source="trial",
     ),
 )
-
-
-def comparable(metric: str, load: LoadPoint) -> bool:
-    """Whether two servers may be compared by `metric` at `load`: where the rate was searched for, by that rate alone."""
-    return (metric == HIGHEST_RATE) == (load.kind == "search")
-
-
-@dataclass(frozen=True, slots=True)
-class MetricReference:
-    """A metric, its statistic (None for one value a cell) and a load point: what a study calls primary."""
-
-    metric: str
-    statistic: str | None
-    load: LoadPoint | None = None
-
-    def __str__(self) -> str:
-        name = METRICS[self.metric].reference(self.statistic)
-        return name if self.load is None else f"{name} at {self.load}"
-
-
-def parse_metric_reference(text: str) -> MetricReference:
-    """The reference that `text` makes: `ttft_s p50 at rate 4`, `throughput at burst`, `tpot_s p95`.
-
-    Raises ValueError naming what is known when the metric, the statistic or the load point is not.
-    """
-    name, _, load = text.partition(" at ")
-    words = name.split()
-    if not words or words[0] not in METRICS:
-        raise UnknownMetricError(words[0] if words else "", text)
-    metric = METRICS[words[0]]
-    statistic = words[1] if len(words) == 2 else None
-    if (
-        len(words) > 2
-        or (statistic is not None) != bool(metric.statistics)
-        or (statistic and statistic not in metric.statistics)
-    ):
-        wanted = f"one of {', '.join(metric.statistics)} after it" if metric.statistics else "no statistic"
-        raise ValueError(f"{text!r}: {metric.name} takes {wanted}")
-    return MetricReference(metric.name, statistic, parse_load_point(load) if load else None)
-
-
-class UnknownMetricError(ValueError):
-    """A metric's name that is not in the registry; `name` is what was written."""
-
-    def __init__(self, name: str, text: str) -> None:
-        super().__init__(f"{text!r}: there is no metric {name!r}; there are {', '.join(METRICS)}")
-        self.name = name
