@@ -13,6 +13,8 @@ from leverlab.config.course import TheoryAnswer
 from leverlab.report.beside_theory import left_out, theory_sentences, theory_table
 from leverlab.report.page import render_study
 from leverlab.report.questions import questions
+from leverlab.report.roofline_block import roofline_parts
+from leverlab.report.svg import drawing
 from leverlab.report.theory_values import Beside, TheoryValues, theory_values
 from tests.unit.report_study import ROOFED, SIMULATED, ReportStudy, make_study
 
@@ -89,7 +91,9 @@ def test_the_question_is_answered_with_both_and_their_ratio(study: ReportStudy, 
         r"median time per output token \d\.\d+ ms \(measured\), \d\.\d+ \(\d.* to .*\) times that, in 3 replicates",
         first,
     )
-    assert "Baseline, at every load point: KV cache of a token 131,072 bytes/token, by theory." in answer.sentences
+    assert (
+        "Every treatment, at every load point: KV cache of a token 131,072 bytes/token, by theory." in answer.sentences
+    )
     assert not any("16 concurrent" in sentence and "decode step" in sentence for sentence in answer.sentences)
     assert (
         answer.sentences[-1]
@@ -123,6 +127,20 @@ def test_the_page_has_the_section_and_says_what_is_simulated(study: ReportStudy,
     assert '<section id="theory"' in page and "Floor of a decode step" in page
     simulated = render_study(make_study(tmp_path, SIMULATED, records=False).read())
     assert "Simulated: what stands under “measured” was declared." in simulated
+
+
+def test_the_roofline_has_a_point_a_treatment_and_load(study: ReportStudy, values: TheoryValues) -> None:
+    with drawing():
+        (part,) = roofline_parts(study.read(), values)
+        (panel,) = part.figure.panels
+    assert panel.count("FLOP/byte;") + panel.count("FLOP/byte.") == 6
+    assert "989 TFLOP/s bf16, ridge at 206" in panel and "4,800 GB/s" in panel
+    assert part.figure.legend[0].label == "Baseline"
+
+
+def test_no_roofline_is_drawn_where_nothing_bounds_it(tmp_path: Path) -> None:
+    data = make_study(tmp_path, SIMULATED, records=False).read()
+    assert roofline_parts(data, theory_values(data)) == []
 
 
 def test_speculation_is_compared_with_the_treatment_that_does_none(tmp_path: Path) -> None:

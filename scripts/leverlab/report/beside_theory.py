@@ -72,19 +72,28 @@ def theory_table(data: StudyData, values: TheoryValues) -> Table | None:
 
 
 def _rows(data: StudyData, values: Sequence[Beside]) -> list[Row]:
-    """A row a treatment and load point; one a treatment where all its load points read the same."""
+    """A row a treatment and load point, of one quantity and context; fewer where several read the same."""
     rows = []
+    for value, whose, every_load in _distinct(data, values):
+        wanted, measured, ratio = _texts(value)
+        mark = _BEYOND if value.impossible else None
+        sense = value.quantity.sense
+        cells = (whose, "every load point" if every_load else load_heading(value.load), wanted, measured)
+        rows.append(Row((*map(Cell, cells), Cell(ratio, mark=mark), Cell("–" if sense == "property" else sense))))
+    return rows
+
+
+def _distinct(data: StudyData, values: Sequence[Beside]) -> Iterator[tuple[Beside, str, bool]]:
+    """(value, whose, whether it is that of every load point) of one quantity and context: once where all read the same."""
+    treatments = {value.treatment for value in values}
+    if len(treatments) > 1 and len({_texts(value) for value in values}) == 1:
+        yield values[0], "Every treatment", len({value.load for value in values}) > 1
+        return
     for treatment, found in groupby(values, key=lambda value: value.treatment):
         own = list(found)
         alike = len(own) > 1 and len({_texts(value) for value in own}) == 1
         for value in own[:1] if alike else own:
-            load = "every load point" if alike else load_heading(value.load)
-            wanted, measured, ratio = _texts(value)
-            mark = _BEYOND if value.impossible else None
-            sense = value.quantity.sense
-            cells = (data.label(treatment), load, wanted, measured)
-            rows.append(Row((*map(Cell, cells), Cell(ratio, mark=mark), Cell("–" if sense == "property" else sense))))
-    return rows
+            yield value, data.label(treatment), alike
 
 
 def _texts(value: Beside) -> tuple[str, str, str]:
@@ -124,7 +133,11 @@ def theory_sentences(answer: TheoryAnswer, data: StudyData, values: TheoryValues
             for value in values.values
             if value.quantity is reference.quantity and (reference.load is None or value.load == str(reference.load))
         ]
-        said = list(dict.fromkeys(_sentence(data, value, own) for value in own))
+        said = [
+            _sentence(data, *told)
+            for _, of_context in groupby(own, key=lambda value: value.context)
+            for told in _distinct(data, list(of_context))
+        ]
         yield from said
         if not said:
             reasons = [missing.reason for missing in values.missing if missing.quantity is reference.quantity]
@@ -138,14 +151,10 @@ def is_measured(answer: TheoryAnswer, values: TheoryValues) -> bool:
     return any(value.quantity.name in named and value.measured is not None for value in values.values)
 
 
-def _sentence(data: StudyData, value: Beside, all_of_quantity: Sequence[Beside]) -> str:
-    of_treatment = [
-        other for other in all_of_quantity if (other.context, other.treatment) == (value.context, value.treatment)
-    ]
-    alike = len(of_treatment) > 1 and len({_texts(other) for other in of_treatment}) == 1
-    load = "at every load point" if alike else load_phrase(value.load)
+def _sentence(data: StudyData, value: Beside, whose: str, every_load: bool) -> str:
+    load = "at every load point" if every_load else load_phrase(value.load)
     where = f" ({context_phrase(*value.context)})" if len(data.contexts) > 1 else ""
-    start = f"{'Simulated: ' if data.simulated else ''}{data.label(value.treatment)}{where}, {load}"
+    start = f"{'Simulated: ' if data.simulated else ''}{whose}{where}, {load}"
     wanted, measured, ratio = _texts(value)
     if value.measured is None:
         return f"{start}: {value.quantity.label} {wanted}, by theory."

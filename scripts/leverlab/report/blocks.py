@@ -80,7 +80,7 @@ def _curves_of(data: StudyData, place: int) -> list[Part]:
     parts, unpaired = [], _unpaired(cells)
     for number, (about, names) in enumerate(data.series_sets(set(cells["treatment"]))):
         series = [Series(name, data.label(name), position) for position, name in enumerate(names)]
-        title, key, legend = f"{where}{about}", f"c{place}-{number}", _legend(series)
+        title, key, entries = f"{where}{about}", f"c{place}-{number}", legend(series)
         panels = [
             latency_panel(cells, series, metric, statistic, f"{key}-{metric}-{statistic}")
             for metric, statistic in LATENCIES
@@ -91,20 +91,20 @@ def _curves_of(data: StudyData, place: int) -> list[Part]:
             "Lines join the means of the replicates, small marks are the replicates; the burst stands apart, since it is no rate."
             f"{_beyond(cells)}",
             f"what happens between the load points, and how sure a percentile is: it rests on the slowest few requests.{unpaired}",
-            _ONE_LOAD, legend,
+            _ONE_LOAD, entries,
         )))  # fmt: skip
         parts.append(Part(f"Saturation{title}", FigureBlock(
             _there([offered_achieved(cells, series, f"{key}-rate")]),
             "at which rate the server no longer keeps up. Below the dotted line requests pile up for as long as the load lasts. "
             f"Small marks are the replicates, each at the rate that arrived in its draw.{_beyond(cells)}",
             f"how long the server could have gone on: a short phase ends before the queue shows its full length.{unpaired}",
-            _rates_sentence(cells, series), legend, "single",
+            _rates_sentence(cells, series), entries, "single",
         )))  # fmt: skip
         parts.append(Part(f"Throughput against per-user speed{title}", FigureBlock(
             _there([pareto(cells, series, f"{key}-pareto")]),
             "what each user pays for serving more of them. A curve further up and to the right is better at every trade; numbers are rates in requests/s.",
             f"how long a user waits for the first token, which is in neither axis. At a rate that the server keeps up with, throughput is what arrived.{unpaired}",
-            _ONE_LOAD, legend, "single",
+            _ONE_LOAD, entries, "single",
         )))  # fmt: skip
     return parts
 
@@ -195,7 +195,8 @@ def timeline_block(data: StudyData) -> FigureBlock:
     )
 
 
-def _legend(series: Sequence[Series]) -> tuple[LegendEntry, ...]:
+def legend(series: Sequence[Series]) -> tuple[LegendEntry, ...]:
+    """The series' samples and names."""
     return tuple(LegendEntry(_sample(entry.number), entry.label) for entry in series)
 
 

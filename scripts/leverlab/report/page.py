@@ -24,6 +24,7 @@ from leverlab.report.overview import believable, glance
 from leverlab.report.phrases import joined
 from leverlab.report.provenance import provenance
 from leverlab.report.questions import questions, readings
+from leverlab.report.roofline_block import roofline_parts
 from leverlab.report.searches import search_table
 from leverlab.report.sentences import correction_sentence, headline
 from leverlab.report.source import StudyData
@@ -113,6 +114,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "knees": knee_table(data),
         "searches": search_table(data),
         "theory": theory_table(data, theory),
+        "rooflines": roofline_parts(data, theory),
         "theory_left_out": left_out(data, theory),
         "heatmaps": maps,
         "heatmaps_note": maps_note,

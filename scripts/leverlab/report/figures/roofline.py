@@ -1,0 +1,88 @@
+"""The roofline of a GPU, and where the decode steps of a study's treatments lie below it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from leverlab.report.figures.axes import Series, load_tick
+from leverlab.report.looks import INK, MUTED, look
+from leverlab.report.svg import PANEL, inline, new_figure
+from leverlab.units import format_number
+
+
+@dataclass(frozen=True, slots=True)
+class RooflinePoint:
+    """Decode steps of a treatment at a load point, of one GPU."""
+
+    treatment: str
+    load: str
+    intensity: float
+    """FLOP/byte, by theory at the batch and context that were measured."""
+    flop_per_s: float
+    """Operations of a step / measured time per token, of one GPU."""
+
+
+def roofline(
+    bandwidth: float, peaks: Mapping[str, float], points: Sequence[RooflinePoint], series: Sequence[Series], name: str
+) -> Markup | None:
+    """`bandwidth` in bytes/s and `peaks` (dtype → FLOP/s) are those of one GPU; None where there is no point or no peak."""
+    if not points or not peaks:
+        return None
+    figure, axes = new_figure((PANEL[0] * 1.25, PANEL[1] * 1.25))
+    ridges = {dtype: peak / bandwidth for dtype, peak in peaks.items()}
+    low, high = min(0.5, *(point.intensity / 1.5 for point in points)), 4 * max(*ridges.values(), *_xs(points))
+    highest = max(ridges.values())
+    axes.plot([low, highest], [low * bandwidth, highest * bandwidth], color=INK, linewidth=1.4)
+    for dtype, peak in peaks.items():
+        axes.plot([ridges[dtype], high], [peak, peak], color=INK, linewidth=1.4)
+        axes.annotate(
+            f"{format_number(peak / 1e12)} TFLOP/s {dtype}, ridge at {format_number(ridges[dtype])}",
+            (high, peak), (-2, -11), textcoords="offset points", ha="right", fontsize=9, color=MUTED,
+        )  # fmt: skip
+    middle = (max(_xs(points)) * highest) ** 0.5
+    axes.annotate(
+        f"{format_number(bandwidth / 1e9)} GB/s", (middle, middle * bandwidth), (-6, 4), textcoords="offset points", ha="right",
+        fontsize=9, color=MUTED,
+    )  # fmt: skip
+    for entry in series:
+        _draw(axes, [point for point in points if point.treatment == entry.treatment], entry)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(low, high)
+    axes.set_ylim(min(low * bandwidth, *(point.flop_per_s / 2 for point in points)), 2.5 * max(peaks.values()))
+    for axis, unit in ((axes.xaxis, 1.0), (axes.yaxis, 1e12)):
+        axis.set_major_locator(LogLocator())
+        axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter(FuncFormatter(lambda value, _, unit=unit: format_number(value / unit)))
+    axes.set_xlabel("arithmetic intensity (FLOP/byte)")
+    axes.set_ylabel("TFLOP/s of one GPU")
+    labels = {entry.treatment: entry.label for entry in series}
+    spoken = "; ".join(
+        f"{labels[point.treatment]}, {point.load}: {format_number(point.flop_per_s / 1e12)} TFLOP/s at "
+        f"{format_number(point.intensity)} FLOP/byte"
+        for point in points
+        if point.treatment in labels
+    )
+    return inline(figure, name, f"Roofline with decode steps below it. {spoken}.")
+
+
+def _xs(points: Sequence[RooflinePoint]) -> list[float]:
+    return [point.intensity for point in points]
+
+
+def _draw(axes: Axes, points: Sequence[RooflinePoint], entry: Series) -> None:
+    style = look(entry.number)
+    line = (0, style.dashes) if style.dashes else "-"
+    ordered = sorted(points, key=lambda point: point.intensity)
+    axes.plot(
+        _xs(ordered), [point.flop_per_s for point in ordered], color=style.colour, marker=style.marker, linestyle=line,
+        linewidth=1.2,
+    )  # fmt: skip
+    for point in ordered:
+        axes.annotate(
+            load_tick(point.load), (point.intensity, point.flop_per_s), (6, -10), textcoords="offset points",
+            fontsize=9, color=MUTED,
+        )  # fmt: skip

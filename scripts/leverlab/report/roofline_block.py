@@ -1,0 +1,54 @@
+"""The roofline figure of a study: a panel for each engine, model and GPU whose rates are stated."""
+
+from leverlab.report.blocks import Part, legend
+from leverlab.report.figures.axes import Series
+from leverlab.report.figures.roofline import RooflinePoint, roofline
+from leverlab.report.phrases import context_phrase
+from leverlab.report.source import StudyData
+from leverlab.report.theory_values import Context, TheoryValues
+from leverlab.report.view import FigureBlock
+
+
+def roofline_parts(data: StudyData, values: TheoryValues) -> list[Part]:
+    """A figure for each context and set of treatments that is drawn together; none where no decode step's place is known."""
+    parts = []
+    for place, context in enumerate(data.contexts):
+        points = _points(values, context)
+        gpu = data.configuration.gpus.get(context[2])
+        if gpu is None or gpu.bandwidth is None:
+            continue
+        where = f": {context_phrase(*context)}" if len(data.contexts) > 1 else ""
+        for number, (about, names) in enumerate(data.series_sets({point.treatment for point in points})):
+            series = [Series(name, data.label(name), position) for position, name in enumerate(names)]
+            own = [point for point in points if point.treatment in names]
+            drawn = roofline(gpu.bandwidth, gpu.peak, own, series, f"roofline{place}-{number}")
+            if drawn is None:
+                continue
+            block = FigureBlock(
+                (drawn,),
+                "how far decoding is from what the GPU allows, and which limit it would reach first: left of the ridge it waits for memory, and a larger batch "
+                "moves it to the right almost for nothing. The line is the roof; a point is a treatment at a load point, c16 being 16 concurrent streams.",
+                "what a single kernel does: intensity and operations are those of a whole step by theory, at the batch and context that were measured; only the "
+                "time is measured, and with prefills in between it holds theirs too.",
+                "",
+                legend(series),
+                "single",
+            )
+            parts.append(Part(f"Roofline{where}{about}", block))
+    return parts
+
+
+def _points(values: TheoryValues, context: Context) -> list[RooflinePoint]:
+    """The decode steps of every treatment and load point of `context`, of one GPU of those that share the model."""
+    intensities = {
+        (value.treatment, value.load): value.expected
+        for value in values.values
+        if value.context == context and value.quantity.name == "decode_intensity_flop_per_byte"
+    }
+    shares = {str(cell.row["treatment"]): cell.server.tensor_parallel for cell in values.cells.cells}
+    return [
+        RooflinePoint(value.treatment, value.load, intensities[place], value.measured / shares[value.treatment])
+        for value in values.values
+        if value.context == context and value.quantity.name == "decode_roof_flop_per_s" and value.measured is not None
+        if (place := (value.treatment, value.load)) in intensities
+    ]
