@@ -81,6 +81,14 @@ def failed(status: str, count: int = 1, **changes: Any) -> Rows:
     return made
 
 
+def synthetic(tokens_per_draft: float, drafts: int) -> CellInputs:
+    """A server that was asked to accept 3.05 of 5 draft tokens on average, and so to yield 4.05 tokens a draft."""
+    rates = {"synthetic_acceptance_rates": [0.85, 0.7, 0.6, 0.5, 0.4], "num_speculative_tokens": 5}
+    server = {**SPECIFICATION["server"], "flags": {"speculative-config": rates}}
+    delta = server_delta(rows()) | {"drafts": drafts, "accepted_tokens": (tokens_per_draft - 1) * drafts}
+    return replace(clean(server_delta=delta), specification={**SPECIFICATION, "server": server})
+
+
 def long_answers() -> Rows:
     """Twenty-one chunks each, 20 ms apart."""
     return [
@@ -155,6 +163,7 @@ def test_nothing_is_marked_in_a_clean_cell() -> None:
     assert found(clean()) == {}
     assert worst(results) == "ok"
     assert {result.code for result in results} == {check.code for check in CHECKS} - {
+        "acceptance_not_as_asked",
         "few_cache_hits",
         "search_not_settled",
     }
@@ -203,6 +212,8 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("chunks_disagree", "invalid", lambda: clean(changed(3, chunks=4))),
     ("chunks_disagree", "caution", lambda: clean(changed(3, chunks=4, token_source="chunks"))),
     ("generated_tokens_disagree", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"generation_tokens": 1.0})),
+    ("acceptance_not_as_asked", "invalid", lambda: synthetic(3.6, drafts=400)),
+    ("acceptance_not_as_asked", "invalid", lambda: synthetic(4.5, drafts=4000)),
     ("prompt_tokens_disagree", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"prompt_tokens": 12001.0})),
     ("foreign_requests", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"requests_finished": 121.0})),
     ("counters_reset", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"preemptions": -1.0})),
@@ -353,6 +364,14 @@ def test_a_server_without_counters_is_a_caution_not_a_pass() -> None:
         "generated_tokens_disagree",
         "prompt_tokens_disagree",
     }
+
+
+def test_synthetic_acceptance_that_is_near_what_was_asked_or_of_few_drafts_is_left_alone() -> None:
+    assert "acceptance_not_as_asked" not in found(synthetic(3.7, drafts=400)) | found(synthetic(1.0, drafts=399))
+    codes = {result.code for result in check_cell(synthetic(4.0, drafts=4000))}
+    assert "acceptance_not_as_asked" in codes
+    judged = {result.code for result in check_cell(clean())}
+    assert "acceptance_not_as_asked" not in judged, "without synthetic acceptance nobody knows how much is right"
 
 
 def test_multi_token_chunks_add_up() -> None:

@@ -8,6 +8,13 @@ import pyarrow.compute as pc
 from leverlab.checks.base import CellInputs, Check, Finding
 
 
+_DRAFTS: Final = 400
+"""Checked drafts from which on their mean yield is known to a few per cent."""
+
+_YIELD_SHARE: Final = 0.1
+"""By how much of it the mean yield of a draft may differ from what was asked; the last draft of an answer is cut to its length."""
+
+
 def _tokens_not_as_asked(inputs: CellInputs) -> Finding:
     well = inputs.ended_well
     asked, got = inputs.column("requested_output_tokens")[well], inputs.column("completion_tokens")[well]
@@ -142,11 +149,35 @@ def _counters_reset(inputs: CellInputs) -> Finding | None:
     )
 
 
+def _acceptance_not_as_asked(inputs: CellInputs) -> Finding | None:
+    """Only where acceptance is synthetic: an engine that does not do that takes the setting and heeds it not (vLLM on a CPU)."""
+    asked = inputs.specification["server"].get("flags", {}).get("speculative-config")
+    rates = asked.get("synthetic_acceptance_rates") if isinstance(asked, dict) else None
+    drafts, accepted = (inputs.server_delta.get(name) for name in ("drafts", "accepted_tokens"))
+    if not rates or drafts is None or accepted is None or drafts < _DRAFTS:
+        return None
+    wanted, got = 1 + sum(rates), 1 + accepted / drafts
+    saw, expected = f"a checked draft yields {got:.2f} tokens", f"{wanted:.2f}, as synthetic acceptance has it"
+    if abs(got - wanted) <= _YIELD_SHARE * wanted:
+        return Finding("ok", saw, expected)
+    return Finding(
+        "invalid",
+        saw,
+        expected,
+        "the engine did not heed the acceptance that the level asks for: see whether it has it on this device",
+    )
+
+
 TOKEN_CHECKS: Final = (
     Check("tokens_not_as_asked", "Did every request get as many tokens as it asked for?", _tokens_not_as_asked),
     Check("tokens_assumed", "Are the tokens of each chunk known?", _tokens_assumed),
     Check("chunks_disagree", "Do the chunks of a request add up to its usage?", _chunks_disagree),
     Check("generated_tokens_disagree", "Do client and server agree on generated tokens?", _generated_disagree),
+    Check(
+        "acceptance_not_as_asked",
+        "Were as many draft tokens accepted as synthetic acceptance asks for?",
+        _acceptance_not_as_asked,
+    ),
     Check("prompt_tokens_disagree", "Do client and server agree on prompt tokens?", _prompts_disagree),
     Check("foreign_requests", "Did the server serve these requests and no others?", _foreign_requests),
     Check("counters_reset", "Did the server's counters only grow?", _counters_reset),
