@@ -106,3 +106,22 @@ def test_a_misspelt_model_names_its_neighbour(repository: Repository) -> None:
         ConfigError, match=r"config/levers.yaml: there is no model 'tiny-lama'; did you mean 'tiny-llama'"
     ):
         repository.study()
+
+
+def test_synthetic_acceptance_yields_what_the_levels_say(repository: Repository) -> None:
+    levers = repository.configuration().levers
+
+    def drafting(lever: str, level: str) -> dict[str, Any]:
+        effect = levers[lever].effect(level, "vllm")
+        assert effect is not None
+        told = effect.flags["speculative-config"]
+        assert isinstance(told, dict) and len(told["synthetic_acceptance_rates"]) == told["num_speculative_tokens"]
+        return told
+
+    for tokens in (2, 4):
+        assert 1 + sum(drafting("speculation", f"synthetic-{tokens}")["synthetic_acceptance_rates"]) == pytest.approx(
+            tokens
+        )
+    for tokens in (1, 3, 5, 7):
+        rates = drafting("speculative_tokens", str(tokens))["synthetic_acceptance_rates"]
+        assert rates == pytest.approx([0.8**position for position in range(1, tokens + 1)], rel=1e-5)

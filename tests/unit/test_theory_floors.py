@@ -1,11 +1,15 @@
 """Floors against numbers worked out by hand from published dimensions and rates."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from leverlab.models.dimensions import Dimensions, dimensions
+from leverlab.records import JobSpecification
 from leverlab.theory.floors import floors
+from leverlab.trial.floors import expected_floors
 
 LLAMA_8B: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32,
@@ -46,3 +50,20 @@ def test_what_is_not_known_bounds_nothing(llama: Dimensions) -> None:
     assert floors(dimensions({**LLAMA_8B, "torch_dtype": "mxfp4"}), {}, 1, **H200) is None
     without = floors(llama, {}, 1, 4.8e12, {})
     assert without is not None and without.prefill_s_per_token is None
+
+
+def test_a_checkpoint_that_flags_call_quantized_has_the_floor_of_one(tmp_path: Path) -> None:
+    """Dummy weights of four bits: their steps are faster than those of the shape as its config.json has it."""
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
+
+    def step_s(flags: dict[str, Any]) -> float:
+        found = expected_floors(
+            JobSpecification.model_construct(
+                model_folder=str(tmp_path), identity={"flags": flags}, gpu_count=1, gpu_bandwidth=4.8e12, gpu_peak={}
+            )
+        )
+        assert found is not None
+        return found.step_s
+
+    overridden = {"hf-overrides": {"quantization_config": {"quant_method": "awq", "bits": 4}}}
+    assert step_s({}) / step_s(overridden) == pytest.approx(4)

@@ -7,7 +7,6 @@ import pyarrow.compute as pc
 
 from leverlab.checks.base import CellInputs, Check, Finding
 
-
 _DRAFTS: Final = 400
 """Checked drafts from which on their mean yield is known to a few per cent."""
 

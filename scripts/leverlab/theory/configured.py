@@ -1,12 +1,12 @@
 """Theory's servers from the configuration: dimensions of a model by name, and a server from its identity."""
 
 import json
-import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.model import SyntheticSource
+from leverlab.config.model_reference import named_models
 from leverlab.layout import Layout
 from leverlab.models.dimensions import Dimensions, dimensions
 from leverlab.models.prepare import model_folder
@@ -14,9 +14,6 @@ from leverlab.models.synthetic import SHAPE_DEFAULTS
 from leverlab.records import read_json
 from leverlab.theory.server import TheoryServer
 from leverlab.theory.unknown import NotKnownError
-
-_NAMED_MODEL: Final = re.compile(r"\{model:([^{}]+)\}")
-"""How an identity names another model of models.yaml in a flag."""
 
 
 def model_dimensions(name: str, configuration: Configuration) -> Dimensions:
@@ -54,7 +51,7 @@ def server_of(identity: Mapping[str, Any], configuration: Configuration) -> Theo
     if gpu not in configuration.gpus:
         raise NotKnownError(f"config/gpus.yaml holds no {gpu} any more")
     flags = identity.get("flags", {})
-    named = _NAMED_MODEL.search(json.dumps(flags))
+    named = named_models(flags)
     return TheoryServer(
         dimensions=model_dimensions(str(identity["model"]["name"]), configuration),
         gpu_name=gpu,
@@ -64,5 +61,5 @@ def server_of(identity: Mapping[str, Any], configuration: Configuration) -> Theo
         flags=flags,
         environment=identity.get("environment", {}),
         topology=str(identity.get("topology", "single")),
-        draft=model_dimensions(named[1], configuration) if named else None,
+        draft=model_dimensions(named[0], configuration) if named else None,
     )

@@ -9,13 +9,16 @@ from leverlab.theory.floors import Floors, floors
 
 
 def expected_floors(specification: JobSpecification) -> Floors | None:
-    """None where the GPU's bandwidth is not declared, or the model's config.json does not tell its dimensions."""
+    """None where the GPU's bandwidth is not declared, or the model's config.json does not tell its dimensions.
+
+    What the flags override of that file counts: by it a model without weights is served as if its checkpoint were quantized.
+    """
     if specification.gpu_bandwidth is None:
         return None
+    flags = specification.identity["flags"]
     try:
         text = (Path(specification.model_folder) / "config.json").read_text(encoding="utf-8")
-        found = dimensions(json.loads(text))
+        found = dimensions({**json.loads(text), **flags.get("hf-overrides", {})})
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    flags = specification.identity["flags"]
     return floors(found, flags, specification.gpu_count, specification.gpu_bandwidth, specification.gpu_peak)
