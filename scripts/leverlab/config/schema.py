@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from leverlab.config import Configuration, Settings, load
 from leverlab.config.base import Written
+from leverlab.config.course_rows import CourseEntry
 from leverlab.config.engine import Engine, EngineKind
 from leverlab.config.gpu import Gpu
 from leverlab.config.lever import Effect, Lever
@@ -31,6 +32,7 @@ ENTRIES: Final[dict[str, type[BaseModel]]] = {
     "gpus": Gpu,
     "levers": Lever,
     "workloads": WorkloadEntry,
+    "course": CourseEntry,
     "kernel_classes": KernelClass,
 }
 """Files of named entries, and what an entry is."""
