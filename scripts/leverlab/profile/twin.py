@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,14 +53,6 @@ _PART: Final = ".part"
 
 class NothingRecordedError(Exception):
     """The profiler left nothing that can be read; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What a run under the profiler brought back, besides the profiler's files."""
-
-    window: Window
-    requests: pa.Table | None
 
 
 def run_twin(specification: TwinSpecification, progress: Progress, root: Path = Path()) -> TwinRecord:
@@ -127,27 +118,20 @@ def _recorded(spec: TwinSpecification, part: Path, progress: Progress, classes: 
             update={"provenance": fingerprint(job, devices.gpus), "command": run.command(), "programs": run.programs()}
         )
         try:
-            seen = run.seen()
+            run.serve()
             run.export()
             trace = read_profile(part, spec.tool, classes)
         except InfeasibleError as refused:
-            return _ended(record, begun, "infeasible", refused.reason, progress)
+            return _ended(run.noted(record), begun, "infeasible", refused.reason, progress)
         except (ServerDiedError, ClientFailedError) as failed:
-            return _ended(record, begun, "failed", failed.reason, progress)
+            return _ended(run.noted(record), begun, "failed", failed.reason, progress)
         except (NothingRecordedError, nsys.NsysError) as nothing:
-            return _ended(record, begun, "failed", Reason(code="nothing_recorded", message=str(nothing)), progress)
+            message = f"{nothing}; the window: {run.window.problem}" if run.window.problem else str(nothing)
+            reason = Reason(code="nothing_recorded", message=message)
+            return _ended(run.noted(record), begun, "failed", reason, progress)
     tables.write(trace, part)
-    if seen.requests is not None:
-        pq.write_table(seen.requests, part / "requests.parquet", compression="zstd")
-    record = record.model_copy(
-        update={
-            "window": seen.window.as_mapping(),
-            "requests": {} if seen.requests is None else _request_facts(seen.requests),
-            "files": sorted(str(path.relative_to(part)) for path in part.rglob("*") if path.is_file()),
-        }
-    )
     progress.say(f"recorded {len(trace.kernels)} kernels in {len(trace.steps)} marked steps")
-    return _ended(record, begun, "recorded", None, progress)
+    return _ended(run.noted(record), begun, "recorded", None, progress)
 
 
 def _ended(record: TwinRecord, begun: float, outcome: str, reason: Reason | None, progress: Progress) -> TwinRecord:
@@ -195,6 +179,15 @@ class _Run:
         self._raw = part / RAW
         self._libraries = nsys.library_environment(spec.libraries)
         self._launch = self._under_profiler()
+        self._requests: dict[str, float] = {}
+        self.window = Window()
+
+    def noted(self, record: TwinRecord) -> TwinRecord:
+        """`record` with what is known of the window, the requests, and the files that are there."""
+        files = sorted(str(path.relative_to(self._part)) for path in self._part.rglob("*") if path.is_file())
+        return record.model_copy(
+            update={"window": self.window.as_mapping(), "requests": self._requests, "files": files}
+        )
 
     def _under_profiler(self) -> Launch:
         spec, job = self._spec, self._job
@@ -229,7 +222,7 @@ class _Run:
             return {}
         return {"nsys": nsys.version(self._spec.program, self._libraries)}
 
-    def seen(self) -> _Seen:
+    def serve(self) -> None:
         """Serve, offer the load, and have a window of it recorded."""
         self._progress.say(f"starting the server under {self._spec.tool}: {self._job.server}")
 
@@ -245,9 +238,9 @@ class _Run:
             started_server(self._engine, self._launch, self._devices, timeout_s, starting, stopped) as started,
             started.server.client() as client,
         ):
-            return self._offered(started, client)
+            self._offer(started, client)
 
-    def _offered(self, started: Started, client: httpx.Client) -> _Seen:
+    def _offer(self, started: Started, client: httpx.Client) -> None:
         wanted, job = self._wanted, self._job
         workload = read_requests(Path(wanted.workload_file), f"twin-{self._spec.twin}")
         keeper = self._keeper(started.server, workload)
@@ -263,7 +256,6 @@ class _Run:
             self._progress.show(f"twin ({LoadPoint(**wanted.identity['load'])}): {done}/{of} requests")
 
         keeper.start()
-        requests: pa.Table | None = None
         try:
             requests = clients.offer(
                 wanted.identity["client"],
@@ -274,21 +266,22 @@ class _Run:
                 self._part,
                 watched,
             ).requests
+            pq.write_table(requests, self._part / "requests.parquet", compression="zstd")
+            self._requests = _request_facts(requests)
         except ClientFailedError:
             # The server may end with the profiler; what was recorded by then counts.
             if not keeper.closing:
                 raise
         finally:
-            window = keeper.finish(STOP_TIMEOUT_S + 60)
-        if window.problem:
-            self._progress.say(f"the window: {window.problem}")
-        if self._spec.tool == "nsys" and window.opened_at_s is not None:
+            self.window = keeper.finish(STOP_TIMEOUT_S + 60)
+        if self.window.problem:
+            self._progress.say(f"the window: {self.window.problem}")
+        if self.window.opened_at_s is None:
+            raise NothingRecordedError("the profiler never began")
+        if self._spec.tool == "nsys":
             self._progress.say("waiting for the report of Nsight Systems")
             server = started.server
             nsys.wait_for_report(self._raw, server.log_text, lambda: server.poll() is not None, _REPORT_TIMEOUT_S)
-        if window.opened_at_s is None:
-            raise NothingRecordedError(window.problem or "the window never opened")
-        return _Seen(window, requests)
 
     def _served(self, started: Started, client: httpx.Client, profiler_ended: Callable[[], bool]) -> Served:
         server = started.server

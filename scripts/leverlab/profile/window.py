@@ -101,12 +101,13 @@ class WindowKeeper(threading.Thread):
     def run(self) -> None:
         """The thread's own work."""
         try:
-            if self._opened():
-                self._keep_open()
+            opened_at_s = self._opened_at_s()
+            if opened_at_s is not None:
+                self._keep_open(opened_at_s)
         except Exception as error:
             self._window["problem"] = f"{type(error).__name__}: {error}"
 
-    def _opened(self) -> bool:
+    def _opened_at_s(self) -> float | None:
         begun = time.monotonic()
         first, running_since = self._look(), float("inf")
         while not self._over.is_set():
@@ -116,17 +117,17 @@ class WindowKeeper(threading.Thread):
             running_since = min(running_since, time.monotonic()) if now.running else float("inf")
             silent = share == 0 and time.monotonic() - running_since > SILENT_S
             if share >= BEGIN_AT or silent:
-                self._window["opened_at_s"] = round(time.monotonic() - begun, 3)
-                return True
+                return round(time.monotonic() - begun, 3)
             self._over.wait(_LOOK_EVERY_S)
         self._window |= {"problem": "the load was over before a third of it was seen", "load_ended_first": True}
-        return False
+        return None
 
-    def _keep_open(self) -> None:
+    def _keep_open(self, opened_at_s: float) -> None:
         before = self._look()
         self._begin()
         after, begun = self._look(), time.monotonic()
         self._window |= {
+            "opened_at_s": opened_at_s,
             "iterations_before_start": before.iterations,
             "iterations_after_start": after.iterations,
             "running_at_start": after.running,

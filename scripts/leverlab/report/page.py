@@ -33,6 +33,7 @@ from leverlab.report.study_card import lever_table, study_facts
 from leverlab.report.svg import drawing
 from leverlab.report.theory_values import theory_values
 from leverlab.report.view import Table
+from leverlab.report.why import why
 from leverlab.report.workload_card import workload_cards
 
 _UNIT: Final = re.compile(r"(?<=\d) (?=(?:%|s|ms|µs|min|h|kB|MB|GB)\b|%)")
@@ -101,6 +102,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "replicates": replicates,
         "limits": limits(data),
         "questions": questions(data, theory),
+        "why": why(data),
         "readings": readings(data),
         "collected": collected_table(data),
         "card": study_facts(data),

@@ -30,6 +30,7 @@ from leverlab.report.sentences import verdict_sentence
 from leverlab.report.source import StudyData
 from leverlab.report.theory_values import TheoryValues
 from leverlab.report.view import Link
+from leverlab.report.why import mechanisms
 
 _LIMIT: Final = 12
 """Sentences of one answer that a reader takes in; the tables hold the others."""
@@ -81,7 +82,10 @@ def _answered(question: Question, data: StudyData, values: TheoryValues) -> Answ
             measured = measured or is_measured(answer, values)
         else:
             found = list(_ANSWERS[type(answer)](answer, data))
-            measured = measured or (bool(found) and not isinstance(answer, ReadingAnswer | ProfileAnswer))
+            told = not isinstance(answer, ReadingAnswer) and (
+                not isinstance(answer, ProfileAnswer) or _is_profiled(data)
+            )
+            measured = measured or (bool(found) and told)
         more = len(found) - _LIMIT
         said += [*found[:_LIMIT], *([f"{more} more stand in the tables below."] if more > 0 else [])]
     return Answered(question.ask, tuple(said) or ("Not answered yet: nothing that tells it is measured.",), measured)
@@ -227,8 +231,16 @@ def _reading(answer: ReadingAnswer, _: StudyData) -> Iterator[str]:
     yield f"Not measured, from the sources below: {answer.text}"
 
 
-def _profile(answer: ProfileAnswer, _: StudyData) -> Iterator[str]:
-    yield f"Not answered: it takes a profile that shows {answer.shows}, and none was taken beside this study."
+def _is_profiled(data: StudyData) -> bool:
+    return any(True for _ in mechanisms(data))
+
+
+def _profile(answer: ProfileAnswer, data: StudyData) -> Iterator[str]:
+    told = list(mechanisms(data))
+    if told:
+        yield from (f"From profiles: {sentence}" for sentence in told)
+    else:
+        yield f"Not answered: it takes a profile that shows {answer.shows}, and none was taken beside this study."
 
 
 _ANSWERS: Final[Mapping[type[Answer], Callable[[Any, StudyData], Iterator[str]]]] = {

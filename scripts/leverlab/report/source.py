@@ -20,6 +20,7 @@ from leverlab.records import CheckResult, read_json
 from leverlab.report.effect import Effect
 from leverlab.report.looks import SERIES_LIMIT
 from leverlab.report.phrases import levels_phrase
+from leverlab.report.profiled import Profiled, read_profiles
 from leverlab.report.sentences import Telling
 from leverlab.trial.cell_files import read_cell
 
@@ -82,6 +83,16 @@ class StudyData:
     def told(self) -> set[tuple[str, str | None]]:
         """Metrics and statistics that at least one cell tells: a machine without a GPU tells no energy."""
         return {key for key in metric_keys() if self.cells[metric_column(*key)].notna().any()}
+
+    @cached_property
+    def profiles(self) -> tuple[Profiled, ...]:
+        """The twins that the study asks for, those that are not there too."""
+        asked = self.study.profile
+        if asked is None:
+            return ()
+        names = [name for name, treatment in self.treatments.items() if not treatment.copy]
+        wanted = [name for name in names if not asked.treatments or name in asked.treatments]
+        return read_profiles(self.layout, self.cells, list(asked.at), wanted)
 
     def label(self, treatment: str) -> str:
         """A treatment for a legend or a row: `Baseline: Prefix caching on, …`, or what it changes."""

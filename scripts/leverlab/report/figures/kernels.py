@@ -1,0 +1,128 @@
+"""What profiles show: bars of time by class, what differs between two twins, and kernels on their streams."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from leverlab.report.looks import INK, MUTED, RULE, look
+from leverlab.report.svg import inline, new_figure
+from leverlab.units import format_seconds
+
+_LOOKS: Final = {
+    "attention": 1,
+    "gemm": 2,
+    "moe": 7,
+    "norm_elementwise": 3,
+    "sampling": 4,
+    "kv_cache": 5,
+    "communication": 6,
+    "copy": 0,
+}
+ORDER: Final = (*_LOOKS, "other", "idle")
+"""Classes in the order in which they are drawn."""
+
+_LABELLED: Final = 0.07
+"""Share of the longest bar from which a stretch holds its name."""
+_ROWS_LIMIT: Final = 8
+_STROKES_LIMIT: Final = 4000
+
+
+def colour_of(name: str) -> str:
+    """The colour of a class; `other` and `idle` have none of their own."""
+    return look(_LOOKS[name]).colour if name in _LOOKS else MUTED if name == "other" else RULE
+
+
+def class_bars(bars: Sequence[tuple[str, Mapping[str, float]]], name: str, unit: str) -> Markup:
+    """A bar for each (label, class → seconds): its stretches in `ORDER`, each named where there is room."""
+    scale, suffix = _scale(max(sum(parts.values()) for _, parts in bars))
+    figure, axes = new_figure((6.4, 0.75 + 0.62 * len(bars)))
+    longest = max(sum(parts.values()) for _, parts in bars) * scale
+    for row, (_, parts) in enumerate(bars):
+        left = 0.0
+        for part in ORDER:
+            width = parts.get(part, 0.0) * scale
+            if width <= 0:
+                continue
+            axes.barh(row, width, left=left, height=0.62, color=colour_of(part), edgecolor="white", linewidth=0.6)
+            if width >= _LABELLED * longest:
+                dark = part in ("idle",)
+                axes.text(
+                    left + width / 2, row, part.replace("norm_elementwise", "norm"), ha="center", va="center",
+                    fontsize=8.5, color=INK if dark else "white",
+                )  # fmt: skip
+            left += width
+    _rows(axes, [label for label, _ in bars])
+    axes.set_xlim(0, longest * 1.02)
+    axes.set_xlabel(f"{unit} ({suffix})")
+    spoken = ". ".join(
+        f"{label}: " + ", ".join(f"{part} {format_seconds(parts[part])}" for part in ORDER if parts.get(part))
+        for label, parts in bars
+    )
+    return inline(figure, name, f"{unit} by class. {spoken}")
+
+
+def difference_bars(before: Mapping[str, float], after: Mapping[str, float], title: str, name: str) -> Markup:
+    """What each class takes longer (to the right) or less in `after` than in `before`, in seconds."""
+    change = {part: after.get(part, 0.0) - before.get(part, 0.0) for part in ORDER}
+    shown = [part for part in ORDER if change[part] or before.get(part) or after.get(part)]
+    scale, suffix = _scale(max(abs(value) for value in change.values()))
+    figure, axes = new_figure((4.7, 0.9 + 0.3 * len(shown)))
+    for row, part in enumerate(shown):
+        value = change[part] * scale
+        axes.barh(row, value, height=0.62, color=look(2 if value > 0 else 1).colour)
+    limit = max(max(abs(change[part]) for part in shown) * scale, 1e-12) * 1.35
+    for row, part in enumerate(shown):
+        value = change[part] * scale
+        axes.text(
+            value + (0.02 if value >= 0 else -0.02) * limit, row, f"{value:+.3g}", va="center",
+            ha="left" if value >= 0 else "right", fontsize=8.5,
+        )  # fmt: skip
+    axes.axvline(0, color=MUTED, linewidth=0.8)
+    axes.set_xlim(-limit, limit)
+    _rows(axes, shown)
+    axes.set_xlabel(f"less ←  change of a step ({suffix})  → longer")
+    axes.set_title(title)
+    spoken = ", ".join(
+        f"{part} {'+' if change[part] >= 0 else '−'}{format_seconds(abs(change[part]))}" for part in shown
+    )
+    return inline(figure, name, f"{title}: {spoken}.")
+
+
+def kernel_timeline(kernels: pd.DataFrame, title: str, name: str) -> Markup | None:
+    """Kernels (rows of kernels.parquet, times from the left edge) on their streams, the busiest on top; None without any."""
+    if kernels.empty:
+        return None
+    busiest = kernels.groupby("stream")["duration_s"].sum().sort_values(ascending=False).index[:_ROWS_LIMIT]
+    own = kernels[kernels["stream"].isin(busiest)].nlargest(_STROKES_LIMIT, "duration_s")
+    end = float((kernels["start_s"] + kernels["duration_s"]).max())
+    scale, suffix = _scale(end)
+    figure, axes = new_figure((6.4, 0.95 + 0.42 * len(busiest)))
+    for row, stream in enumerate(busiest):
+        for part, rows in own[own["stream"] == stream].groupby("class"):
+            spans = np.column_stack([rows["start_s"] * scale, rows["duration_s"] * scale])
+            axes.broken_barh(
+                [tuple(span) for span in spans], (row - 0.32, 0.64), facecolor=colour_of(str(part)), linewidth=0
+            )
+    _rows(
+        axes, [f"stream {stream}" if len(busiest) > 1 or kernels["gpu"].notna().any() else "CPU" for stream in busiest]
+    )
+    axes.set_xlim(0, end * scale)
+    axes.set_xlabel(f"time ({suffix})")
+    axes.set_title(title)
+    spoken = f"{title}: {len(kernels)} kernels on {kernels['stream'].nunique()} streams in {format_seconds(end)}."
+    return inline(figure, name, spoken)
+
+
+def _rows(axes: Axes, labels: Sequence[str]) -> None:
+    axes.set_yticks(range(len(labels)), labels)
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+
+
+def _scale(longest_s: float) -> tuple[float, str]:
+    return (1e6, "µs") if longest_s < 2e-3 else (1e3, "ms")

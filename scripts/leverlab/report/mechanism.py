@@ -1,0 +1,104 @@
+"""What a lever changed in the kernels, in words: sentences from two twins, which turn round where the two are exchanged."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from leverlab.profile.analysis import IDLE_CAUSES
+from leverlab.report.phrases import joined
+from leverlab.report.profiled import IDLE, Profiled, Recorded
+from leverlab.units import format_number, format_seconds
+
+CLASS_WORDS: Final = {
+    "attention": "attention",
+    "gemm": "matrix products",
+    "moe": "routing to experts",
+    "norm_elementwise": "norms and elementwise work",
+    "sampling": "sampling",
+    "kv_cache": "writing the KV cache",
+    "communication": "communication",
+    "copy": "copies",
+    "other": "kernels without a class",
+    IDLE: "time in which nothing runs",
+}
+_TELLING: Final = 0.05
+"""Share of a step, or of a count, from which a change is told."""
+
+
+def mechanism(baseline: Profiled, treatment: Profiled, label: str) -> str:
+    """What `treatment`, called `label`, does in the kernels against `baseline`. Empty where one of them recorded nothing."""
+    before, after = baseline.recorded, treatment.recorded
+    if before is None or after is None:
+        return ""
+    parts = [*_launches(before, after), *_idle(before, after), *_step(before, after), *_measured(baseline, treatment)]
+    told = "; ".join(parts) if parts else "no count and no share of time differs by a twentieth"
+    return f"{label}: {told}.{_where(before, after)}"
+
+
+def _launches(before: Recorded, after: Recorded) -> Iterator[str]:
+    if before.step is None or after.step is None:
+        return
+    for name, old, new in (
+        ("kernel launches", before.step.kernel_launches, after.step.kernel_launches),
+        ("graph launches", before.step.graph_launches, after.step.graph_launches),
+        ("kernels", before.step.kernels, after.step.kernels),
+        ("communication kernels", before.step.communication_kernels, after.step.communication_kernels),
+    ):
+        if abs(new - old) > _TELLING * max(old, new):
+            yield f"{format_number(old)} {name} per decode step became {format_number(new)}"
+
+
+def _idle(before: Recorded, after: Recorded) -> Iterator[str]:
+    old, new = before.idle_share, after.idle_share
+    if abs(new - old) >= _TELLING / 5:
+        yield f"idle {old:.0%} → {new:.0%} of the window"
+
+
+def _step(before: Recorded, after: Recorded) -> Iterator[str]:
+    old, new = before.step_s, after.step_s
+    if old is not None and new is not None:
+        yield f"decode step {format_seconds(old)} → {format_seconds(new)}"
+
+
+def _measured(baseline: Profiled, treatment: Profiled) -> Iterator[str]:
+    old, new = baseline.measured_tpot_s, treatment.measured_tpot_s
+    if old is not None and new is not None:
+        yield f"measured without a profiler, TPOT {format_seconds(old)} → {format_seconds(new)}"
+
+
+def _where(before: Recorded, after: Recorded) -> str:
+    """Which parts of a step make up its change."""
+    if before.step is None or after.step is None:
+        return ""
+    old, new = before.parts_s(), after.parts_s()
+    change = sum(new.values()) - sum(old.values())
+    by_part = {name: new.get(name, 0.0) - old.get(name, 0.0) for name in {**old, **new}}
+    same_way = sorted(
+        (name for name, part in by_part.items() if part * change > 0 and abs(part) >= _TELLING * abs(change)),
+        key=lambda name: -abs(by_part[name]),
+    )
+    if not same_way or abs(change) < _TELLING * max(sum(old.values()), sum(new.values())):
+        return ""
+    named = joined([f"{format_seconds(abs(by_part[name]))} {CLASS_WORDS[name]}" for name in same_way[:3]])
+    against = [name for name, part in by_part.items() if part * change < 0 and abs(part) >= _TELLING * abs(change)]
+    other = (
+        f"; against it stand {joined([f'{format_seconds(abs(by_part[n]))} {CLASS_WORDS[n]}' for n in against])}"
+        if against
+        else ""
+    )
+    return (
+        f" Of the {format_seconds(abs(change))} that a step takes {'longer' if change > 0 else 'less'}, {named}{other}."
+    )
+
+
+def anatomy(twin: Profiled, label: str) -> str:
+    """What a step of one twin is made of, in a sentence. Empty where it recorded nothing."""
+    found = twin.recorded
+    if found is None:
+        return ""
+    parts = sorted(found.parts_s().items(), key=lambda item: -item[1])
+    whole = sum(seconds for _, seconds in parts)
+    shares = [f"{seconds / whole:.0%} {CLASS_WORDS[name]}" for name, seconds in parts if seconds / whole >= 0.01]
+    what = f"a decode step of {format_seconds(whole)}" if found.step is not None else "the window"
+    causes = [f"{IDLE_CAUSES[name]} for {share:.0%}" for name, share in found.idle_causes.items() if share >= 0.01]
+    waited = f" Nothing ran in {found.idle_share:.0%} of the window: {joined(causes)}." if causes else ""
+    return f"{label}: {what} is {joined(shares)}.{waited}"

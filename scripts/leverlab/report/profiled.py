@@ -1,0 +1,170 @@
+"""The twins of a study as its report reads them: what each recorded, in the numbers that are told."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import numpy as np
+import pandas as pd
+
+from leverlab.config.profile import Tool
+from leverlab.layout import Layout
+from leverlab.profile import tables
+from leverlab.profile.analysis import (
+    DecodeStep,
+    Device,
+    Steps,
+    decode_step,
+    devices,
+    steps_from_kernels,
+    time_by_class,
+    unnamed,
+)
+from leverlab.profile.twin import read_twin
+from leverlab.profile.window import Window
+from leverlab.records import TwinRecord
+
+IDLE: Final = "idle"
+"""What of a step is in no class."""
+
+_TIMELINE_STEPS: Final = 1.5
+_TIMELINE_S: Final = 0.02
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a twin recorded. Times in seconds, means over the devices."""
+
+    devices: tuple[Device, ...]
+    classes: pd.DataFrame
+    """Columns phase, class, time_s, over the whole window."""
+    step: DecodeStep | None
+    seen: Steps | None
+    timeline: pd.DataFrame
+    """Rows of kernels.parquet of the first device: a step in the middle of the window, and a little more."""
+    other: tuple[tuple[str, float], ...]
+
+    @property
+    def idle_share(self) -> float:
+        """Share of the window in which a device ran nothing."""
+        return float(np.mean([device.idle_share for device in self.devices]))
+
+    @property
+    def idle_causes(self) -> dict[str, float]:
+        """Cause → its share of the window, the largest first."""
+        whole = sum(device.window_s for device in self.devices)
+        causes: dict[str, float] = {}
+        for device in self.devices:
+            for cause, seconds in device.idle_by_cause_s.items():
+                causes[cause] = causes.get(cause, 0.0) + seconds / whole
+        return dict(sorted(causes.items(), key=lambda item: -item[1]))
+
+    @property
+    def step_s(self) -> float | None:
+        """From one decode step to the next, in the mean; None where kernels tell no steps."""
+        if self.seen is None or not len(self.seen.decode_s):
+            return None
+        return float(self.seen.decode_s.mean())
+
+    def parts_s(self) -> dict[str, float]:
+        """Class → its time of a decode step, and `idle`, what is left of the step; of the window's classes where there is none."""
+        if self.step is None:
+            by_class = self.classes.groupby("class", sort=False)["time_s"].sum()
+            busy = {str(name): float(seconds) for name, seconds in by_class.items()}
+            window = float(np.mean([device.window_s for device in self.devices]))
+        else:
+            busy = dict(self.step.class_s)
+            window = self.step_s or sum(busy.values())
+        return busy | {IDLE: max(window - sum(busy.values()), 0.0)}
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """A place of the study's matrix that was to get a twin. `record` is None where there is none, `recorded` where it holds nothing."""
+
+    context: tuple[str, str, str, int]
+    load: str
+    treatment: str
+    folder: Path
+    record: TwinRecord | None
+    recorded: Recorded | None
+    measured_tpot_s: float | None
+    """Median TPOT of the measured cell in the twin's replicate; null where it is not there or not valid."""
+
+    @property
+    def window(self) -> Window:
+        known = Window.__dataclass_fields__
+        written: Mapping[str, Any] = self.record.window if self.record else {}
+        return Window(**{name: value for name, value in written.items() if name in known})
+
+
+def read_profiles(layout: Layout, cells: pd.DataFrame, loads: list[str], treatments: list[str]) -> tuple[Profiled, ...]:
+    """The twins of the rows of `cells` (as cells.parquet) at `loads`, of `treatments`; each treatment's once per context and load."""
+    return tuple(_profiled(layout, row) for row in _rows(cells, loads, treatments))
+
+
+def _rows(cells: pd.DataFrame, loads: list[str], treatments: list[str]) -> Iterator[Mapping[str, Any]]:
+    wanted = cells[cells["load"].isin(loads) & cells["treatment"].isin(treatments)]
+    first = wanted[wanted["replicate"] == "r1"]
+    order = {name: number for number, name in enumerate(treatments)}
+    rows: list[Mapping[str, Any]] = [
+        {str(name): value for name, value in row.items()} for row in first.to_dict("records")
+    ]
+    return iter(sorted(rows, key=lambda row: (loads.index(row["load"]), order[row["treatment"]])))
+
+
+def _profiled(layout: Layout, row: Mapping[str, Any]) -> Profiled:
+    server, phase = str(row["server"]), str(row["phase"])
+    found: list[tuple[Path, TwinRecord]] = []
+    for tool in get_args(Tool):
+        folder = layout.profile(server, phase, tool)
+        record = read_twin(folder)
+        if record is not None:
+            found.append((folder, record))
+    found.sort(key=lambda each: each[1].outcome != "recorded")
+    folder, record = found[0] if found else (layout.profile(server, phase, ""), None)
+    valid = row["status"] == "measured" and row["checks"] != "invalid"
+    tpot_s = row.get("tpot_s_p50") if valid else None
+    return Profiled(
+        (str(row["engine"]), str(row["model"]), str(row["gpu"]), int(row["gpu_count"])),
+        str(row["load"]),
+        str(row["treatment"]),
+        folder,
+        record,
+        _recorded(folder, record) if record is not None and record.outcome == "recorded" else None,
+        None if tpot_s is None or tpot_s != tpot_s else float(tpot_s),
+    )
+
+
+def _recorded(folder: Path, record: TwinRecord) -> Recorded | None:
+    try:
+        trace = tables.read(folder)
+    except FileNotFoundError:
+        return None
+    seen = steps_from_kernels(trace, record.layers) if record.layers else None
+    return Recorded(
+        tuple(devices(trace)),
+        time_by_class(trace),
+        decode_step(trace),
+        seen,
+        _middle(trace, seen),
+        tuple(unnamed(trace)),
+    )
+
+
+def _middle(trace: tables.Trace, seen: Steps | None) -> pd.DataFrame:
+    """The kernels of the first device in a step and a half about the middle of the window."""
+    kernels = trace.devices[0][1]
+    end = float((kernels["start_s"] + kernels["duration_s"]).max())
+    long_s = _TIMELINE_S
+    if seen is not None and len(seen.decode_s):
+        long_s = _TIMELINE_STEPS * float(np.median(seen.decode_s))
+    begin = max((end - long_s) / 2, 0.0)
+    if seen is not None:
+        anchors = kernels.loc[kernels["kernel"] == seen.anchor, "start_s"].to_numpy(float)
+        later = anchors[anchors >= begin]
+        begin = float(later[0]) if len(later) else begin
+    inside = (kernels["start_s"] + kernels["duration_s"] > begin) & (kernels["start_s"] < begin + long_s)
+    own = kernels[inside]
+    return own.assign(start_s=own["start_s"] - begin)

@@ -1,0 +1,225 @@
+"""The page's section on twins: what a lever changed in the kernels, per load point, with the profiler's own files."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from markupsafe import Markup
+
+from leverlab.report.figures.kernels import ORDER, class_bars, colour_of, difference_bars, kernel_timeline
+from leverlab.report.looks import VARIABLES
+from leverlab.report.mechanism import anatomy, mechanism
+from leverlab.report.phrases import context_phrase, load_heading
+from leverlab.report.profiled import Profiled, Recorded
+from leverlab.report.source import StudyData
+from leverlab.report.view import Cell, Column, FigureBlock, Group, LegendEntry, Link, Row, Table
+from leverlab.units import format_number, format_seconds
+
+_UNNAMED_SHARE: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """A context and load point: sentences, figures, facts. `missing` names twins that are not there, and why."""
+
+    title: str
+    mechanisms: tuple[str, ...]
+    anatomies: tuple[str, ...]
+    figures: tuple[FigureBlock, ...]
+    facts: Table | None
+    missing: tuple[str, ...]
+
+
+def why(data: StudyData) -> list[Why]:
+    """A part for each context and load point at which the study asks for twins; nothing where it asks for none."""
+    places = groupby(data.profiles, key=lambda twin: (twin.load, twin.context))
+    return [_part(data, list(twins), number) for number, (_, twins) in enumerate(places)]
+
+
+def mechanisms(data: StudyData) -> Iterator[str]:
+    """A sentence for each treatment whose twin, and the baseline's beside it, recorded something."""
+    several = len({(twin.load, twin.context) for twin in data.profiles}) > 1
+    for (load, context), own in groupby(data.profiles, key=lambda twin: (twin.load, twin.context)):
+        twins = list(own)
+        where = f"{_heading(data, load, context)}: " if several else ""
+        for sentence in _mechanisms(data, twins):
+            yield f"{where}{sentence}"
+
+
+def _heading(data: StudyData, load: str, context: tuple[str, str, str, int]) -> str:
+    return load_heading(load) + (f", {context_phrase(*context)}" if len(data.contexts) > 1 else "")
+
+
+def _mechanisms(data: StudyData, twins: Sequence[Profiled]) -> tuple[str, ...]:
+    baseline = _baseline(data, twins)
+    if baseline is None:
+        return ()
+    said = [mechanism(baseline, twin, data.label(twin.treatment)) for twin in twins if twin is not baseline]
+    return tuple(sentence for sentence in said if sentence)
+
+
+def _baseline(data: StudyData, twins: Sequence[Profiled]) -> Profiled | None:
+    first = next(iter(data.treatments))
+    return next((twin for twin in twins if twin.treatment == first), None)
+
+
+def _part(data: StudyData, twins: Sequence[Profiled], number: int) -> Why:
+    there = [(twin, twin.recorded) for twin in twins if twin.recorded is not None]
+    load, context = twins[0].load, twins[0].context
+    said = [anatomy(twin, _short(data, twin)) for twin, _ in there]
+    return Why(
+        title=_heading(data, load, context),
+        mechanisms=_mechanisms(data, twins),
+        anatomies=tuple(sentence for sentence in said if sentence),
+        figures=tuple(_figures(data, there, f"w{number}")),
+        facts=_facts(data, there, f"why-{number}") if there else None,
+        missing=tuple(_missing(data, twin) for twin in twins if twin.recorded is None),
+    )
+
+
+def _short(data: StudyData, twin: Profiled) -> str:
+    return "Baseline" if twin.treatment == next(iter(data.treatments)) else data.label(twin.treatment)
+
+
+def _missing(data: StudyData, twin: Profiled) -> str:
+    name = _short(data, twin)
+    if twin.record is None:
+        return f"{name}: its twin has not run, or was killed; the same command runs it."
+    reason = twin.record.reason.message if twin.record.reason else "its tables are not on this machine"
+    return f"{name}: its twin is {twin.record.outcome}: {reason}"
+
+
+def _figures(data: StudyData, there: Sequence[tuple[Profiled, Recorded]], key: str) -> Iterator[FigureBlock]:
+    if not there:
+        return
+    by_step = all(found.step is not None for _, found in there)
+    bars = [(_short(data, twin), found.parts_s()) for twin, found in there]
+    names = {name for _, parts in bars for name, seconds in parts.items() if seconds > 0}
+    unit = "time of a decode step" if by_step else "time of the window"
+    legend = tuple(LegendEntry(_sample(name), name) for name in ORDER if name in names)
+    yield FigureBlock(
+        (class_bars(bars, f"{key}-bars", unit),),
+        f"what the {unit} goes to. Each moment counts once: where kernels overlap it is that of computation, then of communication, then of copies.",
+        "what the same server does without a profiler, which slows the launches most; TPOT beside it in the table tells by how much.",
+        "", legend, "single",
+    )  # fmt: skip
+    baseline = _baseline(data, [twin for twin, _ in there])
+    changes: list[Markup] = []
+    for number, (twin, found) in enumerate(there):
+        if baseline is not None and baseline.recorded is not None and twin is not baseline:
+            changes.append(
+                difference_bars(
+                    baseline.recorded.parts_s(), found.parts_s(), _short(data, twin), f"{key}-change{number}"
+                )
+            )
+    if changes:
+        yield FigureBlock(
+            tuple(changes), "which part of a step makes up the difference to the baseline's.",
+            "how sure that is: each twin is one run.", "",
+        )  # fmt: skip
+    timelines = [
+        kernel_timeline(found.timeline, _short(data, twin), f"{key}-line{number}")
+        for number, (twin, found) in enumerate(there)
+    ]
+    drawn = tuple(figure for figure in timelines if figure is not None)
+    if drawn:
+        yield FigureBlock(
+            drawn, "a step and a half from the middle of the window, kernel by kernel; white between them is time in which nothing runs.",
+            "whether the other steps look the same.", "", legend, "single",
+        )  # fmt: skip
+
+
+def _sample(name: str) -> Markup:
+    return Markup(
+        f'<svg viewBox="0 0 40 14" aria-hidden="true"><path d="M8 2h24v10h-24z" style="fill: {VARIABLES[colour_of(name)]}"/></svg>'
+    )
+
+
+_COLUMNS: Final = (
+    Column("Treatment"),
+    Column("Decode step", "number"),
+    Column("TPOT, measured", "number"),
+    Column("TPOT of the twin", "number"),
+    Column("Steps by kernels", "number"),
+    Column("Iterations of the engine", "number"),
+    Column("Nothing ran", "number"),
+    Column("Kernels a step", "number"),
+    Column("Kernel launches", "number"),
+    Column("Graph launches", "number"),
+    Column("Communication", "number"),
+    Column("Attention : MLP and projections", "number"),
+    Column("Weights alone", "number"),
+    Column("Without a class", "number"),
+    Column("Files"),
+)
+
+
+def _facts(data: StudyData, there: Sequence[tuple[Profiled, Recorded]], identifier: str) -> Table:
+    rows = tuple(Row(tuple(_cells(data, twin, found))) for twin, found in there)
+    return Table(
+        identifier,
+        "What the twins show",
+        _COLUMNS,
+        (Group(rows),),
+        "Means over the decode steps of the window. Weights alone: the least time in which the memory gives the model's weights, as a "
+        "share of the step. Steps by kernels must lie within the engine's own count of iterations.",
+    )
+
+
+def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
+    step, record = found.step, twin.record
+    assert record is not None
+    own_tpot = record.requests.get("tpot_s_p50")
+    counted = twin.window.iterations
+    yield Cell(_short(data, twin), note=record.programs.get("nsys", record.tool))
+    yield Cell(_seconds(found.step_s))
+    yield Cell(_seconds(twin.measured_tpot_s))
+    slower = f"{own_tpot / twin.measured_tpot_s - 1:+.0%}" if own_tpot and twin.measured_tpot_s else ""
+    yield Cell(_seconds(own_tpot), note=slower)
+    yield Cell("–" if found.seen is None else str(found.seen.count))
+    yield Cell("–" if counted is None else f"{counted[0]:g} to {counted[1]:g}")
+    yield Cell(f"{found.idle_share:.1%}")
+    yield Cell("–" if step is None else format_number(step.kernels))
+    yield Cell("–" if step is None else format_number(step.kernel_launches))
+    yield Cell("–" if step is None else format_number(step.graph_launches))
+    yield _communication(found)
+    yield Cell(_attention(found))
+    floor = record.step_floor_s / found.step_s if record.step_floor_s and found.step_s else None
+    yield Cell("–" if floor is None else f"{floor:.0%}")
+    other = sum(share for _, share in found.other)
+    longest = f"{found.other[0][0][:60]}" if other > _UNNAMED_SHARE else ""
+    yield Cell(f"{other:.1%}", note=longest)
+    yield Cell(links=tuple(_links(twin)))
+
+
+def _communication(found: Recorded) -> Cell:
+    step = found.step
+    if step is None or not step.communication_kernels:
+        return Cell("–")
+    whole = found.step_s or sum(step.class_s.values())
+    shown = step.class_s.get("communication", 0.0)
+    return Cell(
+        f"{format_number(step.communication_kernels)} × {format_seconds(step.communication_s / step.communication_kernels)}",
+        note=f"{shown / whole:.0%} of the step beside nothing else",
+    )
+
+
+def _attention(found: Recorded) -> str:
+    parts = found.parts_s()
+    attention, products = parts.get("attention", 0.0), parts.get("gemm", 0.0) + parts.get("moe", 0.0)
+    return f"1 : {format_number(products / attention)}" if attention and products else "–"
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else format_seconds(value)
+
+
+def _links(twin: Profiled) -> Iterator[Link]:
+    assert twin.record is not None
+    base = f"../{twin.folder.as_posix()}"
+    for name in ("kernels.parquet", *twin.record.files):
+        if name == "kernels.parquet" and "kernels.parquet" in twin.record.files:
+            continue
+        if name.endswith((".nsys-rep", ".json.gz", "kernels.parquet")):
+            yield Link(f"{base}/{name}", name.rpartition("/")[2])

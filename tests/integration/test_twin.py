@@ -1,0 +1,134 @@
+"""A twin from its start to its folder, on the truth engine. What a profiler would write is the recorded trace."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from leverlab.engines.profiling import PROFILING, ProfilerRefusedError, Profiling
+from leverlab.profile import tables
+from leverlab.profile.twin import read_twin, run_twin
+from leverlab.records import TwinRecord, TwinSpecification
+from leverlab.trial.progress import Progress
+from tests.integration.trial_job import TrialJob
+from tests.unit.repository import SOURCE
+
+RECORDED = SOURCE / "tests" / "data" / "profiles" / "cpu-engine.pt.trace.json.gz"
+LOAD = {"kind": "concurrency", "value": 2, "requests": 16}
+
+NSYS = """#!/bin/sh
+case $1 in
+--version) echo "a stand-in for Nsight Systems"; exit ;;
+export) exit 0 ;;
+stats) exit 1 ;;
+esac
+shift
+for word; do
+    case $word in
+    --output=*) output=${word#--output=}; shift ;;
+    --*) shift ;;
+    *) break ;;
+    esac
+done
+"$@" &
+while [ ! -e "${output%/*}/told-to-stop" ]; do sleep 0.05; done
+echo report > "$output.nsys-rep"
+printf 'Generated:\\n\\t%s.nsys-rep\\n' "$output"
+"""
+"""Runs the server and, once it is told to stop, writes a report and ends without it, as `--kill=none` has the program do."""
+
+
+class Stub(Profiling):
+    """An engine's profiler that writes what was recorded once."""
+
+    def start(self, client: httpx.Client, tool: str, folder: Path) -> None:
+        assert client.get("/health").status_code == 200
+        (folder / "begun").touch()
+
+    def stop(self, client: httpx.Client) -> None:
+        [folder] = Stub.root.glob("*/*/.*.part/raw")
+        assert (folder / "begun").exists()
+        shutil.copy(RECORDED, folder / "rank0.pt.trace.json.gz")
+        (folder / "told-to-stop").touch()
+
+    root = Path()
+
+
+class Refusing(Stub):
+    """One that does not begin."""
+
+    def start(self, client: httpx.Client, tool: str, folder: Path) -> None:
+        raise ProfilerRefusedError("/start_profile answered 404: Not Found")
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrialJob]:
+    prepared = TrialJob(tmp_path, phases={"closed-0000000001": LOAD}, flags={"gap": 0.01}).prepare()
+    # A folder for locks of its own: jobs of other tests hold the same cores.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    yield prepared
+
+
+def run(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch, profiling: type[Stub], program: str | None = None
+) -> TwinRecord:
+    Stub.root = job.root / "results" / "profiles"
+    monkeypatch.setitem(PROFILING, "truth", profiling(lambda tool, folder: {}, lambda tool, folder: None, None))  # type: ignore[arg-type]
+    specification = TwinSpecification(
+        twin="0123456789",
+        tool="nsys" if program else "torch",
+        window_s=0.1,
+        program=program,
+        job=job.specification(),
+    )
+    return run_twin(specification, Progress(), SOURCE)
+
+
+def folder_of(job: TrialJob, tool: str) -> Path:
+    return job.layout.profile(job.server, "closed-0000000001", tool)
+
+
+def test_a_window_is_recorded_and_kept_beside_nothing_measured(job: TrialJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = run(job, monkeypatch, Stub)
+    folder = folder_of(job, "torch")
+    assert record.outcome == "recorded" and record == read_twin(folder)
+    assert record.window["opened_at_s"] > 0 and record.window["problem"] is None
+    assert record.window["recorded_s"] >= 0.1 and not record.window["load_ended_first"]
+    assert record.requests["ok"] == 16 and 0.01 < record.requests["tpot_s_p50"] < 0.5
+    assert (record.layers, record.programs) == (1, {})
+    assert len(tables.read(folder).kernels) > 1000
+    assert {"kernels.parquet", "requests.parquet", "raw/rank0.pt.trace.json.gz", "server.log"} <= set(record.files)
+    assert not list(folder.parent.glob(".*")), "nothing half-made is left"
+    assert not (job.layout.server(job.server)).joinpath("r1", "cells").exists()
+
+
+def test_a_profiler_that_does_not_begin_is_a_record_of_a_failure(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = run(job, monkeypatch, Refusing)
+    assert record.outcome == "failed" and record.reason is not None
+    assert "404" in record.reason.message
+    again = run(job, monkeypatch, Stub)
+    assert again.outcome == "recorded", "a failure gives way"
+    assert run(job, monkeypatch, Refusing).outcome == "failed"
+    kept = read_twin(folder_of(job, "torch"))
+    assert kept is not None and kept.outcome == "recorded", "what was recorded does not give way to a failure"
+
+
+def test_a_server_that_outlives_its_profiler_is_ended(job: TrialJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = job.root / "nsys"
+    program.write_text(NSYS)
+    program.chmod(0o755)
+    record = run(job, monkeypatch, Stub, str(program))
+    folder = folder_of(job, "nsys")
+    # The stand-in exports nothing, so that there is nothing to read; its report is kept all the same.
+    assert record.outcome == "failed" and record.reason is not None and record.reason.code == "nothing_recorded"
+    assert "the export holds no tables" in record.reason.message
+    assert (folder / "raw" / "report.nsys-rep").read_text() == "report\n"
+    assert record.command[:2] == [str(program), "profile"] and record.programs == {
+        "nsys": "a stand-in for Nsight Systems"
+    }
+    assert record.window["opened_at_s"] is not None
