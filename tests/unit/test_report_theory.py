@@ -11,6 +11,7 @@ import pytest
 
 from leverlab.config.course import TheoryAnswer
 from leverlab.report.beside_theory import left_out, theory_sentences, theory_table
+from leverlab.report.collected import collected_table
 from leverlab.report.page import render_study
 from leverlab.report.questions import questions
 from leverlab.report.roofline_block import roofline_parts
@@ -120,6 +121,13 @@ def test_quantities_that_the_study_names_come_first(study: ReportStudy, values: 
     titles = [group.title for group in table.groups]
     assert titles[0].startswith("KV cache of a token") and any(title.startswith("Ridge") for title in titles[:4])
     assert any(title == "Floor of a decode step; beside it: median time per output token" for title in titles)
+
+
+def test_what_the_course_collects_of_theory_is_computed(study: ReportStudy, values: TheoryValues) -> None:
+    table = collected_table(study.read(), values)
+    assert table is not None
+    floor = next(group for group in table.groups if group.title.startswith("Theoretical decode latency: floor"))
+    assert [cell.text for cell in floor.rows[0].cells] == ["Baseline", "3.17 ms", "3.84 ms"]
 
 
 def test_the_page_has_the_section_and_says_what_is_simulated(study: ReportStudy, tmp_path: Path) -> None:

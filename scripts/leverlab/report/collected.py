@@ -9,9 +9,12 @@ from leverlab.aggregate.schema import metric_column
 from leverlab.config.course import ELSEWHERE
 from leverlab.load_point import parse_load_point
 from leverlab.metrics import METRICS, MetricReference, comparable, parse_metric_reference
+from leverlab.quantities import QuantityReference, parse_quantity_reference
 from leverlab.report.phrases import context_phrase, load_heading, load_phrase, metric_phrase, value_phrase
 from leverlab.report.source import StudyData
+from leverlab.report.theory_values import TheoryValues
 from leverlab.report.view import Cell, Column, Group, Row, Table
+from leverlab.theory.shown import shown
 
 _SOURCES: Final = {
     "client": "stamped by the client",
@@ -23,7 +26,7 @@ _SOURCES: Final = {
 }
 
 
-def collected_table(data: StudyData) -> Table | None:
+def collected_table(data: StudyData, values: TheoryValues) -> Table | None:
     """A group for each metric that the course names, a row a treatment, a column a load point; None where it names none."""
     if not data.study.collects:
         return None
@@ -31,7 +34,10 @@ def collected_table(data: StudyData) -> Table | None:
     groups = []
     for name, given in data.study.collects.items():
         for reference in [given] if isinstance(given, str) else given:
-            if (elsewhere := ELSEWHERE.fullmatch(reference)) is not None:
+            elsewhere = ELSEWHERE.fullmatch(reference)
+            if elsewhere is not None and elsewhere["where"] == "theory":
+                groups.append(_of_theory(name, parse_quantity_reference(elsewhere["what"]), loads, data, values))
+            elif elsewhere is not None:
                 groups.append(Group((_elsewhere(elsewhere["where"], elsewhere["what"], len(loads)),), name))
             else:
                 groups.append(_group(name, parse_metric_reference(reference), loads, data))
@@ -55,9 +61,33 @@ def _rows(reference: MetricReference, loads: list[str], data: StudyData) -> Iter
         cells = data.of_context(context)
         for name in data.treatments:
             found = _medians(cells[cells["treatment"] == name], column)
-            shown = [_value(reference, load, found) for load in loads]
+            texts = [_value(reference, load, found) for load in loads]
             note = context_phrase(*context) if len(data.contexts) > 1 else ""
-            yield Row((Cell(data.label(name), note=note), *map(Cell, shown)))
+            yield Row((Cell(data.label(name), note=note), *map(Cell, texts)))
+
+
+def _of_theory(
+    name: str, reference: QuantityReference, loads: list[str], data: StudyData, values: TheoryValues
+) -> Group:
+    """What theory expects, without what was measured beside it: the section of theory has both."""
+    quantity = reference.quantity
+    own = [value for value in values.values if value.quantity is quantity]
+    rows = []
+    for context in data.contexts:
+        for treatment in data.treatments:
+            found = {v.load: v.expected for v in own if (v.context, v.treatment) == (context, treatment)}
+            asked = [load for load in loads if reference.load is None or str(reference.load) == load]
+            texts = [
+                (shown(quantity, found[load]) if load in found else "–") if load in asked else "" for load in loads
+            ]
+            note = context_phrase(*context) if len(data.contexts) > 1 else ""
+            if found:
+                rows.append(Row((Cell(data.label(treatment), note=note), *map(Cell, texts))))
+    if not rows:
+        reasons = dict.fromkeys(missing.reason for missing in values.missing if missing.quantity is quantity)
+        why = "; ".join(reasons) or "no valid cell tells it"
+        rows.append(Row((Cell(f"not computed: {why}"), *(Cell("") for _ in loads))))
+    return Group(tuple(rows), f"{name}: {quantity.label}, by theory")
 
 
 def _medians(cells: pd.DataFrame, column: str) -> Mapping[str, float]:
@@ -76,6 +106,5 @@ def _elsewhere(where: str, what: str, columns: int) -> Row:
 
 _PLACES: Final = {
     "profile": "from a profile beside the study; not shown where none was taken",
-    "theory": "computed from the model's dimensions and the GPU's rates, not measured",
     "accuracy": "a task's score, which takes real weights and the task's data",
 }

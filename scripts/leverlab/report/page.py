@@ -104,7 +104,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "questions": questions(data, theory),
         "why": why(data),
         "readings": readings(data),
-        "collected": collected_table(data),
+        "collected": collected_table(data, theory),
         "card": study_facts(data),
         "levers": lever_table(data),
         "provenance": provenance(data),
