@@ -93,8 +93,8 @@ QUANTITIES: Final[dict[str, Quantity]] = _registry(
         "decode_floor_s",
         "s",
         "floor of a decode step",
-        "(weights that the batch reads + KV of its contexts) / (memory bandwidth × GPUs), and under tensor parallelism the "
-        "all-reduces of the step",
+        "(weights + KV of the batch's contexts) / (memory bandwidth × GPUs), and under tensor parallelism the all-reduces of the "
+        "step; of a mixture the experts of one token",
         "Pope et al. (2023), Efficiently Scaling Transformer Inference, MLSys; course week 3",
         "floor",
         "tpot_s p50",
@@ -119,7 +119,8 @@ QUANTITIES: Final[dict[str, Quantity]] = _registry(
         "decode_intensity_flop_per_byte",
         "FLOP/byte",
         "arithmetic intensity of a decode step",
-        "operations of a step / bytes that it reads, at the batch and context that were measured",
+        "operations of a step / bytes that it reads, at the batch and context that were measured; of a mixture the experts that a "
+        "uniform router needs",
         "Williams, Waterman and Patterson (2009), Roofline, CACM 52(4)",
     ),
     Quantity(

@@ -79,7 +79,11 @@ def _block_waste(server: TheoryServer, occasion: Occasion) -> float:
 def _decode_floor(server: TheoryServer, occasion: Occasion) -> float:
     if speculates(server):
         raise DoesNotApplyError("with speculation a step gives several tokens")
-    read = roofline.decode_floor_s(step_bytes(server, occasion), server.bandwidth, server.tensor_parallel)
+    batch = batch_of(server, occasion)
+    # Of a mixture the experts of one token: a router may send the whole batch to the same ones.
+    weights = server.step_bytes_of_weights(1)
+    least = roofline.decode_bytes(weights, server.kv_bytes, batch, occasion.context_tokens)
+    read = roofline.decode_floor_s(least, server.bandwidth, server.tensor_parallel)
     return read + (_all_reduce_s(server, occasion) if server.tensor_parallel > 1 else 0)
 
 
@@ -111,11 +115,18 @@ def _prefill_intensity(server: TheoryServer, occasion: Occasion) -> float:
 
 
 def _decode_roof(server: TheoryServer, occasion: Occasion) -> float:
+    _knows_what_is_read(server, occasion)
     gpus = server.tensor_parallel
     return roofline.roof_flop_per_s(_decode_intensity(server, occasion), server.peak * gpus, server.bandwidth * gpus)
 
 
-def _bandwidth(server: TheoryServer, _: Occasion) -> float:
+def _knows_what_is_read(server: TheoryServer, occasion: Occasion) -> None:
+    if server.dimensions.experts is not None and batch_of(server, occasion) > 1:
+        raise DoesNotApplyError("which experts a batch reads is up to the router")
+
+
+def _bandwidth(server: TheoryServer, occasion: Occasion) -> float:
+    _knows_what_is_read(server, occasion)
     return server.bandwidth * server.tensor_parallel
 
 
