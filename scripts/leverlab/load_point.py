@@ -1,4 +1,4 @@
-"""How requests are offered to a server: a load point, and the client that does it."""
+"""How requests are offered to a server: a load point, the client that does it, and the state of the caches before it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,6 +7,11 @@ LoadKind = Literal["rate", "concurrency", "burst", "search"]
 
 Client = Literal["replay", "vllm-bench"]
 """leverlab's own replay client, or `vllm bench serve`."""
+
+CacheState = Literal["cold", "warm", "tier", "restarted"]
+"""From which state of the caches a phase starts: nothing is kept anywhere; the workload's prompts are in the engine's own
+cache; they are in a tier below it alone; the same after the server was stopped and started again, as far as a tier outlives it.
+"""
 
 
 @dataclass(frozen=True, slots=True, order=True)

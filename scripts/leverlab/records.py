@@ -193,6 +193,10 @@ class TrialRecord(Record):
     start: dict[str, float] = Field(
         default={}, description="seconds of each step of the start: spawn, healthy, warmup, …"
     )
+    restarts: list[dict[str, Any]] = Field(
+        default=[],
+        description="restarts for a phase that begins after one: its id, and the seconds of the stop and the start",
+    )
     compile_caches: dict[str, Any] = Field(
         default={}, description="cache → its state before the start (cold, warm), and the entries that the start added"
     )

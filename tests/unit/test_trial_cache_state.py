@@ -1,14 +1,15 @@
-"""Cold and warm: brought about, and seen to be, on servers that tell the truth, nothing, or something else."""
+"""Each state of the caches: brought about, and seen to be, on servers that tell the truth, nothing, or something else."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from leverlab.load.plan import PlannedRequest
 from leverlab.models.tokenizer import synthetic_tokenizer
-from leverlab.trial.cache_state import bring_about
+from leverlab.trial.cache_state import TIER_PROBE_TOKENS, bring_about, fill
 from leverlab.trial.warmup import PromptMaker
 
 
@@ -24,17 +25,34 @@ class FakeServer:
         self.prompts: dict[str, None] = {}
         self.queried = self.hits = 0.0
         self.status = "ok"
+        self.tier: dict[str, None] | None = None
+        self.tier_capacity, self.tier_forgets, self.resets_alone = 10**9, True, True
+        self.below_queried = self.below_hits = 0.0
 
-    def reset_cache(self) -> bool:
-        if self.resets and self.forgets:
+    def reset_cache(self, *, tiers: bool = True) -> bool:
+        if not self.resets or not (tiers or self.resets_alone):
+            return False
+        if self.forgets:
             self.prompts.clear()
-        return self.resets
+        if tiers and self.tier is not None and self.tier_forgets:
+            self.tier.clear()
+        return True
+
+    def restart(self) -> None:
+        self.prompts.clear()
 
     def keeps_cache(self) -> bool | None:
         return self.caches if self.queries_without else None
 
     def settled_counters(self) -> dict[str, float]:
-        return {"prefix_queried_tokens": self.queried, "prefix_hit_tokens": self.hits} if self.counts else {}
+        if not self.counts:
+            return {}
+        return {
+            "prefix_queried_tokens": self.queried,
+            "prefix_hit_tokens": self.hits,
+            "external_queried_tokens": self.below_queried,
+            "external_hit_tokens": self.below_hits,
+        }
 
     def send(self, requests: Sequence[PlannedRequest], streams: int) -> pa.Table:
         cached = []
@@ -44,6 +62,13 @@ class FakeServer:
             cached.append(request.prompt_tokens if found else 0)
             if self.caches or self.queries_without:
                 self.queried += request.prompt_tokens
+            if self.tier is not None and not found:
+                self.below_queried += request.prompt_tokens
+                if request.prompt in self.tier:
+                    self.below_hits += request.prompt_tokens
+                self.tier[request.prompt] = None
+                while len(self.tier) > self.tier_capacity:
+                    self.tier.pop(next(iter(self.tier)))
             if self.caches:
                 self.hits += cached[-1]
                 self.prompts[request.prompt] = None
@@ -124,3 +149,61 @@ def test_one_that_counts_every_prompt_as_looked_up_is_asked_whether_it_has_a_cac
     forgetful = FakeServer()
     forgetful.queries_without, forgetful.capacity = True, 0
     assert bring_about("warm", forgetful, WORKLOAD, prompts).verified is False
+
+
+def with_tier(**attributes: Any) -> FakeServer:
+    server = FakeServer()
+    server.tier = {}
+    for name, value in attributes.items():
+        setattr(server, name, value)
+    return server
+
+
+def test_in_the_state_tier_the_prompts_are_below_and_nowhere_else(prompts: PromptMaker) -> None:
+    server = with_tier()
+    state = bring_about("tier", server, WORKLOAD, prompts)
+    assert state.verified is True and "100%" in state.saw
+    assert server.prompts == {}
+    assert set(server.tier or ()) == {request.prompt for request in WORKLOAD}
+
+
+def test_a_tier_that_is_too_small_is_found_out(prompts: PromptMaker) -> None:
+    assert bring_about("tier", with_tier(tier_capacity=3), WORKLOAD, prompts).verified is False
+
+
+def test_a_server_that_resets_all_or_nothing_cannot_be_brought_into_the_state_tier(prompts: PromptMaker) -> None:
+    state = bring_about("tier", with_tier(resets_alone=False), WORKLOAD, prompts)
+    assert state.verified is False and "alone" in state.saw
+    kept = bring_about("tier", with_tier(forgets=False), WORKLOAD, prompts)
+    assert kept.verified is False and "the engine's own cache" in kept.saw
+
+
+def test_without_a_tier_the_state_tier_is_an_empty_cache(prompts: PromptMaker) -> None:
+    server = FakeServer()
+    state = bring_about("tier", server, WORKLOAD, prompts)
+    assert state.verified is True and "no tier" in state.saw
+    assert server.prompts == {}
+
+
+def test_a_tier_that_says_it_was_emptied_and_was_not_is_not_cold(prompts: PromptMaker) -> None:
+    state = bring_about("cold", with_tier(tier_forgets=False), WORKLOAD, prompts)
+    assert state.verified is False and f"{TIER_PROBE_TOKENS} in the tier below" in state.saw
+    assert bring_about("cold", with_tier(), WORKLOAD, prompts).verified is True
+
+
+def test_what_a_tier_kept_over_a_restart_is_told_and_not_demanded(prompts: PromptMaker) -> None:
+    for outlives, share in ((True, "100%"), (False, "0%")):
+        server = with_tier()
+        assert fill(server, WORKLOAD)
+        server.restart()
+        if not outlives:
+            server.tier = {}
+        state = bring_about("restarted", server, WORKLOAD, prompts)
+        assert state.verified is True and state.saw.startswith(share)
+        assert server.prompts == {}
+
+
+def test_a_tier_that_tells_nothing_is_not_called_filled(prompts: PromptMaker) -> None:
+    for asked in ("tier", "restarted"):
+        server = with_tier(counts=False, tells=False)
+        assert bring_about(asked, server, WORKLOAD, prompts).verified is None  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import pytest
 from leverlab.load.schema import CHUNKS
 from leverlab.load_point import LoadPoint
 from leverlab.records import SearchRecord
-from leverlab.trial.cache_state import CacheState
+from leverlab.trial.cache_state import CacheReport
 from leverlab.trial.phase import Measurement
 from leverlab.trial.search import judge, search_rate
 from tests.unit.measured_cells import request_row, requests_table
@@ -27,7 +27,7 @@ def ran(load: LoadPoint, capacity: float, fastest_s: float) -> Measurement:
         for index in range(REQUESTS)
     ]
     tables = {"requests": requests_table(rows), "chunks": CHUNKS.empty_table()}
-    return Measurement("", 0.0, tables, CacheState("cold", "", True, ""), {}, {}, {}, ())
+    return Measurement("", 0.0, tables, CacheReport("cold", "", True, ""), {}, {}, {}, ())
 
 
 def searched(objectives: dict[str, float], **settings: float) -> tuple[SearchRecord, list[LoadPoint]]:

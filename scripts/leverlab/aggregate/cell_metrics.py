@@ -112,6 +112,10 @@ class MeasuredCell:
             looks = self._gauge(gauge)
             found[name, None] = float(summary(looks)) if len(looks) else None
         found["block_waste_ratio", None] = self._block_waste()
+        found["restore_time_s", None] = self._quotient("restore_s", "restores")
+        found["restored_bytes", None] = self._delta.get("restored_bytes")
+        bandwidth = self._quotient("restored_bytes", "restore_s")
+        found["restore_bandwidth", None] = None if bandwidth is None else bandwidth / 1e9
         found |= {(name, None): self._facts.get(name) for name in SERVER_FACTS}
         return found | self._of_gpus()
 

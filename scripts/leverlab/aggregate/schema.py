@@ -82,7 +82,7 @@ def cells_schema(levers: Sequence[str]) -> pa.Schema:
     """cells.parquet: a row a cell and replicate, those that are missing too."""
     fields = [
         *_factors(levers),
-        _field("cache", _TEXT, "state of the prefix cache from which the phase starts: cold or warm"),
+        _field("cache", _TEXT, "state of the caches from which the phase starts: cold, warm, tier or restarted"),
         _field("workload", _TEXT, "the workload's id"),
         _field(
             "status",

@@ -38,7 +38,7 @@ class CellInputs:
     differences: Sequence[Mapping[str, Any]] = ()
     """Intended against effective settings, as in trial.json: `{key, intended, effective, expected}`."""
     cache: Mapping[str, Any] = field(default_factory=dict)
-    """As in cell.json: `asked` (cold, warm) and `verified` (true, false, or null where it could not be seen)."""
+    """As in cell.json: `asked` (cold, warm, tier, restarted) and `verified` (true, false, or null where it could not be seen)."""
     installed_versions: Mapping[str, str] = field(default_factory=dict)
     """package → version, found in the engine's environment on the node (`image`: the container's digest)."""
     client_cores: Sequence[int] = ()

@@ -94,10 +94,14 @@ def _cache_state(inputs: CellInputs) -> Finding:
     asked = str(inputs.cache.get("asked", inputs.specification["phase"].get("cache")))
     verified = inputs.cache.get("verified")
     expected = f"the cache {asked} when the phase began, and seen to be"
+    if verified is False:
+        saw = f"not {asked}: {told}" if (told := inputs.cache.get("saw")) else f"not {asked}"
+        return Finding("invalid", saw, expected, "the cache did not reset or fill: restart the server")
+    if asked == "tier" and (below := _below(inputs)) is not None and below[1] <= 0 < below[0]:
+        saw = f"of {below[0]:.0f} tokens asked of the tier below the engine's own cache none were there"
+        return Finding("invalid", saw, expected, "the tier lost what it was filled with: is it large enough?")
     if verified is True:
         return Finding("ok", f"seen to be {asked}", expected)
-    if verified is False:
-        return Finding("invalid", f"not {asked}", expected, "the cache did not reset or fill: restart the server")
     return Finding("caution", "could not be seen", expected, "this engine does not show the state of its cache")
 
 
@@ -140,11 +144,21 @@ def _few_cache_hits(inputs: CellInputs) -> Finding | None:
 
 
 def _hit_ratio(inputs: CellInputs) -> float | None:
-    """None without the counters, and where one fell: `counters_reset` says so, and no share can be made of them."""
+    """Share of prompt tokens found in the engine's own cache or in a tier below it.
+
+    None without the counters, and where one fell: `counters_reset` says so, and no share can be made of them.
+    """
     queried, hits = (inputs.server_delta.get(name) for name in ("prefix_queried_tokens", "prefix_hit_tokens"))
-    if queried is None or hits is None or queried <= 0 or hits < 0:
+    below = _below(inputs) or (0.0, 0.0)
+    if queried is None or hits is None or queried <= 0 or hits < 0 or below[1] < 0:
         return None
-    return hits / queried
+    return (hits + below[1]) / queried
+
+
+def _below(inputs: CellInputs) -> tuple[float, float] | None:
+    """Tokens asked of a tier below the engine's own cache, and found there; None where the server counts none."""
+    queried, hits = (inputs.server_delta.get(name) for name in ("external_queried_tokens", "external_hit_tokens"))
+    return None if queried is None or hits is None else (queried, hits)
 
 
 def _shared_ratios(inputs: CellInputs) -> list[float]:

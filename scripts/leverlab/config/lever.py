@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from leverlab.config.base import Environment, Flags, LevelName, StrictModel, Written, level_name
 from leverlab.config.engine import Device, EngineKind
-from leverlab.load_point import Client
+from leverlab.load_point import CacheState, Client
 from leverlab.metrics import parse_metric_reference
 
 WorkloadValue = bool | int | float | str | list[Any]
@@ -17,15 +17,18 @@ WorkloadValue = bool | int | float | str | list[Any]
 class Effect(StrictModel):
     """What a level sets on one kind of engine: flags, environment variables, topology. Empty: the engine's default.
 
-    A level that names a client, keys of the workload or fields of the request changes who asks, or what, and leaves the server
-    as it is. One that
-    names another engine says nothing else: what the other levers set is then what they set on that engine.
+    A level that names a client, a state of the caches, keys of the workload or fields of the request changes who asks, from
+    where, or what, and leaves the server as it is. One that names another engine says nothing else: what the other levers set
+    is then what they set on that engine.
     """
 
     flags: Flags = Field(default={}, description="flags of the server without `--`; true and false for a switch")
     environment: Environment = Field(default={}, description="environment variables of the server")
     topology: str | None = Field(default=None, description="topology of the servers, where the level changes it")
     client: Client | None = Field(default=None, description="who sends the requests, where the level changes that")
+    cache: CacheState | None = Field(
+        default=None, description="state of the caches in which each phase starts, where the level changes that"
+    )
     engine: str | dict[Device, str] | None = Field(
         default=None,
         description="the engine that serves instead, a name of engines.yaml, where the level changes that; "

@@ -21,13 +21,13 @@ def asks_for_draft(value: Any) -> bool:  # noqa: ANN401 - any value that YAML ca
         found = found or DRAFT in text
         return text
 
-    _replaced(value, look)
+    replaced(value, look)
     return found
 
 
 def with_draft(value: Any, draft: str) -> Any:  # noqa: ANN401
     """`value` with the model `draft` named where it asks for the draft model."""
-    return _replaced(value, lambda text: text.replace(DRAFT, f"{{model:{draft}}}"))
+    return replaced(value, lambda text: text.replace(DRAFT, f"{{model:{draft}}}"))
 
 
 def named_models(value: Any) -> list[str]:  # noqa: ANN401
@@ -38,7 +38,7 @@ def named_models(value: Any) -> list[str]:  # noqa: ANN401
         names.extend(_MODEL.findall(text))
         return text
 
-    _replaced(value, look)
+    replaced(value, look)
     return list(dict.fromkeys(names))
 
 
@@ -47,15 +47,16 @@ def with_folders(identity: Mapping[str, Any], folders: Mapping[str, str]) -> dic
 
     `folders`: model's name → folder, for every model that the flags refer to.
     """
-    flags = _replaced(identity["flags"], lambda text: _MODEL.sub(lambda found: folders[found[1]], text))
+    flags = replaced(identity["flags"], lambda text: _MODEL.sub(lambda found: folders[found[1]], text))
     return {**identity, "flags": flags}
 
 
-def _replaced(value: Any, replace: Callable[[str], str]) -> Any:  # noqa: ANN401
+def replaced(value: Any, replace: Callable[[str], str]) -> Any:  # noqa: ANN401
+    """`value`, any that YAML can hold, with each text in it passed through `replace`."""
     if isinstance(value, str):
         return replace(value)
     if isinstance(value, Mapping):
-        return {key: _replaced(item, replace) for key, item in value.items()}
+        return {key: replaced(item, replace) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_replaced(item, replace) for item in value]
+        return [replaced(item, replace) for item in value]
     return value

@@ -196,7 +196,13 @@ def _effect(effect: Effect) -> str:
     flags += [f"topology `{effect.topology}`"] if effect.topology else []
     engines = effect.engine if isinstance(effect.engine, dict) else {"": effect.engine}
     engine = ", ".join(f"{name} ({device})" if device else str(name) for device, name in engines.items() if name)
-    instead = {"client": effect.client, "engine": engine, "model": effect.model, "GPUs": effect.gpus}
+    instead = {
+        "cache": effect.cache,
+        "client": effect.client,
+        "engine": engine,
+        "model": effect.model,
+        "GPUs": effect.gpus,
+    }
     flags += [f"{what} `{value}`" for what, value in instead.items() if value]
     if isinstance(effect.workload, str):
         flags.append(f"workload `{effect.workload}`")

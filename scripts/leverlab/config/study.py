@@ -18,7 +18,7 @@ from leverlab.config.base import LevelName, Seconds, StrictModel, Written, neare
 from leverlab.config.course import Collected, Question, Source
 from leverlab.config.profile import Profile
 from leverlab.config.workload import Workload
-from leverlab.load_point import Client, LoadPoint
+from leverlab.load_point import CacheState, Client, LoadPoint
 from leverlab.metrics import ERROR_RATIO, HIGHEST_RATE, MetricReference, comparable, parse_metric_reference
 
 Rate = Annotated[
@@ -182,8 +182,10 @@ class Study(StrictModel):
         description="`ttft_p95: 500 ms`, `tpot_p95: 30 ms`: what goodput counts and a search holds; for a search also "
         "`error_ratio: 1 %` (none where it is not stated)",
     )
-    cache: Literal["cold", "warm"] = Field(
-        default="cold", description="state of the prefix cache in which each phase starts"
+    cache: CacheState = Field(
+        default="cold",
+        description="state of the caches in which each phase starts: `cold`; `warm`, the prompts in the engine's own cache; `tier`, "
+        "in a tier below it alone; `restarted`, what a tier has kept of them over a restart of the server",
     )
     endpoint: Literal["completions", "chat"] = Field(
         default="completions", description="where requests are sent: `/v1/completions` or `/v1/chat/completions`"

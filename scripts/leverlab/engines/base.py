@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 import httpx
 
+from leverlab.config.model_reference import replaced
 from leverlab.records import Reason
 
 
@@ -22,6 +23,13 @@ OPENAI_REQUEST_EXTRAS: Final[Mapping[str, Any]] = {
     "temperature": 0,
 }
 """What vLLM and SGLang take to make lengths exact and tokens countable; engines that take the same get the same bytes."""
+
+
+SCRATCH: Final = "{scratch}"
+"""What stands in flags and variables for the folder that a server keeps its own files in; no identity knows where that is."""
+
+TIER_FOLDER: Final = "tier"
+"""Where in it a tier on disk keeps its files, so that they can be removed: `{scratch}/tier`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,17 @@ class Launch:
     """The trial's folder, for what the engine writes besides its log."""
     gpus: Sequence[str] = ()
     """GPUs that the server may see, as UUIDs or indices; empty: those that this process sees."""
+    scratch: Path | None = None
+    """A folder of the trial's on this machine's own disk, gone with it: for a tier on disk, and for sockets."""
+
+
+def placed(identity: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
+    """A server's `identity` with the folder `scratch` where flags and variables say `{scratch}`."""
+
+    def fill(text: str) -> str:
+        return text.replace(SCRATCH, str(scratch))
+
+    return {**identity, **{part: replaced(identity[part], fill) for part in ("flags", "environment")}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +111,17 @@ class Engine(Protocol):
     def ready(self, client: httpx.Client) -> bool:
         """Whether the server answers that it is ready for requests. `client` has its base URL and key."""
 
-    def reset_cache(self, client: httpx.Client) -> bool:
-        """Empty the prefix cache; whether the server says that it did."""
+    def reset_cache(self, client: httpx.Client, *, tiers: bool = True) -> bool:
+        """Empty the prefix cache and, with `tiers`, what the server can empty below it; whether the server says that it did.
+
+        Without `tiers` what lies below keeps what it has. False where that cannot be had.
+        """
+
+    def empty_tiers(self, scratch: Path) -> bool:
+        """Empty what lies below the prefix cache and the server's own reset does not reach; whether that was possible.
+
+        `scratch` is the launch's. What a tier keeps there on disk is removed by the caller.
+        """
 
     def keeps_prefix_cache(self, client: httpx.Client) -> bool | None:
         """Whether the server keeps a prefix cache. None where that is left to its counters: without one it looks nothing up."""
@@ -113,10 +141,14 @@ class Engine(Protocol):
     def canonical_metrics(self, text: str) -> dict[str, float]:
         """`/metrics` in canonical names: `prompt_tokens`, `generation_tokens`, `requests_finished`, `prefix_queried_tokens`,
         `prefix_hit_tokens`, `preemptions`, `drafts`, `draft_tokens`, `accepted_tokens` (of speculation), `external_queried_tokens`,
-        `external_hit_tokens` (of a KV connector), `running`, `waiting`, `kv_cache_usage`, and `<histogram>_sum` and `<histogram>_count`
+        `external_hit_tokens` (of a tier below the engine's own cache), `restores`, `restored_bytes`, `restore_s` (loads from there:
+        how many, how much, in what time), `running`, `waiting`, `kv_cache_usage`, and `<histogram>_sum` and `<histogram>_count`
         for ttft_s, queue_time_s, prefill_time_s, decode_time_s, e2e_s. Sums over all label sets, of `kv_cache_usage` the
         largest; what is missing is left out. An engine may add counters that only it has.
         """
+
+    def log_counters(self, log: str) -> dict[str, float]:
+        """What only the log counts, of that part of it: canonical names as in `canonical_metrics`."""
 
     def explain_exit(self, log: str) -> Reason:
         """Why a server ended, from its log: `configuration_refused`, `out_of_memory`, `port_taken`, or `server_died`."""

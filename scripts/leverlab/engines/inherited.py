@@ -9,6 +9,8 @@ from leverlab.redaction import is_secret_name
 
 LIBRARY_VARIABLES: Final = (
     "LMCACHE_*",
+    "PYTHONHASHSEED",
+    "PROMETHEUS_MULTIPROC_DIR",
     "FLASHINFER_*",
     "TORCH*",
     "PYTORCH_*",

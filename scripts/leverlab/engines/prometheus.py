@@ -35,6 +35,9 @@ VLLM_METRICS: Final = MetricNames(
         "vllm:spec_decode_num_accepted_tokens_total": "accepted_tokens",
         "vllm:external_prefix_cache_queries_total": "external_queried_tokens",
         "vllm:external_prefix_cache_hits_total": "external_hit_tokens",
+        "vllm:kv_offload_load_bytes_total": "restored_bytes",
+        "vllm:kv_offload_load_time_total": "restore_s",
+        "vllm:kv_offload_load_size_count": "restores",
         "vllm:num_requests_running": "running",
         "vllm:num_requests_waiting": "waiting",
         **histograms(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -11,7 +12,7 @@ from leverlab.engines.exits import explain_exit
 from leverlab.engines.flags import flag_words
 from leverlab.engines.inherited import LIBRARY_VARIABLES
 from leverlab.engines.own_check import OwnParser
-from leverlab.engines.prometheus import MetricNames, canonical_metrics, histograms
+from leverlab.engines.prometheus import MetricNames, canonical_metrics, histograms, samples
 from leverlab.engines.sglang_exit import LOG_WORDS
 from leverlab.engines.sglang_settings import COMPILATION, cache_facts, differences, effective_settings, startup_facts
 from leverlab.load.plan import KEY_VARIABLE
@@ -48,6 +49,8 @@ _METRICS: Final = MetricNames(
         "sglang:num_requests_total": "requests_finished",
         "sglang:cached_tokens_total": "prefix_hit_tokens",
         "sglang:num_retracted_requests_total": "preemptions",
+        "sglang:load_back_duration_seconds_count": "restores",
+        "sglang:load_back_duration_seconds_sum": "restore_s",
         "sglang:num_running_reqs": "running",
         "sglang:num_queue_reqs": "waiting",
         **histograms(
@@ -62,6 +65,11 @@ _METRICS: Final = MetricNames(
     largest={"sglang:token_usage": "kv_cache_usage"},
 )
 """The same in SGLang 0.5.17 to 0.5.23. Prompts, tokens and hits are counted when a request has ended."""
+
+_CACHED_TOKENS: Final = "sglang:cached_tokens_total"
+_HOST_TOKENS: Final = "sglang:hicache_host_total_tokens"
+_IN_THE_GPU: Final = ("device", "total")
+"""Sources of cached tokens that are the GPU's own cache; the others are the host's memory and a storage backend."""
 
 _ABSENT_UNTIL_ONE: Final = ("prefix_hit_tokens", "preemptions")
 """Counters that SGLang shows from their first event on."""
@@ -126,14 +134,22 @@ class SglangEngine:
             model.get("id") == self.served_model_name for model in models.json().get("data", [])
         )
 
-    def reset_cache(self, client: httpx.Client) -> bool:
-        """SGLang waits itself until nothing runs; asked again where it refuses all the same."""
+    def reset_cache(self, client: httpx.Client, *, tiers: bool = True) -> bool:
+        """SGLang waits itself until nothing runs; asked again where it refuses all the same.
+
+        Its hierarchical cache is emptied with the GPU's, so that the one cannot be had without the other.
+        """
+        if not tiers and _server_info(client).get("enable_hierarchical_cache"):
+            return False
         for _ in range(_RESET_ATTEMPTS):
             answer = client.post("/flush_cache", params={"timeout": _RESET_WAIT_S}, timeout=2 * _RESET_WAIT_S)
             if answer.status_code == httpx.codes.OK:
                 return True
             time.sleep(_RESET_PAUSE_S)
         return False
+
+    def empty_tiers(self, scratch: Path) -> bool:
+        return True
 
     def keeps_prefix_cache(self, client: httpx.Client) -> bool | None:
         # Its counters cannot tell: without a cache it reports no hits, as a cache does that holds nothing.
@@ -163,10 +179,28 @@ class SglangEngine:
             # Every prompt is looked up, where there is a cache, and counted no other way.
             values["prefix_queried_tokens"] = values["prompt_tokens"]
             values = {**dict.fromkeys(_ABSENT_UNTIL_ONE, 0.0), **values}
-        return values
+        return values | _below_the_gpu(text, values)
+
+    def log_counters(self, log: str) -> dict[str, float]:
+        return {}
 
     def explain_exit(self, log: str) -> Reason:
         return explain_exit(log, LOG_WORDS)
+
+
+def _below_the_gpu(text: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Hits of a hierarchical cache, which SGLang counts with the GPU's and tells apart by a label; empty without one."""
+    found = samples(text, {_HOST_TOKENS, _CACHED_TOKENS})
+    if not any(name == _HOST_TOKENS and value > 0 for name, _, value in found):
+        return {}
+    cached = [(labels.get("cache_source"), value) for name, labels, value in found if name == _CACHED_TOKENS]
+    below = sum(value for source, value in cached if source not in _IN_THE_GPU)
+    here = sum(value for source, value in cached if source in _IN_THE_GPU)
+    return {
+        "prefix_hit_tokens": here,
+        "external_queried_tokens": values.get("prompt_tokens", 0.0) - here,
+        "external_hit_tokens": below,
+    }
 
 
 def _server_info(client: httpx.Client) -> dict[str, Any]:

@@ -94,8 +94,11 @@ class StaticEngine:
         # Only this server knows the key: another one that took the port meanwhile would refuse it.
         return all(client.get(path).status_code == httpx.codes.OK for path in ("/health", "/v1/models"))
 
-    def reset_cache(self, client: httpx.Client) -> bool:
+    def reset_cache(self, client: httpx.Client, *, tiers: bool = True) -> bool:
         """True: a batch's KV cache ends with it, so there is never anything that a later prompt could find."""
+        return True
+
+    def empty_tiers(self, scratch: Path) -> bool:
         return True
 
     def keeps_prefix_cache(self, client: httpx.Client) -> bool | None:
@@ -132,6 +135,9 @@ class StaticEngine:
         `idle_sequence_steps`, whose sequence had ended.
         """
         return canonical_metrics(text, _METRICS)
+
+    def log_counters(self, log: str) -> dict[str, float]:
+        return {}
 
     def explain_exit(self, log: str) -> Reason:
         lines = [line for line in log.splitlines() if line.strip()]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -57,14 +58,17 @@ class TruthEngine:
         # Only this server knows the key: another one that took the port meanwhile would refuse it.
         return all(client.get(path).status_code == httpx.codes.OK for path in ("/health", "/v1/models"))
 
-    def reset_cache(self, client: httpx.Client) -> bool:
+    def reset_cache(self, client: httpx.Client, *, tiers: bool = True) -> bool:
         """Asks again while requests are just ending; about two seconds at most."""
         for _ in range(_RESET_ATTEMPTS):
-            answer = client.post("/reset_prefix_cache")
+            answer = client.post("/reset_prefix_cache", params={"reset_external": str(tiers).lower()})
             if answer.status_code == httpx.codes.OK and answer.json().get("success") is True:
                 return True
             time.sleep(_RESET_PAUSE_S)
         return False
+
+    def empty_tiers(self, scratch: Path) -> bool:
+        return True
 
     def keeps_prefix_cache(self, client: httpx.Client) -> bool | None:
         return None
@@ -89,6 +93,9 @@ class TruthEngine:
 
     def canonical_metrics(self, text: str) -> dict[str, float]:
         return canonical_metrics(text, VLLM_METRICS)
+
+    def log_counters(self, log: str) -> dict[str, float]:
+        return {}
 
     def explain_exit(self, log: str) -> Reason:
         lines = [line for line in log.splitlines() if line.strip()]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -10,6 +11,7 @@ from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Set
 from leverlab.engines.exits import explain_exit
 from leverlab.engines.flags import flag_words
 from leverlab.engines.inherited import LIBRARY_VARIABLES
+from leverlab.engines.lmcache import clear_in_process, restores_in, serves_in_process, socket_variables
 from leverlab.engines.own_check import OwnParser
 from leverlab.engines.prometheus import VLLM_METRICS, cache_info, canonical_metrics
 from leverlab.engines.vllm_exit import LOG_WORDS
@@ -71,6 +73,8 @@ class VllmEngine:
             # N-gram lookup runs in numba, which takes every core of the machine and gives torch as many threads as it has itself:
             # with fewer cores than threads a step then takes seconds instead of milliseconds.
             environment["NUMBA_NUM_THREADS"] = environment["OMP_NUM_THREADS"]
+        if launch.scratch and serves_in_process(launch.identity["flags"]):
+            environment |= socket_variables(launch.scratch)
         return environment | dict(launch.identity["environment"])
 
     def check_flags(self, command_prefix: Sequence[str], treatments: Sequence[Settings]) -> list[Reason | None]:
@@ -88,15 +92,21 @@ class VllmEngine:
             model.get("id") == self.served_model_name for model in models.json().get("data", [])
         )
 
-    def reset_cache(self, client: httpx.Client) -> bool:
-        """Asks again while blocks are still held by requests that are just ending; about ten seconds at most."""
+    def reset_cache(self, client: httpx.Client, *, tiers: bool = True) -> bool:
+        """Asks again while blocks are still held by requests that are just ending; about ten seconds at most.
+
+        A connector that cannot be emptied is reported as emptied all the same; `empty_tiers` reaches the one that matters.
+        """
         for _ in range(_RESET_ATTEMPTS):
-            answer = client.post("/reset_prefix_cache")
+            answer = client.post("/reset_prefix_cache", params={"reset_external": str(tiers).lower()})
             # vLLM 0.26 answers 200 without a body once it has passed the wish on.
             if answer.status_code == httpx.codes.OK and (not answer.content or answer.json().get("success") is True):
                 return True
             time.sleep(_RESET_PAUSE_S)
         return False
+
+    def empty_tiers(self, scratch: Path) -> bool:
+        return clear_in_process(scratch)
 
     def keeps_prefix_cache(self, client: httpx.Client) -> bool | None:
         return None
@@ -125,6 +135,9 @@ class VllmEngine:
 
     def canonical_metrics(self, text: str) -> dict[str, float]:
         return canonical_metrics(text, VLLM_METRICS)
+
+    def log_counters(self, log: str) -> dict[str, float]:
+        return restores_in(log)
 
     def explain_exit(self, log: str) -> Reason:
         return explain_exit(log, LOG_WORDS)

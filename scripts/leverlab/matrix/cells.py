@@ -19,7 +19,7 @@ from leverlab.identity import (
     seed_from,
     slug_of,
 )
-from leverlab.load_point import Client, LoadPoint
+from leverlab.load_point import CacheState, Client, LoadPoint
 from leverlab.matrix.servers import Server, model_identity
 
 
@@ -72,7 +72,7 @@ class Phase:
     identity: Mapping[str, Any]
     workload: WorkloadFile
     load: LoadPoint
-    cache: str
+    cache: CacheState
     endpoint: str
     client: Client
     request_timeout_s: float
@@ -110,22 +110,28 @@ def build_workload(configuration: Configuration, workload: Workload, model_name:
 
 
 def build_phase(
-    study: Study, workload: WorkloadFile, load: LoadPoint, client: Client, request: Mapping[str, Any]
+    study: Study,
+    workload: WorkloadFile,
+    load: LoadPoint,
+    client: Client,
+    request: Mapping[str, Any],
+    cache: CacheState,
 ) -> Phase:
-    """The phase of `study` at `load`, its requests sent by `client`, each with the fields `request` in its body besides."""
+    """The phase of `study` at `load` from the state `cache`, its requests sent by `client`, each with the fields `request` in its
+    body besides."""
     identity = canonical(
         {
             "measurement_version": MEASUREMENT_VERSION,
             "workload": {"id": workload.id, **workload.identity},
             "load": load.identity,
-            "cache": study.cache,
+            "cache": cache,
             "endpoint": study.endpoint,
             "client": client,
             **({"request": dict(request)} if request else {}),
             **_search_identity(study, load),
         }
     )
-    parts = [str(workload.identity["workload"]["kind"]), load.slug, study.cache]
+    parts = [str(workload.identity["workload"]["kind"]), load.slug, cache]
     parts += [value for value, usual in ((study.endpoint, "completions"), (client, "replay")) if value != usual]
     parts += sorted(request)
     return Phase(
@@ -133,7 +139,7 @@ def build_phase(
         identity,
         workload,
         load,
-        study.cache,
+        cache,
         study.endpoint,
         client,
         study.request_timeout,

@@ -7,7 +7,7 @@ from functools import cached_property
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.study import GpuChoice, Study
 from leverlab.identity import content_hash
-from leverlab.load_point import LoadPoint
+from leverlab.load_point import CacheState, LoadPoint
 from leverlab.matrix.cells import Cell, ReplicateKey, WorkloadFile, build_cell, build_phase, build_workload
 from leverlab.matrix.servers import Server, build_server, engine_versions
 from leverlab.matrix.settings import Place, places, setting_of
@@ -164,8 +164,10 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
                 versions[setting.engine] = engine_versions(configuration.root, setting.engine, configuration)
             server = build_server(configuration, setting, versions[setting.engine], place.gpu)
             workload = build_workload(configuration, setting.workload, place.model)
+            _check_restarts(name, study, setting.cache)
             phases = [
-                build_phase(study, workload, load, setting.client, setting.request) for load in study.load.points()
+                build_phase(study, workload, load, setting.client, setting.request, setting.cache)
+                for load in study.load.points()
             ]
             if not treatment.copy:
                 _check_distinct(name, asked, (server.id, phases[0].id), f"{treatment.name} on {place.engine}")
@@ -184,6 +186,14 @@ def _check_search(configuration: Configuration, name: str, study: Study) -> None
                 f"config/studies/{name}.yaml: objectives.{objective}: it takes {needed} requests to tell, and the workload has "
                 f"{requests}: add requests, or take a lower percentile"
             )
+
+
+def _check_restarts(name: str, study: Study, cache: CacheState) -> None:
+    """A search offers the workload many times, and each time would begin with a restart."""
+    if cache == "restarted" and study.load.search is not None:
+        raise ConfigError(
+            f"config/studies/{name}.yaml: load.search: a phase that begins `restarted` is offered once: give rates instead"
+        )
 
 
 def _check_device(configuration: Configuration, study: str, engine: str, choice: GpuChoice) -> None:

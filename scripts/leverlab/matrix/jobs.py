@@ -159,7 +159,8 @@ def walltime_s(job: Job, configuration: Configuration) -> int:
     """
     engine = configuration.engines[job.server.engine]
     longest = sum(_longest_s(cell.phase) + PHASE_OVERHEAD_S for cell in job.cells)
-    return math.ceil(engine.start_timeout + JOB_OVERHEAD_S + longest)
+    starts = 1 + sum(cell.phase.cache == "restarted" for cell in job.cells)
+    return math.ceil(starts * engine.start_timeout + JOB_OVERHEAD_S + longest)
 
 
 def request_count(phase: Phase) -> int:

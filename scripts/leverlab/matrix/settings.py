@@ -1,4 +1,5 @@
-"""What a treatment chooses at one place of a study's matrix: engine, model, GPUs, workload, client, and effects on the server."""
+"""What a treatment chooses at one place of a study's matrix: what serves, what it is asked, from which state
+of its caches, and effects on the server."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from leverlab.config.base import nearest
 from leverlab.config.lever import Effect
 from leverlab.config.study import Study
 from leverlab.config.workload import Workload, rounds_of
-from leverlab.load_point import Client
+from leverlab.load_point import CacheState, Client
 from leverlab.matrix.treatments import Treatment
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Setting:
     client: Client
     request: Mapping[str, Any]
     """Fields that levels add to every request's body."""
+    cache: CacheState
     effects: tuple[tuple[str, str, Effect], ...]
 
 
@@ -95,6 +97,7 @@ def setting_of(configuration: Configuration, name: str, study: Study, place: Pla
         workload,
         client,
         _request(effects),
+        _agreed(treatment, "cache", [effect.cache for effect in of]) or study.cache,
         tuple(effects),
     )
 

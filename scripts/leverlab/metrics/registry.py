@@ -191,11 +191,34 @@ METRICS: Final[dict[str, Metric]] = _registry(
     Metric(
         "external_hit_ratio",
         "1",
-        "difference of tokens found in the KV connector (a tier below the GPU, another server) / difference of tokens asked there",
+        "difference of tokens found below the engine's own cache (in a tier, on another server) / difference of tokens asked there: "
+        "those that the engine's own cache did not have",
         "higher",
         "difference",
         label="hit ratio of the external KV cache",
         source="server counters",
+    ),
+    Metric(
+        "restore_time_s",
+        "s",
+        "time of the loads from a tier below the engine's own cache / their number, as the engine tells it",
+        "lower",
+        label="time of a load from the tier below",
+    ),
+    Metric(
+        "restored_bytes",
+        "bytes",
+        "bytes loaded from a tier below the engine's own cache over the cell, as the engine tells it",
+        "neither",
+        "difference",
+        label="memory loaded from the tier below",
+    ),
+    Metric(
+        "restore_bandwidth",
+        "GB/s",
+        "bytes loaded from a tier below the engine's own cache / the time of these loads, in units of 10^9 bytes/s",
+        "higher",
+        label="bandwidth of loads from the tier below",
     ),
     Metric(
         "mean_running",

@@ -49,7 +49,7 @@ def study_facts(data: StudyData) -> Facts:
             else []
         ),
         *([("Order of rates", _ASCENDING)] if study.stop_after_saturation else []),
-        ("Cache", f"{study.cache} at the beginning of each phase"),
+        ("Cache", _cache_states(data)),
     ]
     if study.objectives:
         said = [
@@ -58,6 +58,19 @@ def study_facts(data: StudyData) -> Facts:
         ]
         facts.append(("Objectives", joined(said)))
     return facts
+
+
+def _cache_states(data: StudyData) -> str:
+    """In which states phases begin: the study's own, unless a lever's levels say."""
+    levers, study = data.configuration.levers, data.study
+    states = dict.fromkeys(
+        effect.cache
+        for lever, levels in study.levers.items()
+        for level in levels
+        for engine in study.engines
+        if (effect := levers[lever].effect(level, data.configuration.engines[engine].kind)) and effect.cache
+    )
+    return f"{joined(list(states) or [study.cache], 'or')} at the beginning of each phase"
 
 
 def _drawn_rates(data: StudyData) -> Facts:

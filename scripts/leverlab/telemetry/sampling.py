@@ -52,10 +52,12 @@ class Sampling:
             name: Periodic(f"sample {name}", periods[name], sampler.look) for name, sampler in self._samplers.items()
         }
         self._begun_s = time.monotonic()
-        self._server, self._compilation = server, engine.compilation
+        self._server, self._engine = server, engine
         self._log_begins = server.log_size()
         self.compilation_lines: list[str] = []
         """Lines of the server's log, written meanwhile, that tell of a compilation."""
+        self.log_counters: dict[str, float] = {}
+        """What only the log counts, of what was written meanwhile."""
 
     def __enter__(self) -> Self:
         self._begun_s = time.monotonic()
@@ -70,8 +72,9 @@ class Sampling:
             if thread.error:
                 self.missing[name] = thread.error
         self._client.close()
-        lines = self._server.log_from(self._log_begins).splitlines()
-        self.compilation_lines = [line for line in lines if self._compilation.search(line)]
+        log = self._server.log_from(self._log_begins)
+        self.compilation_lines = [line for line in log.splitlines() if self._engine.compilation.search(line)]
+        self.log_counters = self._engine.log_counters(log)
 
     def tables(self, origin_ns: int | None = None) -> dict[str, pa.Table]:
         """`gpu` (where there is one), `host` and `server_metrics`, with times from `origin_ns` of CLOCK_MONOTONIC.

@@ -1,8 +1,10 @@
-"""Bringing the server's prefix cache into the state that a phase asks for, and seeing that it is.
+"""Bringing the server's caches into the state that a phase asks for, and seeing that they are.
 
-Cold: a probe is put into the cache, the cache is reset, and the probe sent again must find nothing. Warm: the phase's own
-prompts are sent once with one token of output, and some of them sent again must find themselves. What is seen are the
-server's own hit counters, and where it has none, the cached tokens that it reports for each request.
+Cold: a probe is put into the caches, they are reset, and the probe sent again must find nothing. Warm: the phase's own
+prompts are sent once with one token of output, and some of them sent again must find themselves. A tier: filled as for warm,
+then the engine's own cache alone is reset, and what is sent again must be found below it. Restarted: filled, and the server
+stopped and started again; how much of it is still found is what is to be learned. What is seen are the server's own hit
+counters, and where it has none, the cached tokens that it reports for each request.
 """
 
 from collections.abc import Sequence
@@ -12,10 +14,14 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 
 from leverlab.load.plan import PlannedRequest
+from leverlab.load_point import CacheState
 from leverlab.trial.warmup import PromptMaker
 
 PROBE_TOKENS: Final = 320
 """More than two of the largest blocks in use (128 tokens), as only whole blocks are found again."""
+
+TIER_PROBE_TOKENS: Final = 2112
+"""More than two of the largest chunks in use below the engine's own cache (1024 tokens)."""
 
 FILL_STREAMS: Final = 8
 SAMPLE: Final = 4
@@ -25,13 +31,16 @@ WARM_SHARE: Final = 0.5
 """Share of the sample's prompt tokens that must be found in a warm cache."""
 
 _NOTHING_TOLD: Final = "the server tells neither hits nor cached tokens, or did not answer the probe"
+_NO_RESET: Final = "the server did not reset its cache"
+_NO_TIER: Final = "the server asks for no prompt below its own cache: it has no tier there"
+_SHARE_BELOW: Final = "{:.0%} of the tokens of a sample that the engine's own cache did not have were in the tier below"
 
 
 class CachedServer(Protocol):
     """What this module needs of a started server."""
 
-    def reset_cache(self) -> bool:
-        """Empty the prefix cache once nothing runs; whether the server says that it did."""
+    def reset_cache(self, *, tiers: bool = True) -> bool:
+        """Empty the prefix cache once nothing runs and, with `tiers`, what lies below; whether the server says that it did."""
 
     def keeps_cache(self) -> bool | None:
         """Whether the server keeps a prefix cache; None where only its counters tell."""
@@ -44,10 +53,10 @@ class CachedServer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class CacheState:
-    """What cell.json says of the cache. `verified` is None where the state could not be seen."""
+class CacheReport:
+    """What cell.json says of the caches. `verified` is None where the state could not be seen."""
 
-    asked: str
+    asked: CacheState
     how: str
     verified: bool | None
     saw: str
@@ -59,61 +68,162 @@ class CacheState:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Tokens of some requests that the cache was asked for, and that it had; None where nothing tells."""
+    """Tokens of some requests that the caches were asked for, and that they had; None where nothing tells.
+
+    `hits` are those of the engine's own cache. What it did not have is asked of the tier below it, where there is one.
+    """
 
     queried: float | None
     hits: float | None
+    below_queried: float = 0.0
+    below_hits: float = 0.0
+
+    @property
+    def found(self) -> float | None:
+        """Hits in either."""
+        return None if self.hits is None else self.hits + self.below_hits
 
 
 def bring_about(
-    asked: str, server: CachedServer, workload: Sequence[PlannedRequest], prompts: PromptMaker
-) -> CacheState:
-    """Bring the cache into the state `asked` (cold, warm). Never raises for a state that was not reached: it is said."""
-    return _cold(server, prompts) if asked == "cold" else _warm(server, workload)
+    asked: CacheState, server: CachedServer, workload: Sequence[PlannedRequest], prompts: PromptMaker
+) -> CacheReport:
+    """Bring the caches into the state `asked`. Never raises for a state that was not reached: it is said.
+
+    For `restarted` the server was filled by `fill` and restarted before.
+    """
+    match asked:
+        case "cold":
+            return _cold(server, prompts)
+        case "warm":
+            return _warm(server, workload)
+        case "tier":
+            return _tier(server, workload)
+        case "restarted":
+            return _restarted(server, workload)
 
 
-def _cold(server: CachedServer, prompts: PromptMaker) -> CacheState:
+def fill(server: CachedServer, workload: Sequence[PlannedRequest]) -> bool:
+    """Empty the caches and send each prompt of `workload` once; whether they could be emptied."""
+    if not server.reset_cache():
+        return False
+    server.send([_alone(request) for request in workload], FILL_STREAMS)
+    return True
+
+
+def _cold(server: CachedServer, prompts: PromptMaker) -> CacheReport:
     probe = prompts.request(PROBE_TOKENS, 1)
-    server.send([probe], 1)
+    if _look(server, [probe]).below_queried:
+        probe = prompts.request(TIER_PROBE_TOKENS, 1)
+        server.send([probe], 1)
     how = "reset; a probe that was there before found nothing; reset again"
     if not server.reset_cache():
-        return CacheState("cold", "reset", False, "the server did not reset its cache")
+        return CacheReport("cold", "reset", False, _NO_RESET)
     look = _look(server, [probe])
     if not server.reset_cache():
-        return CacheState("cold", how, False, "the server did not reset its cache a second time")
-    if look.hits is None:
-        return CacheState("cold", how, None, _NOTHING_TOLD)
-    return CacheState("cold", how, look.hits == 0, f"{look.hits:.0f} of the probe's {PROBE_TOKENS} tokens were hits")
+        return CacheReport("cold", how, False, f"{_NO_RESET} a second time")
+    if look.found is None:
+        return CacheReport("cold", how, None, _NOTHING_TOLD)
+    saw = f"{look.hits:.0f} of the probe's {probe.prompt_tokens} tokens were hits"
+    if look.below_queried:
+        saw += f", and {look.below_hits:.0f} in the tier below"
+    return CacheReport("cold", how, look.found == 0, saw)
 
 
-def _warm(server: CachedServer, workload: Sequence[PlannedRequest]) -> CacheState:
+def _warm(server: CachedServer, workload: Sequence[PlannedRequest]) -> CacheReport:
     how = f"reset; each of the {len(workload)} prompts sent once with one token of output"
-    if not server.reset_cache():
-        return CacheState("warm", "reset", False, "the server did not reset its cache")
-    fill = [replace(request, output_tokens=1, after=None, pause_s=0.0) for request in workload]
-    server.send(fill, FILL_STREAMS)
-    step = max(len(fill) // SAMPLE, 1)
-    look = _look(server, fill[::step][:SAMPLE])
+    if not fill(server, workload):
+        return CacheReport("warm", "reset", False, _NO_RESET)
+    look = _look(server, _sample(workload))
     if look.queried == 0:
-        return CacheState("warm", how, True, "the server looks no prompt up: it keeps no prefix cache")
+        return CacheReport("warm", how, True, "the server looks no prompt up: it keeps no prefix cache")
     if look.hits == 0 and server.keeps_cache() is False:
-        return CacheState("warm", how, True, "the server says that it keeps no prefix cache")
+        return CacheReport("warm", how, True, "the server says that it keeps no prefix cache")
     if look.queried is None or look.hits is None:
-        return CacheState("warm", how, None, _NOTHING_TOLD)
+        return CacheReport("warm", how, None, _NOTHING_TOLD)
     share = look.hits / look.queried
-    return CacheState("warm", how, share >= WARM_SHARE, f"{share:.0%} of a sample's prompt tokens were hits")
+    return CacheReport("warm", how, share >= WARM_SHARE, f"{share:.0%} of a sample's prompt tokens were hits")
+
+
+def _tier(server: CachedServer, workload: Sequence[PlannedRequest]) -> CacheReport:
+    how = (
+        f"all reset; each of the {len(workload)} prompts sent once with one token of output; the engine's own cache reset, what is "
+        "below it kept"
+    )
+    if not fill(server, workload):
+        return CacheReport("tier", "reset", False, _NO_RESET)
+    look = _look_below(server, workload)
+    if isinstance(look, str):
+        return CacheReport("tier", how, None if look == _NOTHING_TOLD else False, look)
+    if not look.below_queried:
+        return CacheReport("tier", how, True, _NO_TIER)
+    share = _share_below(look)
+    return CacheReport("tier", how, share >= WARM_SHARE, _SHARE_BELOW.format(share))
+
+
+def _restarted(server: CachedServer, workload: Sequence[PlannedRequest]) -> CacheReport:
+    how = (
+        f"all reset; each of the {len(workload)} prompts sent once with one token of output; the server stopped, started again and "
+        "warmed up; its own cache reset, what is below it kept"
+    )
+    look = _look_below(server, workload)
+    if isinstance(look, str):
+        return CacheReport("restarted", how, None if look == _NOTHING_TOLD else False, look)
+    if not look.below_queried:
+        return CacheReport("restarted", how, True, _NO_TIER)
+    return CacheReport("restarted", how, True, _SHARE_BELOW.format(_share_below(look)))
+
+
+def _look_below(server: CachedServer, workload: Sequence[PlannedRequest]) -> _Look | str:
+    """Reset the engine's own cache, see what of a sample is found below it, and reset it again; or what went wrong."""
+    if not server.reset_cache(tiers=False):
+        return f"{_NO_RESET} alone"
+    first, *others = _sample(workload)
+    # Later ones may find in the engine's own cache what those before them have brought there.
+    looks = [_look(server, [first]), *([_look(server, others)] if others else [])]
+    if not server.reset_cache(tiers=False):
+        return f"{_NO_RESET} alone a second time"
+    known = [look for look in looks if look.queried is not None and look.hits is not None]
+    if len(known) < len(looks):
+        return _NOTHING_TOLD
+    if looks[0].hits:
+        return f"{looks[0].hits:.0f} tokens of the first prompt were in the engine's own cache"
+    return _Look(
+        sum(look.queried or 0.0 for look in known),
+        sum(look.hits or 0.0 for look in known),
+        sum(look.below_queried for look in known),
+        sum(look.below_hits for look in known),
+    )
+
+
+def _share_below(look: _Look) -> float:
+    """Of what the engine's own cache did not have, the share that was found below."""
+    return look.below_hits / look.below_queried
+
+
+def _sample(workload: Sequence[PlannedRequest]) -> list[PlannedRequest]:
+    step = max(len(workload) // SAMPLE, 1)
+    return [_alone(request) for request in workload[::step][:SAMPLE]]
+
+
+def _alone(request: PlannedRequest) -> PlannedRequest:
+    """The request with one token of output, waiting for no other."""
+    return replace(request, output_tokens=1, after=None, pause_s=0.0)
 
 
 def _look(server: CachedServer, requests: Sequence[PlannedRequest]) -> _Look:
-    """Send `requests` one after another and see what the cache had of them."""
+    """Send `requests` one after another and see what the caches had of them."""
     before = server.settled_counters()
     table = server.send(requests, 1)
     after = server.settled_counters()
     if set(table.column("status").to_pylist()) != {"ok"}:
         return _Look(None, None)
+
+    def counted(name: str) -> float:
+        return after.get(name, 0.0) - before.get(name, 0.0)
+
     if "prefix_hit_tokens" in after and "prefix_queried_tokens" in after:
-        names = ("prefix_queried_tokens", "prefix_hit_tokens")
-        return _Look(*(after[name] - before.get(name, 0.0) for name in names))
+        below = ("external_queried_tokens", "external_hit_tokens")
+        return _Look(counted("prefix_queried_tokens"), counted("prefix_hit_tokens"), *map(counted, below))
     cached = table.column("cached_tokens").to_pylist()
     if None in cached:
         return _Look(None, None)

@@ -12,7 +12,7 @@ from leverlab.load.plan import Endpoint, LoadPoint, PlannedRequest
 from leverlab.records import PhaseSpecification
 from leverlab.telemetry import Sampling, difference
 from leverlab.telemetry.gpu import GPU
-from leverlab.trial.cache_state import CacheState, bring_about
+from leverlab.trial.cache_state import CacheReport, bring_about
 from leverlab.trial.events import utc_now
 from leverlab.trial.offer import Clients, Progress
 from leverlab.trial.served import Served
@@ -26,7 +26,7 @@ class Measurement:
     started_at: str
     duration_s: float
     tables: Mapping[str, pa.Table]
-    cache: CacheState
+    cache: CacheReport
     instrument: Mapping[str, Any]
     server_delta: Mapping[str, float]
     not_sampled: Mapping[str, str]
@@ -86,7 +86,7 @@ def measure_phase(
         },
         cache=cache,
         instrument=offered.instrument,
-        server_delta=difference(before, after),
+        server_delta={**difference(before, after), **samples.log_counters},
         not_sampled=samples.missing,
         compilation_lines=samples.compilation_lines,
     )

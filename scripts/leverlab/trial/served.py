@@ -1,15 +1,17 @@
 """A started server as the phases of a trial see it: asked for its counters, reset, and sent requests."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pyarrow as pa
 
-from leverlab.engines.base import Engine
+from leverlab.engines.base import TIER_FOLDER, Engine
 from leverlab.load.parse import parse
 from leverlab.load.plan import Endpoint, LoadPoint, PlannedRequest, Target
 from leverlab.load.replay import replay
@@ -35,6 +37,8 @@ class Served:
     check_alive: Callable[[], None]
     request: Mapping[str, Any] = field(default_factory=dict)
     """Fields that the phase adds to every request's body."""
+    scratch: Path | None = None
+    """See `leverlab.engines.base.Launch.scratch`."""
 
     @property
     def target(self) -> Target:
@@ -42,11 +46,23 @@ class Served:
         extras: Mapping[str, Any] = {**self.engine.request_extras(), **self.request}
         return Target(self.host, self.port, self.engine.served_model_name, self.api_key, self.endpoint, extras)
 
-    def reset_cache(self) -> bool:
-        """Empty the prefix cache once nothing runs; whether the server says that it did."""
+    def reset_cache(self, *, tiers: bool = True) -> bool:
+        """Empty the prefix cache once nothing runs and, with `tiers`, what lies below; whether the server says that it did."""
         self.settled_counters()
         with self.answering("the reset of its prefix cache"):
-            return self.engine.reset_cache(self.client)
+            reset = self.engine.reset_cache(self.client, tiers=tiers)
+        return reset and (not tiers or self.scratch is None or self._empty_tiers(self.scratch))
+
+    def _empty_tiers(self, scratch: Path) -> bool:
+        """What the server's own reset does not reach, the files of a tier on disk among it."""
+        emptied = self.engine.empty_tiers(scratch)
+        on_disk = scratch / TIER_FOLDER
+        for entry in on_disk.iterdir() if on_disk.is_dir() else ():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
+        return emptied
 
     def keeps_cache(self) -> bool | None:
         """Whether the server keeps a prefix cache; None where only its counters tell."""

@@ -1,10 +1,12 @@
 """Starting the server of a trial: on a free port, with a key that nobody knows, each step of the start timed."""
 
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from leverlab.engines.base import Engine, Launch
@@ -41,6 +43,13 @@ class Started:
 def new_api_key() -> str:
     """A random key for one server."""
     return secrets.token_urlsafe(24)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A new folder on this machine's own disk that only its owner enters, for the block. Its path is short, as a socket's must be."""
+    with tempfile.TemporaryDirectory(prefix="leverlab-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 @contextmanager

@@ -9,11 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
 from leverlab.checks import CellInputs, check_cell, worst
 from leverlab.config.model_reference import with_folders
-from leverlab.engines.base import EngineUnreachableError, Launch
+from leverlab.engines.base import EngineUnreachableError, Launch, placed
 from leverlab.layout import CARD_FILE
 from leverlab.load.plan import Endpoint, read_requests
 from leverlab.load_point import LoadPoint
@@ -30,12 +28,14 @@ from leverlab.records import (
 from leverlab.redaction import Redactor, redactor_of_this_process
 from leverlab.telemetry import Sampling
 from leverlab.topology import LOOPBACK, RunningServer
+from leverlab.trial.cache_state import fill
 from leverlab.trial.cell_files import write_cell
 from leverlab.trial.events import EventLog, utc_now
 from leverlab.trial.fingerprint import fingerprint
 from leverlab.trial.floors import expected_floors
 from leverlab.trial.gpu_memory import memory_returned, used_bytes
 from leverlab.trial.job import Job
+from leverlab.trial.lifetime import Lifetime
 from leverlab.trial.offer import ClientFailedError, Clients
 from leverlab.trial.outcomes import (
     InfeasibleError,
@@ -49,7 +49,7 @@ from leverlab.trial.progress import phase_line
 from leverlab.trial.search import search_rate
 from leverlab.trial.served import Served
 from leverlab.trial.server_facts import server_facts
-from leverlab.trial.starting import Started, new_api_key, started_server
+from leverlab.trial.starting import new_api_key, scratch_folder
 from leverlab.trial.sweep import too_much
 from leverlab.trial.time_left import TimeLeft
 from leverlab.trial.warmup import PromptMaker, WarmUp, warm_up, window_lengths
@@ -58,9 +58,6 @@ from leverlab.units import format_seconds
 TRIAL_FILE: Final = "trial.json"
 CLIENT_LOG: Final = "client.log"
 EVENTS_FILE: Final = "events.jsonl"
-
-_WARMUP_TIMEOUT_S: Final = 600.0
-"""How long a request of the warm-up is followed: the first may wait for compilation."""
 
 
 class Trial:
@@ -104,43 +101,62 @@ class Trial:
         self._say(f"starting the server for {len(self._phases)} cells: {spec.server}")
         self._note(fingerprint=fingerprint(spec, job.devices.gpus))
         self._memory_before = used_bytes(job.devices.gpus) if spec.device == "cuda" else {}
-        launch = Launch(
-            command_prefix=spec.command_prefix,
-            model_folder=Path(spec.model_folder),
-            identity=with_folders(spec.identity, spec.other_model_folders),
-            host=LOOPBACK,
-            port=0,
-            api_key=new_api_key(),
-            cores=job.devices.engine_cores,
-            folder=self._folder,
-            gpus=job.devices.gpus,
-        )
-        self._redactor = redactor_of_this_process(API_KEY=launch.api_key)
-        self._events.write("start", server=spec.server, trial=self.number)
-        if self._check_configuration:
-            self._check(launch)
 
         def starting(passed_s: float, line: str) -> None:
             job.progress.show(f"trial {self.number}: starting the server, {format_seconds(passed_s)}: {line[:120]}")
 
-        with (
-            started_server(job.engine, launch, job.devices, spec.start_timeout_s, starting, self._stopped) as started,
-            started.server.client() as client,
-        ):
-            served = self._served(started, client)
-            self._ready(started, served)
-            self._warm_up(served)
-            left = TimeLeft(job.layout, spec.server, self._phases, job.workloads)
-            for position, wanted in enumerate(self._phases):
-                reason = too_much(wanted, spec, job.layout)
-                if reason is not None:
-                    self.write_unmeasured(wanted, "skipped", reason, position)
-                    self.finished.append(wanted.phase)
-                    continue
-                self.under_way = wanted
-                self._measure(served, started.server, wanted, position, left)
-                self.under_way = None
+        with scratch_folder() as scratch:
+            launch = Launch(
+                command_prefix=spec.command_prefix,
+                model_folder=Path(spec.model_folder),
+                identity=placed(with_folders(spec.identity, spec.other_model_folders), scratch),
+                host=LOOPBACK,
+                port=0,
+                api_key=new_api_key(),
+                cores=job.devices.engine_cores,
+                folder=self._folder,
+                gpus=job.devices.gpus,
+                scratch=scratch,
+            )
+            self._redactor = redactor_of_this_process(API_KEY=launch.api_key)
+            self._events.write("start", server=spec.server, trial=self.number)
+            if self._check_configuration:
+                self._check(launch)
+            with Lifetime(job, launch, starting, self._stopped) as lifetime:
+                lifetime.start()
+                self._ready(lifetime)
+                self._warm_up(lifetime.served)
+                self._measure_all(lifetime)
+
+    def _measure_all(self, lifetime: Lifetime) -> None:
+        job, spec = self._job, self._job.specification
+        left = TimeLeft(job.layout, spec.server, self._phases, job.workloads)
+        for position, wanted in enumerate(self._phases):
+            reason = too_much(wanted, spec, job.layout)
+            if reason is not None:
+                self.write_unmeasured(wanted, "skipped", reason, position)
                 self.finished.append(wanted.phase)
+                continue
+            self.under_way = wanted
+            if wanted.identity["cache"] == "restarted":
+                self._restart(lifetime, wanted)
+            self._measure(lifetime, wanted, position, left)
+            self.under_way = None
+            self.finished.append(wanted.phase)
+
+    def _restart(self, lifetime: Lifetime, wanted: PhaseSpecification) -> None:
+        """Fill the server with the prompts of `wanted`, stop it, and start it again. A tier that outlives it keeps them."""
+        self._say(f"filling the caches and restarting the server before {wanted.phase}")
+        served = replace(lifetime.served, endpoint=Endpoint(wanted.identity["endpoint"]))
+        if not fill(served, self._job.workloads[wanted.workload_file]):
+            message = (
+                f"the server did not reset its cache before {wanted.phase}, so that what it would keep is not known"
+            )
+            raise ServerDiedError(Reason(code="cache_not_reset", message=message))
+        lifetime.restart()
+        self._note(restarts=[*self._record.restarts, {"phase": wanted.phase, **lifetime.started.steps_s}])
+        self._ready(lifetime)
+        self._warm_up(lifetime.served)
 
     def _check(self, launch: Launch) -> None:
         """The engine's own full check, here, where the device is."""
@@ -154,15 +170,15 @@ class Trial:
         if refusal is not None:
             raise InfeasibleError(refusal)
 
-    def _ready(self, started: Started, served: Served) -> None:
-        engine, identity = self._job.engine, started.launch.identity
+    def _ready(self, lifetime: Lifetime) -> None:
+        engine, started, served = self._job.engine, lifetime.started, lifetime.served
         with served.answering("its configuration"):
             effective = self._redacted(engine.effective_configuration(served.client, started.server.log_text()))
-        differences = [asdict(found) for found in engine.differences(identity, effective)]
+        differences = [asdict(found) for found in engine.differences(started.launch.identity, effective)]
         steps_s = {name: round(seconds, 3) for name, seconds in started.steps_s.items()}
         self._note(
-            start={**self._record.start, **steps_s},
-            compile_caches=dict(started.compile_caches),
+            start={**steps_s, **self._record.start},  # of the first start; those of a restart stand with it
+            compile_caches=self._record.compile_caches or dict(started.compile_caches),
             effective=effective,
             differences=self._redacted(differences),
         )
@@ -171,25 +187,6 @@ class Trial:
         for found in differences:
             if not found["expected"]:
                 self._say(f"{found['key']}: asked {found['intended']}, is {found['effective']}")
-
-    def _served(self, started: Started, client: httpx.Client) -> Served:
-        server, engine = started.server, self._job.engine
-
-        def check_alive() -> None:
-            if server.poll() is not None:
-                see_whether_told_to_end()
-                raise ServerDiedError(engine.explain_exit(server.log_text()))
-
-        return Served(
-            engine=engine,
-            client=client,
-            host=started.launch.host,
-            port=started.launch.port,
-            api_key=started.launch.api_key,
-            endpoint=Endpoint.COMPLETIONS,
-            request_timeout_s=_WARMUP_TIMEOUT_S,
-            check_alive=check_alive,
-        )
 
     def _warm_up(self, served: Served) -> None:
         begun_s = time.monotonic()
@@ -203,9 +200,7 @@ class Trial:
         steady = "steady" if self._warmup.steady else "not steady"
         self._say(f"warmed up in {format_seconds(took_s)}, {len(self._warmup.windows)} windows, {steady}")
 
-    def _measure(
-        self, served: Served, server: RunningServer, wanted: PhaseSpecification, position: int, left: TimeLeft
-    ) -> None:
+    def _measure(self, lifetime: Lifetime, wanted: PhaseSpecification, position: int, left: TimeLeft) -> None:
         job, spec = self._job, self._job.specification
         load = offered = LoadPoint(**wanted.identity["load"])
         searching = wanted.identity.get("search")
@@ -226,14 +221,19 @@ class Trial:
             offered = at
             prefix = f"{wanted.phase.rpartition('-')[2]}-t{self.number}" + ("" if run is None else f"-{run}")
             return measure_phase(
-                served,
+                lifetime.served,
                 wanted,
                 read_requests(Path(wanted.workload_file), prefix),
                 at,
                 prompts=self._prompts,
                 clients=clients,
                 sampling=lambda: Sampling(
-                    server, job.engine, spec.device, job.devices.gpus, job.devices.engine_cores, job.client_cores
+                    lifetime.started.server,
+                    job.engine,
+                    spec.device,
+                    job.devices.gpus,
+                    job.devices.engine_cores,
+                    job.client_cores,
                 ),
                 folder=self._folder,
                 progress=show,

@@ -44,6 +44,7 @@ class Client:
         "method",
         "outgoing",
         "path",
+        "query",
         "received_ns",
         "send",
         "socket",
@@ -74,7 +75,7 @@ class Client:
 
     def on_message_begin(self) -> None:
         """A request starts."""
-        self.path = b""
+        self.path = self.query = b""
         self.method = b""
         self.headers: dict[bytes, bytes] = {}
         self.body = b""
@@ -96,7 +97,7 @@ class Client:
         """The request is whole."""
         self.method = self._parser.get_method()
         self.body = b"".join(self._body)
-        self.path = self.path.partition(b"?")[0]
+        self.path, _, self.query = self.path.partition(b"?")
         self._on_request(self)
 
     def write(self, data: bytes) -> bool:

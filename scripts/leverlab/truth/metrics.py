@@ -47,6 +47,8 @@ class Metrics:
         self._generated = self._counter("generation_tokens", "tokens sent")
         self._queries = self._counter("prefix_cache_queries", "prompt tokens looked up in the prefix cache")
         self._hits = self._counter("prefix_cache_hits", "prompt tokens found in the prefix cache")
+        self._below_queries = self._counter("external_prefix_cache_queries", "prompt tokens looked up in the tier")
+        self._below_hits = self._counter("external_prefix_cache_hits", "prompt tokens found in the tier")
         self._drafts = self._counter("spec_decode_num_drafts", "times that tokens were drafted")
         self._drafted = self._counter("spec_decode_num_draft_tokens", "drafted tokens")
         self._accepted = self._counter("spec_decode_num_accepted_tokens", "drafted tokens that were accepted")
@@ -108,6 +110,8 @@ class Metrics:
             self._generated: self._finished_tokens + sum(stream.position for stream in engine.running),
             self._queries: engine.cache.queried_tokens,
             self._hits: engine.cache.hit_tokens,
+            self._below_queries: engine.tier.queried_tokens if engine.tier else 0,
+            self._below_hits: engine.tier.hit_tokens if engine.tier else 0,
             self._drafts: engine.drafts,
             self._drafted: engine.drafted_tokens,
             self._accepted: engine.accepted_tokens,

@@ -3,9 +3,11 @@
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from leverlab.truth.settings import Settings
+from leverlab.truth.tier import Tier
 
 _NS: Final = 1_000_000_000
 _NO_DRAWS: Final = random.Random(0)
@@ -62,6 +64,7 @@ class Stream:
     finish_reason: str
     received_ns: int
     cached_tokens: int = 0
+    restored_tokens: int = 0
     admitted_ns: int = 0
     first_sent_ns: int = 0
     position: int = 0
@@ -81,6 +84,7 @@ class Engine:
         self._constant_gap_ns = None if settings.gap.constant is None else round(settings.gap.constant * _NS)
         self._gap_per_stream_ns = settings.gap_per_stream * _NS
         self._prefill_ns = settings.prefill_per_token * _NS
+        self._restore_ns = settings.restore_per_token * _NS
         self._serial_prefill = settings.serial_prefill
         self._prefill_free_ns = 0
         self._seats = settings.max_num_seqs
@@ -91,6 +95,8 @@ class Engine:
         self._drift_from_ns: int | None = None
         self._held_until_ns = 0
         self.cache = PrefixCache(settings.block_size, enabled=settings.enable_prefix_caching)
+        file = None if settings.tier_file is None else Path(settings.tier_file)
+        self.tier = Tier(settings.block_size, file) if settings.tier else None
         self.running: set[Stream] = set()
         self.waiting: deque[Stream] = deque()
         self.drafts = self.drafted_tokens = self.accepted_tokens = 0
@@ -111,12 +117,14 @@ class Engine:
         return self._admit(now_ns)
 
     def first_due_ns(self, stream: Stream) -> int:
-        """When the first chunk of an admitted stream is due: admission + prefill of what is not cached + TTFT.
+        """When the first chunk of an admitted stream is due: admission + prefill of what is not cached + restoring + TTFT.
 
         With serial prefills its own begins when those before it are done.
         """
         begun_ns = max(stream.admitted_ns, self._held_until_ns)
-        prefill_ns = round(self._prefill_ns * (stream.prompt_tokens - stream.cached_tokens))
+        prefill_ns = round(
+            self._prefill_ns * (stream.prompt_tokens - stream.cached_tokens) + self._restore_ns * stream.restored_tokens
+        )
         if self._serial_prefill:
             begun_ns = max(begun_ns, self._prefill_free_ns)
             self._prefill_free_ns = begun_ns + prefill_ns
@@ -182,6 +190,9 @@ class Engine:
             stream = self.waiting.popleft()
             stream.admitted_ns = now_ns
             stream.cached_tokens = self.cache.take_in(stream.words)
+            if self.tier is not None:
+                stream.restored_tokens = self.tier.take_in(stream.words, stream.cached_tokens)
+                stream.cached_tokens += stream.restored_tokens
             stream.words = []
             self.running.add(stream)
             admitted.append(stream)

@@ -259,12 +259,19 @@ class TruthServer:
         elif route == (b"GET", b"/leverlab/lateness"):
             self._answer(client, 200, self._lateness.report())
         elif route == (b"POST", b"/reset_prefix_cache"):
-            resets = not self._engine.running and not self._settings.refuse_reset
-            if resets and not self._settings.keep_cache_on_reset:
-                self._engine.cache.reset()
-            self._answer(client, 200, {"success": resets})
+            self._answer(client, 200, {"success": self._reset(external=client.query == b"reset_external=true")})
         else:
             self._answer(client, 404, {"error": {"message": "no such route", "code": 404}})
+
+    def _reset(self, *, external: bool) -> bool:
+        """Empty the prefix cache and, with `external`, the tier below it; whether the answer is that it was done."""
+        if self._engine.running or self._settings.refuse_reset:
+            return False
+        if not self._settings.keep_cache_on_reset:
+            self._engine.cache.reset()
+        if external and self._engine.tier is not None and not self._settings.keep_tier_on_reset:
+            self._engine.tier.reset()
+        return True
 
     def _answer(self, client: Client, status: int, content: dict[str, object]) -> None:
         self._write(client, whole_answer(status, json.dumps(content).encode()))

@@ -30,6 +30,9 @@ class Settings:
     max_num_seqs: int = 1024
     enable_prefix_caching: bool = True
     block_size: int = 16
+    tier: bool = False
+    restore_per_token: float = 0.0
+    tier_file: str | None = None
     enable_prompt_tokens_details: bool = False
     truth_log: str | None = None
     startup_s: float = 0.0
@@ -47,6 +50,7 @@ class Settings:
     wrong_usage_by: int = 0
     refuse_reset: bool = False
     keep_cache_on_reset: bool = False
+    keep_tier_on_reset: bool = False
     ignore_flag: str | None = None
     pause_at_request: int = 0
     pause_s: float = 0.0
@@ -80,6 +84,9 @@ _HELP = {
     "max_num_seqs": "requests served at a time; others wait, first in, first out",
     "enable_prefix_caching": "keep the prompts' blocks and charge no prefill for those seen before",
     "block_size": "tokens in a block of the prefix cache; only whole blocks are found again",
+    "tier": "keep the blocks also in a tier below the prefix cache, which a reset of that cache alone leaves as it is",
+    "restore_per_token": "seconds that a prompt token costs which is found in the tier, instead of --prefill-per-token",
+    "tier_file": "file in which the tier keeps its blocks' names, so that it outlives the engine",
     "enable_prompt_tokens_details": "report cached tokens in the last usage",
     "truth_log": "file for the true instant of every send (FILE and FILE.requests); see leverlab.truth.log",
     "startup_s": "seconds before the server answers at all",
@@ -97,6 +104,7 @@ _HELP = {
     "wrong_usage_by": "report so many tokens too many in the last usage",
     "refuse_reset": "refuse to reset the prefix cache",
     "keep_cache_on_reset": "say that the prefix cache was reset, and keep it",
+    "keep_tier_on_reset": "say that the tier was reset too, and keep it, as LMCache in vLLM's processes does",
     "ignore_flag": "take no notice of this flag: its default is in effect and is shown, as where a lever does not take",
     "pause_at_request": "make no progress for --pause-s from the n-th request on, as when a kernel is compiled; 0: never",
     "pause_s": "length of that pause in seconds",
@@ -116,6 +124,7 @@ _AT_LEAST = {
     "tokens_per_chunk": 1,
     "prefill_per_token": 0,
     "gap_per_stream": 0,
+    "restore_per_token": 0,
     "acceptance": 0,
     "pause_s": 0,
     "drift_per_s": 0,

@@ -1,0 +1,78 @@
+"""The server of a trial from its start to its stop, and over restarts between: always the one that runs now."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Final, Self
+
+from leverlab.engines.base import Launch
+from leverlab.load.plan import Endpoint
+from leverlab.topology import LOG_FILE, Progress, RunningServer
+from leverlab.trial.job import Job
+from leverlab.trial.outcomes import InfeasibleError, ServerDiedError, see_whether_told_to_end
+from leverlab.trial.served import Served
+from leverlab.trial.starting import Started, started_server
+
+_WARMUP_TIMEOUT_S: Final = 600.0
+"""How long a request of the warm-up is followed: the first may wait for compilation."""
+
+
+class Lifetime:
+    """`start` it once, `restart` it between phases; leaving the block stops it, whatever happened. `stopped` is told each time."""
+
+    def __init__(self, job: Job, launch: Launch, progress: Progress, stopped: Callable[[RunningServer], None]) -> None:
+        self._job, self._launch, self._progress, self._stopped = job, launch, progress, stopped
+        self._ways_out = ExitStack()
+        self.restarts = 0
+        self.started: Started
+        self.served: Served
+
+    def start(self) -> None:
+        """Raises InfeasibleError and MayPassError as `started_server` does."""
+        job = self._job
+        self.started = self._ways_out.enter_context(
+            started_server(
+                job.engine,
+                self._launch,
+                job.devices,
+                job.specification.start_timeout_s,
+                self._progress,
+                self._stopped,
+            )
+        )
+        launch = self.started.launch
+        self.served = Served(
+            engine=job.engine,
+            client=self._ways_out.enter_context(self.started.server.client()),
+            host=launch.host,
+            port=launch.port,
+            api_key=launch.api_key,
+            endpoint=Endpoint.COMPLETIONS,
+            request_timeout_s=_WARMUP_TIMEOUT_S,
+            check_alive=self._check_alive,
+            scratch=launch.scratch,
+        )
+
+    def restart(self) -> None:
+        """Stop the server and start it again; the stopped one's log is kept under another name. Raises ServerDiedError."""
+        self._ways_out.close()
+        self.restarts += 1
+        folder = self._launch.folder
+        (folder / LOG_FILE).rename(folder / f"server.before-restart-{self.restarts}.log")
+        try:
+            self.start()
+        except InfeasibleError as refused:
+            # It was accepted before: nothing that another start would meet again.
+            raise ServerDiedError(refused.reason) from refused
+
+    def _check_alive(self) -> None:
+        server = self.started.server
+        if server.poll() is not None:
+            see_whether_told_to_end()
+            raise ServerDiedError(self._job.engine.explain_exit(server.log_text()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._ways_out.close()
