@@ -85,5 +85,9 @@ class Layout:
     def reproduction(self, cell: str, number: int) -> Path:
         return self.results / "reproductions" / cell / str(number)
 
+    def reference(self, name: str) -> Path:
+        """Folder of a reference: measured studies that the repository keeps."""
+        return self.reports / "reference" / name
+
     def report(self, study: str) -> Path:
         return self.reports / f"{study}.html"

@@ -31,7 +31,7 @@ def render_index(configuration: Configuration, layout: Layout) -> str:
         if not layout.report(name).is_file() or not (layout.study(name) / "cells.parquet").is_file():
             continue
         try:
-            entries.append(_entry(read_study(name, configuration, layout)))
+            entries.append(entry_of(read_study(name, configuration, layout)))
         except ConfigError:
             # A study that is being edited must not take the others' index away; its own report says what is wrong.
             continue
@@ -39,7 +39,8 @@ def render_index(configuration: Configuration, layout: Layout) -> str:
     return environment().get_template("index.html.j2").render(style=style(), studies=entries)
 
 
-def _entry(data: StudyData) -> Entry:
+def entry_of(data: StudyData) -> Entry:
+    """What a list of reports says of one study."""
     counts = Counter(data.cells["status"])
     return Entry(
         f"{data.name}.html",

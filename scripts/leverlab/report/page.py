@@ -60,11 +60,12 @@ def style() -> Markup:
     return Markup((Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8"))
 
 
-def render_study(data: StudyData) -> str:
-    """The study's page as HTML."""
+def render_study(data: StudyData, tables: str | None = None) -> str:
+    """The study's page as HTML. `tables`: where its parquet files are as seen from the page; default: in results/."""
     with drawing():
         sections = _sections(data)
-    return environment().get_template("report.html.j2").render(style=style(), **sections)
+    folder = tables or f"../results/studies/{data.name}"
+    return environment().get_template("report.html.j2").render(style=style(), tables=folder, **sections)
 
 
 def title_of(data: StudyData) -> str:
@@ -92,6 +93,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "question": data.study.question,
         "simulated": data.simulated,
         "stand_in": stand_in_sentences(data),
+        "dummy_weights": joined(data.dummy_models),
         "finished": last_measured(data),
         "headline": headline(data.effects, data.telling),
         "findings": findings(data),

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from leverlab.aggregate.measured import stored_checks
 from leverlab.aggregate.schema import metric_column, metric_keys
 from leverlab.config import Configuration
+from leverlab.config.model import SyntheticSource
 from leverlab.config.study import Study
 from leverlab.layout import Layout
 from leverlab.matrix.treatments import Treatment, treatments
@@ -66,6 +67,13 @@ class StudyData:
     def simulated(self) -> bool:
         """See `leverlab.config.Configuration.simulated`."""
         return self.configuration.simulated(self.study)
+
+    @cached_property
+    def dummy_models(self) -> list[str]:
+        """Models that a real engine served with dummy weights, in the shape that the configuration declares."""
+        served = [] if self.simulated else sorted(self.cells["model"].dropna().astype(str).unique())
+        known = self.configuration.models
+        return [name for name in served if name in known and isinstance(known[name].source, SyntheticSource)]
 
     @cached_property
     def contexts(self) -> list[tuple[str, str, str, int]]:
@@ -176,10 +184,13 @@ def text_of(value: Any) -> str:  # noqa: ANN401 - a table's value, which may be 
     return value if isinstance(value, str) else ", ".join(map(str, value))
 
 
-def read_study(name: str, configuration: Configuration, layout: Layout) -> StudyData:
-    """The study `name` from its parquet files. Raises FileNotFoundError naming what makes them."""
+def read_study(name: str, configuration: Configuration, layout: Layout, tables: Path | None = None) -> StudyData:
+    """The study `name` from its parquet files. Raises FileNotFoundError naming what makes them.
+
+    `tables`: the folder that holds them, where that is another than results/studies/<name>.
+    """
     study = configuration.study(name)
-    folder = layout.study(name)
+    folder = tables or layout.study(name)
     for table in ("cells", "effects", "saturation"):
         if not (folder / f"{table}.parquet").is_file():
             raise FileNotFoundError(

@@ -1,0 +1,63 @@
+"""A reference: measured studies that a repository keeps, each with the tables that its page was made from."""
+
+from pathlib import Path
+from typing import Final
+
+from leverlab.config import Configuration
+from leverlab.layout import Layout
+from leverlab.records import write_bytes
+from leverlab.report.index import entry_of
+from leverlab.report.page import environment, render_study, style
+from leverlab.report.phrases import joined
+from leverlab.report.provenance import provenance
+from leverlab.report.source import StudyData, read_study
+from leverlab.report.view import Table, plain_table
+
+_TABLES: Final = "*.parquet"
+_TOLD: Final = ("GPU", "CPU", "Versions", "Source", "Measured")
+"""What the list says of where a study was measured; its page says all."""
+
+
+def publish(study: str, configuration: Configuration, layout: Layout, folder: Path) -> None:
+    """Copy the tables of `study` to `folder`/<study>/ and write its page beside them: `folder`/<study>.html.
+
+    The page's own records (logs, cards) are read from results/, so it is made where the study was aggregated. Raises
+    FileNotFoundError where the study has no tables.
+    """
+    data = read_study(study, configuration, layout)
+    for table in sorted(layout.study(study).glob(_TABLES)):
+        write_bytes(folder / study / table.name, table.read_bytes())
+    write_bytes(folder / f"{study}.html", render_study(data, tables=study).encode())
+
+
+def render_reference(name: str, configuration: Configuration, layout: Layout, folder: Path) -> str:
+    """The list of what is in `folder` as HTML, made from the tables there; course studies that are not are said to be not run."""
+    found = [
+        read_study(study, configuration, layout, folder / study)
+        for study in configuration.study_names()
+        if (folder / study / "cells.parquet").is_file() and (folder / f"{study}.html").is_file()
+    ]
+    there = {data.name for data in found}
+    course = {study: configuration.study(study) for study in configuration.study_names() if study not in there}
+    not_run = [study.title or title for title, study in course.items() if study.week is not None]
+    gpus = sorted({str(gpu) for data in found for gpu in data.cells["gpu"].unique()})
+    page = environment().get_template("reference.html.j2")
+    return page.render(
+        style=style(),
+        name=name,
+        devices=joined([configuration.gpus[gpu].title for gpu in gpus if gpu in configuration.gpus]) or "nothing yet",
+        measured=[entry_of(data) for data in found],
+        not_run=not_run,
+        provenance=_provenance_table(found),
+        simulated=False,
+    )
+
+
+def _provenance_table(found: list[StudyData]) -> Table:
+    rows = []
+    for data in found:
+        facts = dict(provenance(data).facts)
+        rows.append(
+            [data.study.title or data.name, *(facts.get(heading, "differs: see its page") for heading in _TOLD)]
+        )
+    return plain_table("provenance-table", "The same in all cells of a study", ("Study", *_TOLD), rows)
