@@ -43,7 +43,15 @@ from leverlab.telemetry.server_metrics import SERVER_METRICS
 from leverlab.workloads.card import make_card
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TROUBLED, CROSSED, SIMULATED, FLOORED, LARGE, ROOFED = "troubled", "crossed", "simulated", "floored", "large", "roofed"
+TROUBLED, CROSSED, SIMULATED, FLOORED, LARGE, ROOFED, PROFILED = (
+    "troubled",
+    "crossed",
+    "simulated",
+    "floored",
+    "large",
+    "roofed",
+    "profiled",
+)
 
 _LEVERS = "levers: {prefix_caching: [on, off], max_num_seqs: [64, 4]}\nbaseline: {prefix_caching: on, max_num_seqs: 64}\nreplicates: 3\n"
 STUDIES = {
@@ -107,6 +115,20 @@ questions:
 collects:
   Theoretical decode latency: "theory: decode_floor_s"
   Arithmetic intensity: ["theory: decode_intensity_flop_per_byte", "theory: ridge_flop_per_byte"]
+"""
+    + _LEVERS,
+    PROFILED: """\
+question: What do kernels say?
+engines: [vllm-cpu]
+models: [tiny-llama]
+gpus: [cpu]
+workload: shared-system-prompt
+load: {rates: [1]}
+primary: {prefix_caching: ttft_s p50 at rate 1, max_num_seqs: throughput at rate 1}
+profile: {at: [rate 1]}
+questions:
+  - ask: Where does the time go?
+    answers: [{kind: profile, shows: time by class}]
 """
     + _LEVERS,
     LARGE: """\

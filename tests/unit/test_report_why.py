@@ -1,0 +1,102 @@
+"""The report on twins: figures, facts and sentences from their tables, which turn round with the two sides."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from leverlab.profile import tables
+from leverlab.profile.classes import kernel_classes
+from leverlab.profile.torch_trace import read_torch_traces
+from leverlab.records import Reason, TwinRecord, write_json
+from leverlab.report.mechanism import anatomy, mechanism
+from leverlab.report.page import render_study
+from leverlab.report.profiled import Profiled
+from leverlab.report.source import StudyData
+from tests.unit.report_study import PROFILED, make_study
+from tests.unit.repository import SOURCE
+
+RECORDED = SOURCE / "tests" / "data" / "profiles" / "cpu-engine.pt.trace.json.gz"
+TREATMENT = "prefix_caching=off"
+
+
+def keep_twin(folder: Path, slower: float) -> None:
+    """The recorded trace as a twin; `slower`: how many times longer it all takes."""
+    folder.mkdir(parents=True)
+    trace = read_torch_traces([RECORDED], kernel_classes(SOURCE))
+    stretched = [
+        frame.assign(start_s=frame["start_s"] * slower, duration_s=frame["duration_s"] * slower)
+        for frame in (trace.kernels, trace.steps)
+    ]
+    tables.write(replace(trace, kernels=stretched[0], steps=stretched[1]), folder)
+    window = {
+        "opened_at_s": 1.0, "recorded_s": 0.3, "iterations_before_start": 10.0, "iterations_after_start": 10.0,
+        "iterations_before_stop": 18.0, "iterations_after_stop": 19.0,
+    }  # fmt: skip
+    record = TwinRecord(
+        twin="t", server="s", phase="p", cell="c", replicate="r1", tool="torch", outcome="recorded", started_at="2026-01-01T00:00:00Z",
+        layers=8, requests={"ok": 8.0, "tpot_s_p50": 0.02 * slower}, window=window, step_floor_s=0.001,
+        files=["kernels.parquet", "raw/rank0.pt.trace.json.gz"],
+    )  # fmt: skip
+    write_json(folder / "twin.json", record)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> StudyData:
+    study = make_study(tmp_path, PROFILED)
+    for treatment, slower in (("baseline", 1.0), (TREATMENT, 2.0)):
+        cells = study.read().cells
+        row = cells[(cells["treatment"] == treatment) & (cells["replicate"] == "r1")].iloc[0]
+        keep_twin(study.layout.profile(str(row["server"]), str(row["phase"]), "torch"), slower)
+    return study.read()
+
+
+def of(data: StudyData, treatment: str) -> Profiled:
+    return next(twin for twin in data.profiles if twin.treatment == treatment)
+
+
+def test_the_page_shows_what_the_twins_recorded_and_which_are_missing(data: StudyData) -> None:
+    page = render_study(data)
+    section = page[page.index('id="why"') : page.index('id="measured"')]
+    assert section.count("<svg") >= 4 and 'id="why-0"' in section
+    assert "rank0.pt.trace.json.gz" in section and "kernels.parquet" in section
+    assert "its twin has not run, or was killed" in section
+    assert "8 to 9" in section, "the engine's own count of iterations"
+    assert "From profiles:" in page and "none was taken beside this study" not in page
+
+
+def test_without_twins_the_question_is_not_answered(tmp_path: Path) -> None:
+    page = render_study(make_study(tmp_path, PROFILED).read())
+    assert "it takes a profile that shows time by class, and none was taken" in page
+    assert page.count("its twin has not run, or was killed") == 3
+
+
+def test_the_sentence_turns_round_with_the_sides(data: StudyData) -> None:
+    baseline, treatment = of(data, "baseline"), of(data, TREATMENT)
+    forward, backward = mechanism(baseline, treatment, "Slow"), mechanism(treatment, baseline, "Fast")
+    assert "that a step takes longer" in forward and "matrix products" in forward
+    assert "that a step takes less" in backward and forward != backward
+    before, after = baseline.recorded, treatment.recorded
+    assert before is not None and after is not None and before.step_s is not None
+    assert after.step_s == pytest.approx(2 * before.step_s)
+    assert after.idle_share == pytest.approx(before.idle_share)
+    assert "idle" not in forward.partition(".")[0].partition("decode step")[0], "idle shares are the same"
+
+
+def test_parts_of_a_step_sum_to_the_step(data: StudyData) -> None:
+    found = of(data, "baseline").recorded
+    assert found is not None and found.step_s is not None
+    assert sum(found.parts_s().values()) == pytest.approx(found.step_s)
+    assert anatomy(of(data, "baseline"), "Baseline").startswith("Baseline: a decode step of ")
+
+
+def test_a_failed_twin_is_named_with_its_reason(tmp_path: Path) -> None:
+    study = make_study(tmp_path, PROFILED)
+    row = study.read().cells.iloc[0]
+    folder = study.layout.profile(str(row["server"]), str(row["phase"]), "nsys")
+    record = TwinRecord(
+        twin="t", server="s", phase="p", cell="c", replicate="r1", tool="nsys", outcome="failed", started_at="2026-01-01T00:00:00Z",
+        reason=Reason(code="nothing_recorded", message="no report"),
+    )  # fmt: skip
+    write_json(folder / "twin.json", record)
+    assert "its twin is failed: no report" in render_study(study.read())
