@@ -218,8 +218,6 @@ def _seconds(value: float | None) -> str:
 def _links(twin: Profiled) -> Iterator[Link]:
     assert twin.record is not None
     base = f"../{twin.folder.as_posix()}"
-    for name in ("kernels.parquet", *twin.record.files):
-        if name == "kernels.parquet" and "kernels.parquet" in twin.record.files:
-            continue
+    for name in dict.fromkeys(("kernels.parquet", *twin.record.files)):
         if name.endswith((".nsys-rep", ".json.gz", "kernels.parquet")):
             yield Link(f"{base}/{name}", name.rpartition("/")[2])

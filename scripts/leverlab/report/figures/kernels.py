@@ -7,7 +7,10 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 
+from leverlab.profile.intervals import Floats
 from leverlab.report.looks import INK, MUTED, RULE, look
 from leverlab.report.svg import inline, new_figure
 from leverlab.units import format_seconds
@@ -47,12 +50,11 @@ def class_bars(bars: Sequence[tuple[str, Mapping[str, float]]], name: str, unit:
             width = parts.get(part, 0.0) * scale
             if width <= 0:
                 continue
-            axes.barh(row, width, left=left, height=0.62, color=colour_of(part), edgecolor="white", linewidth=0.6)
+            axes.barh(row, width, left=left, height=0.62, color=colour_of(part))
             if width >= _LABELLED * longest:
-                dark = part in ("idle",)
                 axes.text(
                     left + width / 2, row, part.replace("norm_elementwise", "norm"), ha="center", va="center",
-                    fontsize=8.5, color=INK if dark else "white",
+                    fontsize=8.5, color=INK,
                 )  # fmt: skip
             left += width
     _rows(axes, [label for label, _ in bars])
@@ -103,18 +105,28 @@ def kernel_timeline(kernels: pd.DataFrame, title: str, name: str) -> Markup | No
     figure, axes = new_figure((6.4, 0.95 + 0.42 * len(busiest)))
     for row, stream in enumerate(busiest):
         for part, rows in own[own["stream"] == stream].groupby("class"):
-            spans = np.column_stack([rows["start_s"] * scale, rows["duration_s"] * scale])
-            axes.broken_barh(
-                [tuple(span) for span in spans], (row - 0.32, 0.64), facecolor=colour_of(str(part)), linewidth=0
-            )
+            left, width = (rows[name].to_numpy(float) * scale for name in ("start_s", "duration_s"))
+            axes.add_patch(_boxes(left, width, row - 0.32, row + 0.32, colour_of(str(part))))
     _rows(
         axes, [f"stream {stream}" if len(busiest) > 1 or kernels["gpu"].notna().any() else "CPU" for stream in busiest]
     )
     axes.set_xlim(0, end * scale)
+    axes.set_ylim(len(busiest) - 0.5, -0.5)
     axes.set_xlabel(f"time ({suffix})")
     axes.set_title(title)
     spoken = f"{title}: {len(kernels)} kernels on {kernels['stream'].nunique()} streams in {format_seconds(end)}."
     return inline(figure, name, spoken)
+
+
+def _boxes(left: Floats, width: Floats, low: float, high: float, colour: str) -> PathPatch:
+    """Boxes of one height as one path, which takes a tenth of the bytes that as many patches do."""
+    right = left + width
+    corners = np.stack([np.column_stack([left, right, right, left, left])] * 2, axis=-1)
+    corners[..., 1] = [low, low, high, high, low]
+    codes = np.tile([Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY], len(left))
+    path = Path(corners.reshape(-1, 2), codes)
+    path.should_simplify = False
+    return PathPatch(path, facecolor=colour, linewidth=0)
 
 
 def _rows(axes: Axes, labels: Sequence[str]) -> None:
