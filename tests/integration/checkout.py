@@ -13,6 +13,7 @@ from leverlab.config import load
 from leverlab.layout import Layout
 from leverlab.matrix.expand import expand
 from leverlab.matrix.jobs import write_specifications
+from leverlab.matrix.twins import all_twins, twins_by_study, write_twin_specifications
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -64,6 +65,24 @@ class Checkout:
             output = layout.job_record(job.server.id, replicate, job.hash)
             self.run("measure.py", "--spec", str(spec), "--output", str(output), timeout_s=timeout_s)
         self.run("aggregate.py", "--study", study)
+
+    def profile(self, study: str, timeout_s: float = 120) -> list[Path]:
+        """Run every twin of `study`, whose model is there; their folders."""
+        before = Path.cwd()
+        os.chdir(self.root)
+        try:
+            configuration = load(Path(), {"study": study})
+            twins = list(all_twins(twins_by_study(expand(configuration, [study]))).values())
+            write_twin_specifications(twins, configuration, Layout(), local=True)
+        finally:
+            os.chdir(before)
+        layout = Layout()
+        for twin in twins:
+            workload, server, phase = twin.cell.phase.workload.id, twin.cell.server.id, twin.cell.phase.id
+            self.run("draw_workload.py", "--workload", workload, "--replicate", str(twin.replicate))
+            spec, output = layout.twin_specification(server, phase, twin.id), twin.record(layout)
+            self.run("profile.py", "--spec", str(spec), "--output", str(output), timeout_s=timeout_s)
+        return [self.root / twin.folder(layout) for twin in twins]
 
     def cells(self, study: str) -> pandas.DataFrame:
         """The study's cells.parquet."""

@@ -6,6 +6,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from leverlab.profile import tables
+from leverlab.profile.analysis import devices, steps_from_kernels, time_by_class, unnamed
+from leverlab.profile.twin import read_twin
+from leverlab.profile.window import Window
 from leverlab.records import CellRecord, TrialRecord, read_json
 from tests.integration.checkout import REPOSITORY, Checkout
 
@@ -93,3 +97,36 @@ def test_the_cell_is_measured_again_on_a_fresh_server(measured: Checkout) -> Non
     assert "Not judgeable: 1 valid replicate is recorded" in said
     verdict = json.loads((measured.root / output).with_suffix(".json").read_text())
     assert verdict["metrics"]["ttft_s p50"]["new"] > 0
+
+
+TWIN = """\
+question: Which operators does a step run?
+engines: [vllm-cpu]
+models: [tiny-llama]
+gpus: [cpu]
+workload: {kind: random, requests: 12, prompt_tokens: 64, output_tokens: 64}
+load: {concurrencies: [4]}
+levers: {prefix_caching: [on]}
+baseline: {prefix_caching: on}
+replicates: 1
+profile: {at: [concurrency 4], window: 500 ms}
+"""
+
+
+def test_its_twin_tells_where_a_step_goes(measured: Checkout) -> None:
+    (measured.root / "config" / "studies" / "twin.yaml").write_text(TWIN)
+    [folder] = measured.profile("twin", timeout_s=580)
+    record = read_twin(folder)
+    assert record is not None and record.outcome == "recorded", record
+    assert record.layers == 8 and record.requests["ok"] == 12
+    trace = tables.read(folder)
+    window = Window(**record.window)
+    steps = steps_from_kernels(trace, 8)
+    assert steps is not None and window.iterations is not None
+    least, most = window.iterations
+    assert least <= steps.count <= most and len(trace.steps) == steps.count > 5
+    [cpu] = devices(trace)
+    by_class = time_by_class(trace)
+    assert by_class["time_s"].sum() == pytest.approx(cpu.busy_s, rel=0.01)
+    assert sum(share for _, share in unnamed(trace)) < 0.05
+    assert list((folder / "raw").glob("*.pt.trace.json.gz"))

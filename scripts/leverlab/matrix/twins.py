@@ -130,7 +130,7 @@ def due_twins(twins: Iterable[Twin], layout: Layout, retry_failed: bool) -> set[
 
 
 def write_twin_specifications(twins: Iterable[Twin], configuration: Configuration, layout: Layout, local: bool) -> None:
-    """Write what each of `twins` is told. Raises ConfigError where a profiler's program is not there."""
+    """Write what each of `twins` is told, and what its workload is. Raises ConfigError where a profiler's program is not there."""
     for twin in twins:
         specification = TwinSpecification(
             twin=twin.id,
@@ -142,6 +142,9 @@ def write_twin_specifications(twins: Iterable[Twin], configuration: Configuratio
         )
         path = layout.twin_specification(twin.cell.server.id, twin.cell.phase.id, twin.id)
         write_if_changed(path, specification.model_dump(mode="json"))
+        workload = twin.cell.phase.workload
+        record = {"id": workload.id, "model": workload.model, "identity": workload.identity}
+        write_if_changed(layout.workload_record(workload.id), record)
 
 
 def nsys_program(configuration: Configuration, local: bool) -> str:

@@ -7,6 +7,7 @@ Nsight Systems user guide, SQLite schema reference; the same columns are in its 
 
 import re
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,9 +83,11 @@ def _strings(folder: Path) -> dict[int, str]:
 
 def _text(column: "pd.Series[Any]", strings: dict[int, str]) -> "pd.Series[Any]":
     """Names, whether the export holds their ids or themselves."""
-    if pd.api.types.is_numeric_dtype(column):
-        return column.map(strings)
-    return column.astype("object")
+    return pd.Series(
+        [strings.get(int(value)) if isinstance(value, Integral) else value for value in column],
+        index=column.index,
+        dtype="object",
+    )
 
 
 def _process(identifier: "pd.Series[Any]") -> "pd.Series[Any]":
@@ -104,8 +107,7 @@ def _transfers(folder: Path) -> list[pd.DataFrame]:
     copies = _table(folder, "CUPTI_ACTIVITY_KIND_MEMCPY", [*needed, "copyKind"], ["graphNodeId"])
     sets = _table(folder, "CUPTI_ACTIVITY_KIND_MEMSET", needed, ["graphNodeId"])
     kinds = copies["copyKind"]
-    if pd.api.types.is_numeric_dtype(kinds):
-        kinds = kinds.map(lambda kind: _COPIES.get(int(kind), "unknown"))
+    kinds = kinds.map(lambda kind: _COPIES.get(int(kind), "unknown") if isinstance(kind, Integral) else kind)
     named = [
         (copies, "[CUDA memcpy " + kinds.astype("object").astype(str) + "]"),
         (sets, pd.Series("[CUDA memset]", index=sets.index)),
@@ -154,7 +156,7 @@ def _steps(folder: Path, strings: dict[int, str]) -> pd.DataFrame:
     text = frame["text"].astype("object")
     if frame["textId"].notna().any():
         text = text.where(text.notna(), _text(frame["textId"], strings))
-    if frame["eventType"].notna().any() and pd.api.types.is_numeric_dtype(frame["eventType"]):
+    if frame["eventType"].map(lambda kind: isinstance(kind, Integral)).any():
         text = text.where(frame["eventType"] == PUSH_POP)
     known = text.notna() & frame["end"].notna()
     frame, text = frame[known], text[known]
