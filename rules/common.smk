@@ -20,7 +20,14 @@ from leverlab.layout import REQUESTS_FILE, Layout
 from leverlab.matrix.expand import expand as expand_matrix
 from leverlab.matrix.jobs import incomplete_jobs, pattern_of, walltime_s, write_specifications
 from leverlab.matrix.servers import model_identity
-from leverlab.matrix.twins import all_twins, due_twins, twin_minutes, twins_by_study, write_twin_specifications
+from leverlab.matrix.twins import (
+    all_twins,
+    due_twins,
+    profiler_missing,
+    twin_minutes,
+    twins_by_study,
+    write_twin_specifications,
+)
 from leverlab.reproduce import recorded_server
 from leverlab.scheduler import current_job, wait_for_previous_jobs
 
@@ -205,15 +212,24 @@ def prepare_jobs():
             f"a study pins its servers to {', '.join(sorted(elsewhere))} (key `node`), and this machine is {socket.gethostname()}: "
             "run it there, on the cluster with --profile slurm, or take the key out"
         )
-    try:
-        write_twin_specifications(
-            [TWINS[twin] for twin in sorted(DUE_TWINS)], CONFIGURATION, LAYOUT, workflow.local_exec
-        )
-    except ConfigError as error:
-        raise WorkflowError(str(error)) from None
+    due = [TWINS[twin] for twin in sorted(DUE_TWINS)]
+    runnable = [twin for twin in due if profiler_missing(twin, CONFIGURATION, workflow.local_exec) is None]
+    write_twin_specifications(runnable, CONFIGURATION, LAYOUT, workflow.local_exec)
     write_specifications(planned, CONFIGURATION, LAYOUT)
     if not workflow.local_exec:
         wait_for_previous_jobs({(job.server.id, str(job.replicate)) for job in planned}, LAYOUT)
+
+
+def twin_setup(twin):
+    """What must be there before a twin's server can be started.
+
+    A run that would start a twin without its profiler ends here, before anything is submitted; one that only plans, or makes
+    a page of what there is, does not.
+    """
+    missing = profiler_missing(twin, CONFIGURATION, workflow.local_exec)
+    if missing is not None:
+        raise WorkflowError(missing)
+    return setup_of(twin.cell.server)
 
 
 def full_size_flags_of(study):

@@ -11,7 +11,7 @@ rule profile:
     input:
         # After the measurement: a twin must not warm the caches of compiled code whose start is measured.
         measured=of_twin(lambda twin: measured_beside(twin), []),
-        setup=of_twin(lambda twin: setup_of(twin.cell.server), []),
+        setup=of_twin(lambda twin: twin_setup(twin), []),
         flags=of_twin(lambda twin: f"results/flags/{twin.cell.server.engine}.json", []),
         workload=of_twin(lambda twin: requests_of(twin.cell.phase.workload, twin.replicate), []),
     output:

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from leverlab.config import ConfigError
-from leverlab.matrix.twins import Twin, all_twins, due_twins, nsys_program, twins_by_study, write_twin_specifications
+from leverlab.matrix.twins import (
+    Twin,
+    all_twins,
+    due_twins,
+    nsys_program,
+    profiler_missing,
+    twins_by_study,
+    write_twin_specifications,
+)
 from leverlab.records import TwinSpecification, read_json, write_json
 from tests.unit.repository import STUDY, Repository
 
@@ -117,6 +125,18 @@ def test_nsys_is_found_before_anything_is_submitted(
     program = tmp_path / "nsys"
     program.touch(mode=0o755)
     assert nsys_program(repository.configuration(), local=True) == str(program)
+
+
+def test_a_missing_profiler_is_told_of_the_twins_that_need_it(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan or a page of what there is must not fail for want of it, so that it is asked for each twin that would start."""
+    repository.write("small", GPU + ASKED)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (twin, *_) = twins(repository)
+    assert "install it" in (profiler_missing(twin, repository.configuration(), local=True) or "")
+    (tmp_path / "nsys").touch(mode=0o755)
+    assert profiler_missing(twin, repository.configuration(), local=True) is None
 
 
 def test_a_program_that_is_named_may_be_on_the_nodes_alone(repository: Repository) -> None:

@@ -147,6 +147,17 @@ def write_twin_specifications(twins: Iterable[Twin], configuration: Configuratio
         write_if_changed(layout.workload_record(workload.id), record)
 
 
+def profiler_missing(twin: Twin, configuration: Configuration, local: bool) -> str | None:
+    """What is missing of the twin's profiler, and the remedy; None where it is there."""
+    if twin.tool != "nsys":
+        return None
+    try:
+        nsys_program(configuration, local)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 def nsys_program(configuration: Configuration, local: bool) -> str:
     """Path of Nsight Systems' program, as it is named or found on PATH. Raises ConfigError.
 
