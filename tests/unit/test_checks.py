@@ -298,6 +298,15 @@ def test_just_below_its_threshold_a_fault_is_not_marked(make: Callable[[], CellI
     assert found(make()) == {}
 
 
+def test_prompts_that_grow_are_no_drift_of_the_server() -> None:
+    """Conversations: what is asked later is longer and takes longer."""
+    slower = drifting(0.5)
+    assert found(clean(slower)) == {"drift": "caution"}
+    grown = [row | {"prompt_tokens": 100 + index} for index, row in enumerate(slower)]
+    assert "drift" not in found(clean(grown))
+    assert "drift" not in {check.code for check in check_cell(clean(grown))}, "nothing is claimed of the server either"
+
+
 def test_a_counter_of_hits_that_fell_is_a_reset_and_no_want_of_hits() -> None:
     for name in ("prefix_hit_tokens", "prefix_queried_tokens"):
         delta = server_delta(rows()) | {"prefix_hit_tokens": 2000.0} | {name: -1500.0}

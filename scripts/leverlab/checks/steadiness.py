@@ -72,6 +72,8 @@ def _drift(inputs: CellInputs) -> Finding | None:
         return None
     inside = window.inside & inputs.ended_well
     begun_s = inputs.column("sent_s")[inside]
+    if _is_drift(_trend(begun_s, inputs.column("prompt_tokens")[inside], window.length_s)):
+        return None  # conversations grow: longer prompts take longer on the same server
     trends = {
         name: trend
         for name in ("ttft_s", "tpot_s")
@@ -82,7 +84,7 @@ def _drift(inputs: CellInputs) -> Finding | None:
     name, (share, chance) = max(trends.items(), key=lambda item: abs(item[1][0]) * (item[1][1] < DRIFT_CHANCE))
     saw = f"{name} changed by {share:+.0%} of its median from the beginning of the window to its end (chance {chance:.2g})"
     expected = f"less than {DRIFT_SHARE:.0%}, or a trend that chance explains"
-    if abs(share) < DRIFT_SHARE or chance >= DRIFT_CHANCE:
+    if not _is_drift((share, chance)):
         return Finding("ok", saw, expected)
     return Finding(
         "caution",
@@ -90,6 +92,11 @@ def _drift(inputs: CellInputs) -> Finding | None:
         expected,
         "the server was not in a steady state: look for clocks, temperature, a cache that fills, or a queue; run for longer",
     )
+
+
+def _is_drift(trend: tuple[float, float] | None) -> bool:
+    """Whether a trend (see `_trend`) is large and not by chance."""
+    return trend is not None and abs(trend[0]) >= DRIFT_SHARE and trend[1] < DRIFT_CHANCE
 
 
 def _trend(begun_s: Floats, values: Floats, length_s: float) -> tuple[float, float] | None:

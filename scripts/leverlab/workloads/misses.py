@@ -70,7 +70,7 @@ def near_miss(workload: NearMiss, lengths: Stream, content: Stream, words: Words
         for group, word, suffix in zip(order, changed, suffixes, strict=True)
     ]
     told = (
-        f"{workload.groups} groups of requests have the same {workload.prefix_tokens} tokens but for token {workload.changed_token}, "
-        f"which is another one in every request: what comes after it is never found again"
+        f"prompts begin with one of {workload.groups} prefixes of {workload.prefix_tokens} tokens, in which token "
+        f"{workload.changed_token} is another one in every request: what comes after it is never found again"
     )
     return Drawing(requests, told)
