@@ -143,6 +143,14 @@ def test_the_effect_at_each_level_compares_what_differs_in_one_lever(repository:
     assert "2 %" in retrieval or "1.02" in retrieval
 
 
+def test_a_simulated_engine_is_named_first(repository: Repository) -> None:
+    repository.change("engines: [vllm-cpu]", "engines: [truth]")
+    measure_hits(repository, lambda entry, replicate: 40 + replicate.number)
+    said = [sentence for found in answers(repository) for sentence in found.sentences]
+    assert len(said) == 4
+    assert all(one.startswith("Simulated: Scenario ") and one.count("Simulated") == 1 for one in said)
+
+
 def test_without_the_question_there_are_no_simple_effects(repository: Repository) -> None:
     measure_study(repository.layout, repository.study(), lambda entry, replicate: 0.1 * DRAWS[replicate.number])
     answers(repository)

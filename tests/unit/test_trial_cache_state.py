@@ -58,6 +58,7 @@ class FakeServer:
         cached = []
         for request in requests:
             assert request.output_tokens == 1
+            assert (request.after, request.pause_s) == (None, 0), "filling a cache waits for nobody's answer"
             found = self.caches and request.prompt in self.prompts
             cached.append(request.prompt_tokens if found else 0)
             if self.caches or self.queries_without:
@@ -92,7 +93,10 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> PromptMaker:
     return PromptMaker(folder, "r1")
 
 
-WORKLOAD = [PlannedRequest(index, f"r-{index}", f"prompt {index}", 100, 32, 0.0) for index in range(20)]
+WORKLOAD = [
+    PlannedRequest(index, f"r-{index}", f"prompt {index}", 100, 32, 0.0, index - 1 if index % 2 else None, 1.0)
+    for index in range(20)
+]
 
 
 def test_a_cache_that_resets_is_seen_to_be_cold_and_is_empty(prompts: PromptMaker) -> None:

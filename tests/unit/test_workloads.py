@@ -181,6 +181,21 @@ def test_arrivals_are_poisson_at_rate_one_and_lengths_the_same_for_every_tokeniz
     assert times[-1] != pytest.approx(400, abs=1e-3), "the process is not stretched to end at n / rate"
 
 
+@pytest.mark.parametrize("kind", [*WAITING, "retrieval", "near-miss", "variable-output"])
+def test_everything_but_the_words_is_the_same_for_every_model(kind: str, tmp_path: Path, model_folder: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name, content in synthetic_files(SHAPE, 12_000).items():
+        (other / name).write_bytes(content)
+    for name, folder in (("a", model_folder), ("b", other)):
+        draw(identity_of(kind), 3, folder, tmp_path / name, None)
+    (first, card), (second, other_card) = drawn(tmp_path / "a"), drawn(tmp_path / "b")
+    bare = [[{key: value for key, value in one.items() if key != "prompt"} for one in many] for many in (first, second)]
+    assert bare[0] == bare[1] and first[0]["prompt"] != second[0]["prompt"]
+    same = ("expected_prefix_hit_ratio", "arrivals", "prompt_tokens", "output_tokens")
+    assert [card.get(key) for key in (*same, "sharing")] == [other_card.get(key) for key in (*same, "sharing")]
+
+
 def test_shared_prefixes_share_exactly_the_prefix(model_folder: Path, tmp_path: Path) -> None:
     draw(identity_of("shared-prefix"), 5, model_folder, tmp_path, None)
     requests, card = drawn(tmp_path)

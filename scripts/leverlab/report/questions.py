@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from leverlab.aggregate.comparisons import simple_effect_name
@@ -124,7 +124,9 @@ def _effects_at_each(answer: EffectAnswer, each: str, data: StudyData) -> Iterat
             )
             for effect in own:
                 if _is(effect, reference) and effect.estimate is not None and (at_baseline or effect.treatment == name):
-                    yield f"{data.titles[each]} {place}: {verdict_sentence(effect, data.telling)}"
+                    # Once, in front of where it was.
+                    said = verdict_sentence(effect, replace(data.telling, simulated=False))
+                    yield f"{_prefix(data)}{data.titles[each]} {place}: {said}"
 
 
 def _levels(answer: LevelsAnswer, data: StudyData) -> Iterator[str]:
