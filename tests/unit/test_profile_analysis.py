@@ -23,6 +23,7 @@ from leverlab.profile.intervals import covered_s, gaps, merged
 from leverlab.profile.reference import PAGE, page
 from leverlab.profile.tables import Trace, assigned
 from leverlab.profile.torch_trace import TraceError, read_torch_traces
+from leverlab.profile.unmarked import with_steps
 from tests.unit.repository import SOURCE
 
 RECORDED = SOURCE / "tests" / "data" / "profiles" / "cpu-engine.pt.trace.json.gz"
@@ -206,6 +207,20 @@ def test_two_gpus_are_told_as_their_mean() -> None:
     assert step is not None and step.kernels == 1.0
 
 
-def test_an_engine_without_marks_is_decoding_where_a_graph_runs() -> None:
-    found = trace([at("gemm", 0, 1), at("gemm", 2, 3, graph_node=5)])
-    assert list(found.kernels["phase"].where(found.kernels["phase"].notna(), "")) == ["", "decode"]
+def test_an_engine_without_marks_is_told_by_its_kernels() -> None:
+    found = with_steps(trace(decoding(4, 6), calls=[("cudaGraphLaunch", 7.0 * step, 0.1) for step in range(6)]), 4)
+    assert len(found.steps) == 6 and list(found.steps["phase"])[:5] == ["decode"] * 5
+    step = decode_step(found)
+    assert step is not None and (step.steps, step.kernels, step.graph_launches, step.batch) == (5, 8.0, 1.0, None)
+    seen = steps_from_kernels(found, 4)
+    assert seen is not None and list(seen.decode_s) == pytest.approx([7.0] * 4)
+
+
+def test_of_a_long_step_nothing_is_claimed() -> None:
+    late = [{**row, "start_s": row["start_s"] + (50 if row["start_s"] > 20 else 0)} for row in decoding(4, 6)]
+    found = with_steps(trace(late), 4)
+    assert list(found.steps["phase"].where(found.steps["phase"].notna(), "")).count("decode") == 4
+
+
+def test_marks_are_left_as_they_are(recorded: Trace) -> None:
+    assert with_steps(recorded, LAYERS) is recorded

@@ -6,6 +6,7 @@ from leverlab.profile import tables
 from leverlab.profile.analysis import unnamed
 from leverlab.profile.classes import kernel_classes
 from leverlab.profile.twin import RAW, read_profile, read_twin
+from leverlab.profile.unmarked import with_steps
 
 
 def again(folder: Path, root: Path = Path()) -> str:
@@ -18,7 +19,7 @@ def again(folder: Path, root: Path = Path()) -> str:
         raise FileNotFoundError(f"{folder} holds no twin.json that can be read")
     classes = kernel_classes(root)
     if any((folder / RAW).rglob("*.parquet")) or any((folder / RAW).glob("*trace.json*")):
-        trace, how = read_profile(folder, record.tool, classes), f"read again from {RAW}/"
+        trace, how = with_steps(read_profile(folder, record.tool, classes), record.layers), f"read again from {RAW}/"
     else:
         trace, how = tables.read(folder), "classed again"
         trace.kernels["class"] = trace.kernels["kernel"].map(classes.mapping(trace.kernels["kernel"]))

@@ -124,7 +124,19 @@ def steps_from_kernels(trace: Trace, layers: int) -> Steps | None:
     Where within the recorded kernels a step begins is told by the longest pause between two of them: there the head of the
     model and the sampling stand. Neither annotations nor counters of the engine are used.
     """
-    kernels = trace.devices[0][1].sort_values("start_s") if trace.devices else pd.DataFrame()
+    found = step_beginnings(trace.devices[0][1], layers) if trace.devices else None
+    if found is None:
+        return None
+    begins, partial = found
+    phases = begins["phase"].to_numpy(object)
+    periods = np.diff(begins["start_s"].to_numpy(float))
+    decode = (phases[:-1] == "decode") & (phases[1:] == "decode")
+    return Steps(str(begins["kernel"].iloc[0]), len(begins) + int(partial), periods[decode])
+
+
+def step_beginnings(kernels: pd.DataFrame, layers: int) -> tuple[pd.DataFrame, bool] | None:
+    """The first layer's kernel of each step on one device, and whether a step had begun before the first of them."""
+    kernels = kernels.sort_values("start_s")
     anchor = _anchor(kernels, layers)
     if anchor is None:
         return None
@@ -136,11 +148,7 @@ def steps_from_kernels(trace: Trace, layers: int) -> Steps | None:
         position = np.arange(len(start)) % layers
         medians = [np.nanmedian(pause[position == each]) for each in range(layers)]
         first = int(np.argmax(medians))
-    begins = np.arange(first, len(start), layers)
-    phases = own["phase"].to_numpy(object)[begins]
-    periods = np.diff(start[begins])
-    decode = (phases[:-1] == "decode") & (phases[1:] == "decode")
-    return Steps(anchor, len(begins) + (1 if first else 0), periods[decode])
+    return own.iloc[first::layers], first > 0
 
 
 def _anchor(kernels: pd.DataFrame, layers: int) -> str | None:
@@ -167,12 +175,12 @@ class DecodeStep:
     communication_kernels: float
     communication_s: float
     """Time of the communication's kernels, also where others ran beside them."""
-    batch: float
-    """Requests in the batch."""
+    batch: float | None
+    """Requests in the batch; None where the engine did not mark it."""
 
 
 def decode_step(trace: Trace) -> DecodeStep | None:
-    """The mean decode step; None where the engine marked none."""
+    """The mean decode step; None where none is known."""
     marked = trace.steps[trace.steps["phase"] == "decode"]
     processes = marked["process"].nunique()
     count = len(marked) / processes if processes else 0.0
@@ -196,7 +204,7 @@ def decode_step(trace: Trace) -> DecodeStep | None:
         class_s={str(name): float(seconds) for name, seconds in decode.items()},
         communication_kernels=len(talk) / count / devices,
         communication_s=float(talk["duration_s"].sum()) / count / devices,
-        batch=float(marked["decode_requests"].mean()),
+        batch=float(marked["decode_requests"].mean()) if marked["decode_requests"].notna().any() else None,
     )
 
 

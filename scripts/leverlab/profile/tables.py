@@ -103,19 +103,18 @@ def assigned(kernels: pd.DataFrame, calls: pd.DataFrame, steps: pd.DataFrame, cl
     kernels = kernels.sort_values("start_s").reset_index(drop=True)
     kernels["class"] = kernels["kernel"].map(classes)
     when = kernels["launch_s"].where(kernels["launch_s"].notna(), kernels["start_s"])
-    kernels["step"] = _step(kernels["process"], when, steps)
-    calls = calls.assign(step=_step(calls["process"], calls["start_s"], steps))
+    kernels["step"] = step_of(kernels["process"], when, steps)
+    calls = calls.assign(step=step_of(calls["process"], calls["start_s"], steps))
     known = steps.set_index(["process", "step"])["phase"] if len(steps) else pd.Series(dtype="object")
     kernels["phase"] = [known.get((p, s)) for p, s in zip(kernels["process"], kernels["step"], strict=True)]
-    if steps.empty:
-        kernels["phase"] = _phase_without_steps(kernels)
     origin = min((float(each["start_s"].min()) for each in (kernels, calls, steps) if len(each)), default=0.0)
     shifted = [each.assign(start_s=each["start_s"].astype(float) - origin) for each in (kernels, calls, steps)]
     shifted[0]["launch_s"] = shifted[0]["launch_s"] - origin
     return Trace(*shifted)
 
 
-def _step(process: "pd.Series[Any]", when: "pd.Series[float]", steps: pd.DataFrame) -> "pd.Series[Any]":
+def step_of(process: "pd.Series[Any]", when: "pd.Series[float]", steps: pd.DataFrame) -> "pd.Series[Any]":
+    """The last of the `steps` (ordered by their start) that each process had begun by `when`; null before its first."""
     found = pd.Series(pd.NA, index=process.index, dtype="Int64")
     for own, rows in steps.groupby("process"):
         here = process == own
@@ -123,14 +122,6 @@ def _step(process: "pd.Series[Any]", when: "pd.Series[float]", steps: pd.DataFra
         numbers = rows["step"].to_numpy()[np.maximum(position, 0)]
         found[here] = pd.array(np.where(position < 0, -1, numbers), dtype="Int64")
     return found.mask(found == -1)
-
-
-def _phase_without_steps(kernels: pd.DataFrame) -> "pd.Series[Any]":
-    """Of an engine that marks no steps: what a graph ran is decode, and nothing else is known where no graph is used."""
-    if kernels["graph_node"].isna().all():
-        return pd.Series(None, index=kernels.index, dtype="object")
-    known = [None if pd.isna(node) else "decode" for node in kernels["graph_node"]]
-    return pd.Series(known, index=kernels.index, dtype="object")
 
 
 FILES: Final = {"kernels": KERNELS, "calls": CALLS, "steps": STEPS}

@@ -25,6 +25,7 @@ from leverlab.profile import nsys, tables
 from leverlab.profile.classes import KernelClasses, kernel_classes
 from leverlab.profile.nsys_export import ExportError, read_nsys_export
 from leverlab.profile.torch_trace import TraceError, read_torch_traces
+from leverlab.profile.unmarked import with_steps
 from leverlab.profile.window import Looked, Window, WindowKeeper
 from leverlab.records import Reason, TwinRecord, TwinSpecification, read_json, write_json
 from leverlab.topology import LOOPBACK, RunningServer
@@ -120,7 +121,7 @@ def _recorded(spec: TwinSpecification, part: Path, progress: Progress, classes: 
         try:
             run.serve()
             run.export()
-            trace = read_profile(part, spec.tool, classes)
+            trace = with_steps(read_profile(part, spec.tool, classes), record.layers)
         except InfeasibleError as refused:
             return _ended(run.noted(record), begun, "infeasible", refused.reason, progress)
         except (ServerDiedError, ClientFailedError) as failed:
@@ -130,7 +131,7 @@ def _recorded(spec: TwinSpecification, part: Path, progress: Progress, classes: 
             reason = Reason(code="nothing_recorded", message=message)
             return _ended(run.noted(record), begun, "failed", reason, progress)
     tables.write(trace, part)
-    progress.say(f"recorded {len(trace.kernels)} kernels in {len(trace.steps)} marked steps")
+    progress.say(f"recorded {len(trace.kernels)} kernels in {len(trace.steps)} steps")
     return _ended(run.noted(record), begun, "recorded", None, progress)
 
 
