@@ -11,6 +11,7 @@ from leverlab.matrix.cells import ReplicateKey
 from leverlab.matrix.expand import StudyCell
 from leverlab.report.questions import Answered, questions
 from leverlab.report.source import read_study
+from leverlab.report.theory_values import theory_values
 from leverlab.stats.ranges import range_place
 from tests.unit.measured_cells import measure, measure_study, request_row
 from tests.unit.repository import Repository
@@ -50,7 +51,8 @@ def repository(tmp_path: Path) -> Repository:
 
 def answers(repository: Repository) -> list[Answered]:
     write_study(repository.study(), repository.layout)
-    return questions(read_study("small", repository.configuration(), repository.layout))
+    data = read_study("small", repository.configuration(), repository.layout)
+    return questions(data, theory_values(data))
 
 
 def measure_hits(repository: Repository, cached: Callable[[StudyCell, ReplicateKey], int]) -> None:
