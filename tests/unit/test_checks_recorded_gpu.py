@@ -16,7 +16,7 @@ def samples(name: str) -> pa.Table:
     """The recording in the columns of gpu.parquet. All but one of its processes are foreign: the recorder was the server."""
     recorded = pq.read_table(RECORDED / f"{name}.parquet").to_pylist()
     rows = [{**row, "foreign_processes": max(row["processes"] - 1.0, 0.0)} for row in recorded]
-    return pa.Table.from_pylist([{name: row[name] for name in GPU.names} for row in rows], GPU)
+    return pa.Table.from_pylist([{name: row.get(name) for name in GPU.names} for row in rows], GPU)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ OPTIONS = {
 
 
 def is_study(name: str) -> bool:
-    return bool(OWN_STUDIES.fullmatch(name)) or (REPOSITORY / "config" / "studies" / f"{name}.yaml").is_file()
+    file = f"{name.removesuffix('-smoke')}.yaml"
+    return bool(OWN_STUDIES.fullmatch(name)) or (REPOSITORY / "config" / "studies" / file).is_file()
 
 
 def test_there_are_documents_with_commands() -> None:

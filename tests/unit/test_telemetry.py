@@ -76,7 +76,7 @@ def test_a_server_that_does_not_answer_leaves_a_gap() -> None:
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Two GPUs; the second counts no energy, and tells no temperature at the moment."""
-    state = SimpleNamespace(asked_for_energy=0, processes=[])
+    state = SimpleNamespace(asked_for_energy=0, processes=[], scopes={})
 
     def energy(handle: int) -> int:
         state.asked_for_energy += 1
@@ -89,6 +89,15 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             raise pynvml.NVMLError_Timeout
         return 40
 
+    def field(handle: int, fields: list[tuple[int, int]]) -> list[SimpleNamespace]:
+        """The first GPU counts what it sends, and has no NVLink to receive by."""
+        [(number, scope)] = fields
+        state.scopes[number] = scope
+        known = {pynvml.NVML_FI_DEV_PCIE_COUNT_TX_BYTES: 4096, pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX: 3}
+        code = pynvml.NVML_SUCCESS if number in known else pynvml.NVML_ERROR_NOT_SUPPORTED
+        value = SimpleNamespace(ullVal=known.get(number))
+        return [SimpleNamespace(nvmlReturn=code, valueType=pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG, value=value)]
+
     answers = {
         "nvmlInit": lambda: None,
         "nvmlDeviceGetCount": lambda: 2,
@@ -98,7 +107,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         "nvmlDeviceGetUUID": lambda handle: f"GPU-{handle}",
         "nvmlDeviceGetPowerUsage": lambda handle: 123_456,
         "nvmlDeviceGetTotalEnergyConsumption": energy,
-        "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=50),
+        "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=50, memory=25),
         "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(used=1 << 30),
         "nvmlDeviceGetClockInfo": lambda handle, kind: 1980 if kind == pynvml.NVML_CLOCK_SM else 2619,
         "nvmlDeviceGetTemperature": temperature,
@@ -106,6 +115,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         "nvmlDeviceGetTotalEccErrors": lambda handle, kind, counter: (
             7 if kind == pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED else 0
         ),
+        "nvmlDeviceGetFieldValues": field,
         "nvmlDeviceGetComputeRunningProcesses": lambda handle: [SimpleNamespace(pid=pid) for pid in state.processes],
     }
     for name, answer in answers.items():
@@ -127,8 +137,10 @@ def test_gpus_are_read_in_si_units_and_missing_counters_are_null(nvml: SimpleNam
         "gpu": 0, "uuid": "GPU-0", "power_w": 123.456, "energy_j": 5.0, "sm_utilisation": 0.5, "memory_used_bytes": 2.0**30,
         "sm_clock_hz": 1.98e9, "memory_clock_hz": 2.619e9, "temperature_c": 40.0, "throttle_reasons": 0x24,
         "throttle_text": "software power cap, software thermal slowdown", "ecc_corrected": 7.0, "ecc_uncorrected": 0.0,
-        "foreign_processes": None,
+        "foreign_processes": None, "memory_utilisation": 0.25, "pcie_sent_bytes": 4096.0, "pcie_received_bytes": None,
+        "nvlink_sent_bytes": 3072.0, "nvlink_received_bytes": None,
     }  # fmt: skip
+    assert nvml.scopes[pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX] == 0xFFFFFFFF, "all links together"
     assert (second["energy_j"], second["temperature_c"], second["power_w"]) == (None, None, 123.456)
     assert nvml.asked_for_energy == 3, "a counter that is not supported is asked for once"
 

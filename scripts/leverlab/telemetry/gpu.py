@@ -1,8 +1,9 @@
-"""What NVML says of the GPUs, ten times a second: power, energy, clocks, use, memory, temperature, throttling."""
+"""What NVML says of the GPUs, ten times a second: power, energy, clocks, use, memory, transfers, temperature, throttling."""
 
 import os
 import time
 from collections.abc import Callable, Sequence, Set
+from functools import partial
 from typing import Any, Final
 
 import psutil
@@ -43,8 +44,30 @@ GPU: Final[pa.Schema] = pa.schema(
             "processes that compute on the GPU and are not the server's; null where NVML's process ids are not this machine's own",
         ),
         column("throttle_text", pa.string(), "", "the same bits in words; empty where there is none"),
+        column("memory_utilisation", pa.float64(), "1", "share of the last period in which memory was read or written"),
+        column("pcie_sent_bytes", pa.float64(), "bytes", "what the GPU sent over PCIe: a counter, which may wrap"),
+        column("pcie_received_bytes", pa.float64(), "bytes", "what it received over PCIe: a counter, which may wrap"),
+        column("nvlink_sent_bytes", pa.float64(), "bytes", "data that it sent over all its NVLinks: a counter"),
+        column("nvlink_received_bytes", pa.float64(), "bytes", "data that it received over all its NVLinks: a counter"),
     ]
 )
+
+_ALL_LINKS: Final = 0xFFFFFFFF
+_FIELDS: Final = {
+    "pcie_sent_bytes": (pynvml.NVML_FI_DEV_PCIE_COUNT_TX_BYTES, 0, 1),
+    "pcie_received_bytes": (pynvml.NVML_FI_DEV_PCIE_COUNT_RX_BYTES, 0, 1),
+    "nvlink_sent_bytes": (pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, _ALL_LINKS, 1024),
+    "nvlink_received_bytes": (pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX, _ALL_LINKS, 1024),
+}
+"""Column → NVML's field, its scope, and the bytes of one of its units."""
+
+_VALUE_PARTS: Final = {
+    pynvml.NVML_VALUE_TYPE_DOUBLE: "dVal",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "ulVal",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
+    pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "sllVal",
+}
 
 THROTTLE_REASONS: Final = {
     0x001: "idle",
@@ -142,6 +165,8 @@ class _Gpu:
             "throttle_reasons": lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle),
             "ecc_corrected": lambda: _memory_errors(handle, pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED),
             "ecc_uncorrected": lambda: _memory_errors(handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
+            "memory_utilisation": lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).memory / 100,
+            **{name: partial(_field, handle, *field) for name, field in _FIELDS.items()},
         }
         self._processes = lambda: {found.pid for found in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
 
@@ -186,6 +211,14 @@ def _runs(process: int) -> bool:
 
 def _memory_errors(handle: Any, kind: int) -> float:  # noqa: ANN401
     return float(pynvml.nvmlDeviceGetTotalEccErrors(handle, kind, pynvml.NVML_VOLATILE_ECC))
+
+
+def _field(handle: Any, field: int, scope: int, unit_bytes: int) -> float:  # noqa: ANN401
+    """One of NVML's field values. Raises NVMLError, NotSupported for what the GPU does not count."""
+    [value] = pynvml.nvmlDeviceGetFieldValues(handle, [(field, scope)])
+    if value.nvmlReturn != pynvml.NVML_SUCCESS or value.valueType not in _VALUE_PARTS:
+        raise pynvml.NVMLError(value.nvmlReturn or pynvml.NVML_ERROR_NOT_SUPPORTED)
+    return float(getattr(value.value, _VALUE_PARTS[value.valueType])) * unit_bytes
 
 
 def probe(ask: Callable[[], Any]) -> Any:  # noqa: ANN401
