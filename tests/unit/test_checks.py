@@ -177,6 +177,28 @@ def test_a_request_whose_cached_tokens_are_not_reported_may_have_found_nothing()
     assert "foreign_cache_hits" not in found(clean(told))
 
 
+def from_tier(below_queried: float, below_hits: float) -> CellInputs:
+    """A cell that began in the state `tier`, with so many tokens asked of the tier and found there."""
+    specification = {**SPECIFICATION, "phase": {**SPECIFICATION["phase"], "cache": "tier"}}
+    made = rows()
+    below = {"external_queried_tokens": below_queried, "external_hit_tokens": below_hits}
+    cache = {"asked": "tier", "verified": True}
+    return clean(made, specification=specification, cache=cache, server_delta={**server_delta(made), **below})
+
+
+def test_a_phase_that_finds_nothing_in_the_tier_that_it_begins_from_is_invalid() -> None:
+    assert found(from_tier(1000, 0)) == {"cache_state_wrong": "invalid"}
+    assert "cache_state_wrong" not in found(from_tier(1000, 990))
+    assert "cache_state_wrong" not in found(from_tier(0, 0)), "there is no tier, as the state itself says"
+
+
+def test_hits_in_a_tier_count_like_those_in_the_engines_own_cache() -> None:
+    made = rows()
+    all_prompts = server_delta(made)["prefix_queried_tokens"]
+    below = {"external_queried_tokens": all_prompts, "external_hit_tokens": 0.9 * all_prompts}
+    assert found(clean(server_delta={**server_delta(made), **below})) == {"foreign_cache_hits": "invalid"}
+
+
 def searched(**changes: Any) -> SearchRecord:
     """What a search found that ended at the rate of the clean cell."""
     found = {"highest_rate": 8.0, "missed": 8.3, "kept": 8.0, "limited_by": "ttft_p95", "runs": 7, "settled": True}

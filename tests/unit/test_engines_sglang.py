@@ -229,6 +229,14 @@ def test_counters_that_show_only_from_their_first_event_are_zero_before_it() -> 
     assert ENGINE.canonical_metrics("") == {}, "a server that tells nothing is not claimed to have no hits"
 
 
+def test_hits_below_the_gpu_are_told_apart_where_there_is_a_hierarchical_cache() -> None:
+    hierarchical = 'sglang:hicache_host_total_tokens{engine_type="unified",model_name="model"} 4096.0\n'
+    values = ENGINE.canonical_metrics(METRICS + HITS + hierarchical)
+    told = {name: values[name] for name in ("prefix_hit_tokens", "external_queried_tokens", "external_hit_tokens")}
+    assert told == {"prefix_hit_tokens": 1011.0, "external_queried_tokens": 517.0 - 1011.0, "external_hit_tokens": 11.0}
+    assert "external_hit_tokens" not in ENGINE.canonical_metrics(METRICS + HITS)
+
+
 def client(answer: Any) -> httpx.Client:
     return httpx.Client(base_url="http://server", transport=httpx.MockTransport(answer))
 
@@ -250,6 +258,15 @@ def test_a_reset_is_asked_for_again_while_requests_are_still_running(monkeypatch
     waits_s = float(seen[0].url.params["timeout"])
     assert seen[0].extensions["timeout"]["read"] > waits_s > 0, "the client waits longer than the server does"
     assert not ENGINE.reset_cache(client(lambda _: httpx.Response(400, text="Flush cache failed.\n")))
+
+
+@pytest.mark.parametrize("hierarchical", [True, False])
+def test_a_hierarchical_cache_cannot_be_kept_while_the_gpus_is_emptied(*, hierarchical: bool) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"enable_hierarchical_cache": hierarchical})
+
+    assert ENGINE.reset_cache(client(answer), tiers=False) is not hierarchical
+    assert ENGINE.reset_cache(client(answer))
 
 
 def test_another_server_that_refuses_the_key_is_not_ready() -> None:

@@ -131,6 +131,17 @@ def test_a_reset_is_asked_for_until_the_server_says_that_it_did(monkeypatch: pyt
     assert not ENGINE.reset_cache(client(lambda _: httpx.Response(404)))
 
 
+def test_a_reset_reaches_the_tiers_unless_they_are_to_be_kept() -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.params["reset_external"])
+        return httpx.Response(200, json={"success": True})
+
+    assert ENGINE.reset_cache(client(answer)) and ENGINE.reset_cache(client(answer), tiers=False)
+    assert seen == ["true", "false"]
+
+
 def test_another_server_that_refuses_the_key_is_not_ready() -> None:
     def foreign(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200 if request.url.path == "/health" else 401)

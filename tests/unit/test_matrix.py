@@ -247,6 +247,28 @@ def test_a_lever_whose_levels_name_clients_asks_one_server_by_each_of_them(repos
     assert len({entry.cell.id for entry in study.cells}) == 4
 
 
+def test_a_lever_whose_levels_name_states_of_the_caches_asks_one_server_from_each_of_them(
+    repository: Repository,
+) -> None:
+    plain = {entry.load: entry.cell.phase.id for entry in repository.study().cells if entry.treatment.is_baseline}
+    repository.change("prefix_caching: [on, off]", "cache_state: [cold, warm, tier, restarted]")
+    repository.change("{prefix_caching: on, ", "{cache_state: cold, ")
+    repository.change("  prefix_caching: ttft_s", "  cache_state: ttft_s")
+    repository.change("[64, 4]", "[64]")
+    study = repository.study()
+    assert len({entry.cell.server.id for entry in study.cells}) == 1
+    assert [entry.cell.phase.cache for entry in study.cells[::2]] == ["cold", "warm", "tier", "restarted"]
+    assert {entry.load: entry.cell.phase.id for entry in study.cells if entry.treatment.is_baseline} == plain
+
+
+def test_a_search_is_not_begun_anew_after_a_restart_each_time(repository: Repository) -> None:
+    repository.change("replicates: 2", "replicates: 2\ncache: restarted\nobjectives: {ttft_p50: 1 s}")
+    assert {entry.cell.phase.cache for entry in repository.study().cells} == {"restarted"}
+    repository.change("rates: [8, inf]", "rates: [8, inf], search: {}")
+    with pytest.raises(ConfigError, match=r"load\.search: .*`restarted` is offered once"):
+        repository.study()
+
+
 def test_versions_of_the_program_are_part_of_a_cell(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     before = phases(repository)
     for name in ("MEASUREMENT_VERSION", "DRAWING_VERSION"):

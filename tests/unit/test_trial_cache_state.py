@@ -195,16 +195,24 @@ def test_a_tier_that_says_it_was_emptied_and_was_not_is_not_cold(prompts: Prompt
     assert bring_about("cold", with_tier(), WORKLOAD, prompts).verified is True
 
 
-def test_what_a_tier_kept_over_a_restart_is_told_and_not_demanded(prompts: PromptMaker) -> None:
-    for outlives, share in ((True, "100%"), (False, "0%")):
+def test_after_a_restart_the_tier_is_left_as_it_is_found(prompts: PromptMaker) -> None:
+    for kept in (True, False):
         server = with_tier()
         assert fill(server, WORKLOAD)
         server.restart()
-        if not outlives:
+        if not kept:
             server.tier = {}
         state = bring_about("restarted", server, WORKLOAD, prompts)
-        assert state.verified is True and state.saw.startswith(share)
+        assert state.verified is True
         assert server.prompts == {}
+        there = {request.prompt for request in WORKLOAD} & set(server.tier or ())
+        assert len(there) == (len(WORKLOAD) if kept else 0)
+
+
+def test_after_a_restart_a_cache_that_cannot_be_emptied_alone_is_found_out(prompts: PromptMaker) -> None:
+    assert bring_about("restarted", with_tier(resets_alone=False), WORKLOAD, prompts).verified is False
+    assert bring_about("restarted", with_tier(forgets=False), WORKLOAD, prompts).verified is False
+    assert "no tier" in bring_about("restarted", FakeServer(), WORKLOAD, prompts).saw
 
 
 def test_a_tier_that_tells_nothing_is_not_called_filled(prompts: PromptMaker) -> None:

@@ -3,7 +3,7 @@
 Cold: a probe is put into the caches, they are reset, and the probe sent again must find nothing. Warm: the phase's own
 prompts are sent once with one token of output, and some of them sent again must find themselves. A tier: filled as for warm,
 then the engine's own cache alone is reset, and what is sent again must be found below it. Restarted: filled, and the server
-stopped and started again; how much of it is still found is what is to be learned. What is seen are the server's own hit
+stopped and started again; how much of it is still there is for the phase itself to find. What is seen are the server's own hit
 counters, and where it has none, the cached tokens that it reports for each request.
 """
 
@@ -99,7 +99,7 @@ def bring_about(
         case "tier":
             return _tier(server, workload)
         case "restarted":
-            return _restarted(server, workload)
+            return _restarted(server, prompts)
 
 
 def fill(server: CachedServer, workload: Sequence[PlannedRequest]) -> bool:
@@ -160,17 +160,23 @@ def _tier(server: CachedServer, workload: Sequence[PlannedRequest]) -> CacheRepo
     return CacheReport("tier", how, share >= WARM_SHARE, _SHARE_BELOW.format(share))
 
 
-def _restarted(server: CachedServer, workload: Sequence[PlannedRequest]) -> CacheReport:
+def _restarted(server: CachedServer, prompts: PromptMaker) -> CacheReport:
+    """Sees to the engine's own cache alone, with a probe: a prompt of the phase, sent to look, would bring itself into the tier."""
     how = (
-        f"all reset; each of the {len(workload)} prompts sent once with one token of output; the server stopped, started again and "
-        "warmed up; its own cache reset, what is below it kept"
+        "all reset; each of the prompts sent once with one token of output; the server stopped, started again and warmed up; its own "
+        "cache reset, what is below it kept"
     )
-    look = _look_below(server, workload)
-    if isinstance(look, str):
-        return CacheReport("restarted", how, None if look == _NOTHING_TOLD else False, look)
-    if not look.below_queried:
-        return CacheReport("restarted", how, True, _NO_TIER)
-    return CacheReport("restarted", how, True, _SHARE_BELOW.format(_share_below(look)))
+    probe = prompts.request(PROBE_TOKENS, 1)
+    server.send([probe], 1)
+    if not server.reset_cache(tiers=False):
+        return CacheReport("restarted", how, False, f"{_NO_RESET} alone")
+    look = _look(server, [probe])
+    if not server.reset_cache(tiers=False):
+        return CacheReport("restarted", how, False, f"{_NO_RESET} alone a second time")
+    if look.hits is None:
+        return CacheReport("restarted", how, None, _NOTHING_TOLD)
+    saw = f"{look.hits:.0f} of the probe's {PROBE_TOKENS} tokens were in the engine's own cache"
+    return CacheReport("restarted", how, look.hits == 0, saw if look.below_queried else f"{saw}; {_NO_TIER}")
 
 
 def _look_below(server: CachedServer, workload: Sequence[PlannedRequest]) -> _Look | str:
