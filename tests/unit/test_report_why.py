@@ -83,6 +83,16 @@ def test_the_sentence_turns_round_with_the_sides(data: StudyData) -> None:
     assert "idle" not in forward.partition(".")[0].partition("decode step")[0], "idle shares are the same"
 
 
+def test_steps_that_compute_prompts_are_told_apart(data: StudyData) -> None:
+    baseline, treatment = of(data, "baseline"), of(data, TREATMENT)
+    before, after = baseline.recorded, treatment.recorded
+    assert before is not None and after is not None and before.prompt_steps == 1
+    prompt_s = sum(before.prompt_step_s().values())
+    assert prompt_s > 2 * sum(before.parts_s().values()), "256 tokens of prompts take longer than two of output"
+    assert before.phase_share("prefill", "mixed") + before.phase_share("decode") == pytest.approx(1.0)
+    assert "each of them" in mechanism(baseline, treatment, "Slow")
+
+
 def test_parts_of_a_step_sum_to_the_step(data: StudyData) -> None:
     found = of(data, "baseline").recorded
     assert found is not None and found.step_s is not None

@@ -29,7 +29,13 @@ def mechanism(baseline: Profiled, treatment: Profiled, label: str) -> str:
     before, after = baseline.recorded, treatment.recorded
     if before is None or after is None:
         return ""
-    parts = [*_launches(before, after), *_idle(before, after), *_step(before, after), *_measured(baseline, treatment)]
+    parts = [
+        *_launches(before, after),
+        *_idle(before, after),
+        *_prompts(before, after),
+        *_step(before, after),
+        *_measured(baseline, treatment),
+    ]
     told = "; ".join(parts) if parts else "no count and no share of time differs by a twentieth"
     return f"{label}: {told}.{_where(before, after)}"
 
@@ -51,6 +57,15 @@ def _idle(before: Recorded, after: Recorded) -> Iterator[str]:
     old, new = before.idle_share, after.idle_share
     if abs(new - old) >= _TELLING / 5:
         yield f"idle {old:.0%} → {new:.0%} of the window"
+
+
+def _prompts(before: Recorded, after: Recorded) -> Iterator[str]:
+    old, new = before.phase_share("prefill", "mixed"), after.phase_share("prefill", "mixed")
+    if abs(new - old) >= _TELLING:
+        yield f"steps that compute prompts take {old:.0%} → {new:.0%} of the time in which something runs"
+    old_s, new_s = sum(before.prompt_step_s().values()), sum(after.prompt_step_s().values())
+    if old_s and new_s and abs(new_s - old_s) > _TELLING * max(old_s, new_s):
+        yield f"each of them {format_seconds(old_s)} → {format_seconds(new_s)}"
 
 
 def _step(before: Recorded, after: Recorded) -> Iterator[str]:

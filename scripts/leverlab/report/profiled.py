@@ -28,6 +28,8 @@ from leverlab.records import TwinRecord
 IDLE: Final = "idle"
 """What of a step is in no class."""
 
+_PROMPTS: Final = ("prefill", "mixed")
+
 _TIMELINE_STEPS: Final = 1.5
 _TIMELINE_S: Final = 0.02
 
@@ -44,6 +46,8 @@ class Recorded:
     timeline: pd.DataFrame
     """Rows of kernels.parquet of the first device: a step in the middle of the window, and a little more."""
     other: tuple[tuple[str, float], ...]
+    prompt_steps: float
+    """Marked steps of a process that compute prompts."""
 
     @property
     def idle_share(self) -> float:
@@ -59,6 +63,19 @@ class Recorded:
             for cause, seconds in device.idle_by_cause_s.items():
                 causes[cause] = causes.get(cause, 0.0) + seconds / whole
         return dict(sorted(causes.items(), key=lambda item: -item[1]))
+
+    def phase_share(self, *phases: str) -> float:
+        """Share of the time in which something runs that goes to steps of `phases`."""
+        own = self.classes["phase"].isin(phases)
+        return float(self.classes.loc[own, "time_s"].sum() / self.classes["time_s"].sum())
+
+    def prompt_step_s(self) -> dict[str, float]:
+        """Class → its time in the mean step that computes prompts, alone or beside decoding; empty where there is none."""
+        if not self.prompt_steps:
+            return {}
+        own = self.classes[self.classes["phase"].isin(_PROMPTS)]
+        by_class = own.groupby("class", sort=False)["time_s"].sum() / self.prompt_steps
+        return {str(name): float(seconds) for name, seconds in by_class.items()}
 
     @property
     def step_s(self) -> float | None:
@@ -150,7 +167,13 @@ def _recorded(folder: Path, record: TwinRecord) -> Recorded | None:
         seen,
         _middle(trace, seen),
         tuple(unnamed(trace)),
+        _prompt_steps(trace),
     )
+
+
+def _prompt_steps(trace: tables.Trace) -> float:
+    processes = trace.steps["process"].nunique()
+    return float(trace.steps["phase"].isin(_PROMPTS).sum() / processes) if processes else 0.0
 
 
 def _middle(trace: tables.Trace, seen: Steps | None) -> pd.DataFrame:

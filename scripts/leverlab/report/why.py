@@ -17,6 +17,8 @@ from leverlab.report.view import Cell, Column, FigureBlock, Group, LegendEntry, 
 from leverlab.units import format_number, format_seconds
 
 _UNNAMED_SHARE: Final = 0.05
+_PROMPTS_SHARE: Final = 0.02
+"""Share of the busy time from which steps that compute prompts get a figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,14 @@ def _figures(data: StudyData, there: Sequence[tuple[Profiled, Recorded]], key: s
         "what the same server does without a profiler, which slows the launches most; TPOT beside it in the table tells by how much.",
         "", legend, "single",
     )  # fmt: skip
+    prompts = [(_short(data, twin), parts) for twin, found in there if (parts := found.prompt_step_s())]
+    if prompts and max(found.phase_share("prefill", "mixed") for _, found in there) >= _PROMPTS_SHARE:
+        yield FigureBlock(
+            (class_bars(prompts, f"{key}-prompts", "time of a step that computes prompts"),),
+            "what prompts cost, in steps of their own or beside decoding: a stream that decodes waits for the whole of such a step.",
+            "how long the gaps between these steps are; what runs in them is counted.",
+            "", legend, "single",
+        )  # fmt: skip
     baseline = _baseline(data, [twin for twin, _ in there])
     changes: list[Markup] = []
     for number, (twin, found) in enumerate(there):
@@ -144,6 +154,7 @@ _COLUMNS: Final = (
     Column("Steps by kernels", "number"),
     Column("Iterations of the engine", "number"),
     Column("Nothing ran", "number"),
+    Column("Computing prompts", "number"),
     Column("Kernels a step", "number"),
     Column("Kernel launches", "number"),
     Column("Graph launches", "number"),
@@ -180,6 +191,7 @@ def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
     yield Cell("–" if found.seen is None else str(found.seen.count))
     yield Cell("–" if counted is None else f"{counted[0]:g} to {counted[1]:g}")
     yield Cell(f"{found.idle_share:.1%}")
+    yield Cell(f"{found.phase_share('prefill', 'mixed'):.0%}", note="of the busy time")
     yield Cell("–" if step is None else format_number(step.kernels))
     yield Cell("–" if step is None else format_number(step.kernel_launches))
     yield Cell("–" if step is None else format_number(step.graph_launches))
