@@ -7,6 +7,7 @@ from typing import Final
 REQUESTS_FILE: Final = "requests.jsonl"
 CARD_FILE: Final = "card.json"
 CELL_FILE: Final = "cell.json"
+TWIN_FILE: Final = "twin.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from leverlab.matrix.cells import Phase
 from leverlab.matrix.expand import Job, Matrix, StudyMatrix
 from leverlab.matrix.jobs import request_count
 from leverlab.matrix.progress import CellSummary, measured, missing_phases, overheads_s
+from leverlab.matrix.twins import Twin, outcome_of, twins_of
 from leverlab.units import format_number, format_seconds
 
 _SIGNS: Final = {"measured": "✓", "failed": "✗", "infeasible": "∅", "skipped": "↷", None: "·"}
@@ -144,6 +145,7 @@ def render_plan(matrix: Matrix, layout: Layout) -> str:
     history = history_of(matrix.jobs, progress, layout)
     for study in matrix.studies:
         _print_study(console, matrix, study, progress, history)
+        _print_twins(console, twins_of(study, matrix.configuration), layout)
     console.print(_LEGEND, style="dim")
     if len(matrix.studies) > 1:
         total = estimate(matrix, matrix.jobs, progress, history)
@@ -173,6 +175,14 @@ def _print_study(console: Console, matrix: Matrix, study: StudyMatrix, progress:
     )
     console.print(_table(study, status))
     console.print(_sentence(estimate(matrix, jobs, progress, history)) + "\n")
+
+
+def _print_twins(console: Console, twins: Sequence[Twin], layout: Layout) -> None:
+    if twins:
+        outcomes = Counter(outcome_of(twin, layout) for twin in twins)
+        told = [f"{count} {outcome}" for outcome, count in outcomes.items() if outcome is not None]
+        tools = ", ".join(sorted({twin.tool for twin in twins}))
+        console.print(f"{len(twins)} twins under {tools}: {', '.join([*told, f'{outcomes[None]} to be run'])}\n")
 
 
 def _status(progress: Progress, job: Job, phase: str) -> str | None:

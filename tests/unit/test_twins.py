@@ -15,6 +15,7 @@ from leverlab.matrix.twins import (
     twins_by_study,
     write_twin_specifications,
 )
+from leverlab.plan import render_plan
 from leverlab.records import TwinSpecification, read_json, write_json
 from tests.unit.repository import STUDY, Repository
 
@@ -99,6 +100,13 @@ def test_due_until_it_is_kept_and_its_record_comes_back(repository: Repository) 
     assert first.record(layout).stat().st_mtime_ns == kept.stat().st_mtime_ns
     assert due_twins([first, second, third], layout, retry_failed=True) == {second.id, third.id}
     assert not second.record(layout).exists() and first.record(layout).exists()
+
+
+def test_the_plan_counts_them_and_writes_nothing(repository: Repository) -> None:
+    first, *_ = twins(repository)
+    write_json(first.folder(repository.layout) / "twin.json", {"outcome": "recorded"})
+    assert "3 twins under torch: 1 recorded, 2 to be run" in render_plan(repository.matrix(), repository.layout)
+    assert not first.record(repository.layout).exists()
 
 
 def test_the_job_is_told_all_it_needs(repository: Repository) -> None:

@@ -13,7 +13,7 @@ from leverlab.config import ConfigError, Configuration
 from leverlab.config.base import nearest
 from leverlab.config.profile import PROFILED_KINDS, Profile, Tool
 from leverlab.identity import content_hash
-from leverlab.layout import Layout
+from leverlab.layout import TWIN_FILE, Layout
 from leverlab.matrix.cells import Cell, ReplicateKey
 from leverlab.matrix.expand import Job, Matrix, StudyMatrix
 from leverlab.matrix.jobs import job_specification, walltime_s, write_if_changed
@@ -114,19 +114,23 @@ def due_twins(twins: Iterable[Twin], layout: Layout, retry_failed: bool) -> set[
     """
     due = set()
     for twin in twins:
-        kept, record = twin.folder(layout) / "twin.json", twin.record(layout)
-        try:
-            content = kept.read_bytes()
-            outcome = msgspec.json.decode(content, type=_Outcome).outcome
-        except (OSError, msgspec.MsgspecError):
-            outcome, content = "missing", b""
-        if outcome == "missing" or (outcome == "failed" and retry_failed):
+        kept, record = twin.folder(layout) / TWIN_FILE, twin.record(layout)
+        outcome = outcome_of(twin, layout)
+        if outcome is None or (outcome == "failed" and retry_failed):
             record.unlink(missing_ok=True)
             due.add(twin.id)
-        elif not record.is_file() or record.read_bytes() != content:
-            write_bytes(record, content)
+        elif not record.is_file() or record.read_bytes() != kept.read_bytes():
+            write_bytes(record, kept.read_bytes())
             shutil.copystat(kept, record)
     return due
+
+
+def outcome_of(twin: Twin, layout: Layout) -> str | None:
+    """How the twin went, as its record says; None where there is none that can be read."""
+    try:
+        return msgspec.json.decode((twin.folder(layout) / TWIN_FILE).read_bytes(), type=_Outcome).outcome
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def write_twin_specifications(twins: Iterable[Twin], configuration: Configuration, layout: Layout, local: bool) -> None:

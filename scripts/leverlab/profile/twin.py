@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from leverlab.engines import engine_for
 from leverlab.engines.base import Engine, Launch
 from leverlab.engines.profiling import PROFILING, STOP_TIMEOUT_S, Profiling
-from leverlab.layout import Layout
+from leverlab.layout import TWIN_FILE, Layout
 from leverlab.load.plan import Endpoint, PlannedRequest, read_requests
 from leverlab.load_point import LoadPoint
 from leverlab.models.dimensions import dimensions
@@ -44,7 +44,6 @@ from leverlab.trial.starting import Started, new_api_key, started_server
 from leverlab.trial.warmup import PromptMaker, warm_up, window_lengths
 from leverlab.units import format_seconds
 
-TWIN_FILE: Final = "twin.json"
 RAW: Final = "raw"
 """Folder of what the profiler wrote."""
 
