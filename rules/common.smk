@@ -14,6 +14,11 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from leverlab.accuracy.plan import all_jobs as all_accuracy_jobs
+from leverlab.accuracy.plan import incomplete_jobs as incomplete_accuracy_jobs
+from leverlab.accuracy.plan import jobs_by_study as accuracy_jobs_by_study
+from leverlab.accuracy.plan import walltime_s as accuracy_walltime_s
+from leverlab.accuracy.plan import write_specifications as write_accuracy_specifications
 from leverlab.config import ConfigError, Configuration, load
 from leverlab.identity import content_hash
 from leverlab.layout import REQUESTS_FILE, Layout
@@ -48,6 +53,7 @@ try:
     MATRIX = expand_matrix(CONFIGURATION, STUDIES)
     PINNED = MATRIX.nodes
     TWINS_BY_STUDY = twins_by_study(MATRIX)
+    ACCURACY_BY_STUDY = accuracy_jobs_by_study(MATRIX)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -65,6 +71,14 @@ INCOMPLETE = {job.hash for job in incomplete_jobs(MATRIX, LAYOUT)}
 # The same of twins.
 TWINS = all_twins(TWINS_BY_STUDY)
 DUE_TWINS = due_twins(TWINS.values(), LAYOUT, CONFIGURATION.settings.retry_failed)
+# The same for what servers are asked besides.
+ACCURACY_JOBS = all_accuracy_jobs(ACCURACY_BY_STUDY)
+ACCURACY_INCOMPLETE = {
+    job.hash
+    for job in incomplete_accuracy_jobs(
+        ACCURACY_JOBS.values(), LAYOUT, retry_failed=CONFIGURATION.settings.retry_failed
+    )
+}
 
 
 wildcard_constraints:
@@ -73,6 +87,7 @@ wildcard_constraints:
     job="[0-9a-f]+" if IN_JOB else pattern_of(INCOMPLETE, set(JOBS) - INCOMPLETE),
     phase=r"[a-z0-9._-]+",
     twin="[0-9a-f]+" if IN_JOB else pattern_of(DUE_TWINS, set(TWINS) - DUE_TWINS),
+    accuracy_job=("[0-9a-f]+" if IN_JOB else pattern_of(ACCURACY_INCOMPLETE, set(ACCURACY_JOBS) - ACCURACY_INCOMPLETE)),
     engine="|".join(map(re.escape, CONFIGURATION.engines)),
     model="|".join(map(re.escape, CONFIGURATION.models)),
     workload=r"[a-z0-9._-]+",
@@ -84,6 +99,11 @@ wildcard_constraints:
 def of_job(lookup, inside):
     """An input or a resource of a measuring job; `inside` the job itself."""
     return lambda wildcards: inside if IN_JOB else lookup(JOBS[wildcards.job])
+
+
+def of_accuracy_job(lookup, inside):
+    """An input or a resource of a job of the rule `accuracy`; `inside` the job itself."""
+    return lambda wildcards: inside if IN_JOB else lookup(ACCURACY_JOBS[wildcards.accuracy_job])
 
 
 def of_cell(lookup, inside):
@@ -129,6 +149,21 @@ def record_of(job):
 def requests_of(workload, replicate):
     """The file of a drawn workload that every server of a replicate replays, copies of the baseline too."""
     return str(LAYOUT.workload(workload.id, replicate.seed_key) / REQUESTS_FILE)
+
+
+def accuracy_record_of(job):
+    """The record that `accuracy` makes for a job."""
+    return str(LAYOUT.accuracy_job(job.server.id, job.hash))
+
+
+def lm_eval_environment():
+    """The marker of lm_eval's environment; none where an interpreter is named that has it."""
+    return [] if CONFIGURATION.settings.lm_eval_python else [".envs/lm-eval/ready.json"]
+
+
+def accuracy_minutes_of(job):
+    """The wall time that a job of the rule `accuracy` is given at first."""
+    return -(-accuracy_walltime_s(job, CONFIGURATION) // 60)
 
 
 def minutes_of(job):
@@ -216,6 +251,7 @@ def prepare_jobs():
     runnable = [twin for twin in due if profiler_missing(twin, CONFIGURATION, workflow.local_exec) is None]
     write_twin_specifications(runnable, CONFIGURATION, LAYOUT, workflow.local_exec)
     write_specifications(planned, CONFIGURATION, LAYOUT)
+    write_accuracy_specifications((ACCURACY_JOBS[job] for job in ACCURACY_INCOMPLETE), CONFIGURATION, LAYOUT)
     if not workflow.local_exec:
         wait_for_previous_jobs({(job.server.id, str(job.replicate)) for job in planned}, LAYOUT)
 

@@ -24,6 +24,7 @@ rule report:
         "results/studies/{study}/effects.parquet",
         "results/studies/{study}/saturation.parquet",
         lambda wildcards: twin_records([wildcards.study]),
+        "results/studies/{study}/accuracy.parquet",
         REPORT_SOURCES,
         flags=lambda wildcards: full_size_flags_of(wildcards.study),
     output:

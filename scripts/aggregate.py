@@ -1,4 +1,4 @@
-"""Makes a study's tables from the cells that are measured: results/studies/<study>/{requests,cells,effects,saturation}.parquet."""
+"""Makes a study's tables from the cells that are measured: results/studies/<study>/{requests,cells,effects,saturation,accuracy}.parquet."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from leverlab.aggregate.tables import write_study
+from leverlab.aggregate.tables import write_accuracy, write_study
 from leverlab.config import ConfigError, load
 from leverlab.layout import Layout
 from leverlab.matrix.expand import expand
@@ -27,8 +27,12 @@ def main() -> int:
         print(f"aggregate: {error}", file=sys.stderr)
         return 1
     rows = write_study(study, layout)
+    asked = write_accuracy(study, configuration, layout)
     counts = Counter("invalid" if row["checks"] == "invalid" else row["status"] for row in rows)
     print(f"{layout.study(study.name)}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
+    if asked:
+        told = Counter(row["status"] for row in asked if row["leading"])
+        print(f"accuracy: {', '.join(f'{count} servers {name}' for name, count in told.items())}")
     return 0
 
 

@@ -76,6 +76,22 @@ class Layout:
         """What the twin's job is told, written before it is submitted."""
         return self.results / "profiles" / server / phase / f"{twin}.spec.json"
 
+    def accuracy(self, server: str, replicate: str = "") -> Path:
+        """Folder of what a server's answers were worth; of one of its replicates where one is named."""
+        return self.results / "accuracy" / server / replicate
+
+    def accuracy_job(self, server: str, job: str) -> Path:
+        """The only output that a job of the rule `accuracy` declares; rebuilt from the run below it."""
+        return self.accuracy(server) / "jobs" / f"{job}.json"
+
+    def accuracy_specification(self, server: str, job: str) -> Path:
+        """What that job is told, written before it is submitted."""
+        return self.accuracy(server) / "jobs" / f"{job}.spec.json"
+
+    def accuracy_run(self, server: str, replicate: str, task: str) -> Path:
+        """Folder of a finished run: record, results, samples, answers, logs."""
+        return self.accuracy(server, replicate) / "runs" / task
+
     def study(self, study: str) -> Path:
         return self.results / "studies" / study
 

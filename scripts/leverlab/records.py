@@ -221,6 +221,64 @@ class JobRecord(Record):
     cells: dict[str, Status] = Field(description="phase → status")
 
 
+class AccuracySpecification(Record):
+    """All that a job of the rule `accuracy` needs to know: written before it is submitted, read by scripts/accuracy.py."""
+
+    job: JobSpecification = Field(description="the server, as a measuring job is told of it, with no cells")
+    task_id: str = Field(description="id of what is asked")
+    task: dict[str, Any] = Field(description="identity of what is asked")
+    data_files: dict[str, str] = Field(
+        default={}, description="split → file that was hashed; empty: the task's own data"
+    )
+    timeout_s: float = Field(description="how long an answer is waited for")
+    lm_eval_prefix: list[str] = Field(description="what runs a Python program where lm_eval is installed")
+
+
+class Score(BaseModel):
+    """What lm_eval made of the answers to a task's questions."""
+
+    model_config = ConfigDict(frozen=True)
+    metric: str
+    filter: str = Field(description="which part of an answer was compared, in the task's words; `none` where all of it")
+    value: float
+    standard_error: float | None
+    questions: int
+    higher_is_better: bool = True
+
+
+class AccuracyRecord(Record):
+    """accuracy.json: what one server was asked, and what its answers were worth."""
+
+    server: str
+    replicate: str
+    task_id: str
+    status: Literal["measured", "failed", "infeasible"]
+    reason: Reason | None = None
+    specification: dict[str, Any] = Field(description="{server: identity, task: identity}")
+    engine: str
+    started_at: str = Field(description="UTC, ISO 8601")
+    duration_s: float
+    scores: list[Score] = []
+    start: dict[str, float] = Field(default={}, description="seconds of each step of the server's start")
+    effective: dict[str, Any] = Field(default={}, description="the configuration that the server reports")
+    differences: list[dict[str, Any]] = Field(default=[], description="intended against effective, as in trial.json")
+    stop: dict[str, Any] = Field(default={}, description="how the server was ended")
+    lm_eval: dict[str, Any] = Field(
+        default={}, description="its version and arguments, the task's hash and configuration"
+    )
+    provenance: dict[str, Any] = Field(default={}, description="what the node was and had installed")
+    files: dict[str, str] = Field(default={}, description="artifact → SHA-256 of its content")
+
+
+class AccuracyJobRecord(Record):
+    """The declared output of a job of the rule `accuracy`, made from the record of its run."""
+
+    server: str
+    replicate: str
+    task_id: str
+    status: Literal["measured", "failed", "infeasible"]
+
+
 def write_json(path: Path, value: BaseModel | Mapping[str, Any]) -> None:
     """Write `value` to `path` so that a reader sees the old file or the whole new one, whatever happens meanwhile."""
     data = value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)

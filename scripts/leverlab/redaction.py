@@ -3,11 +3,12 @@
 Uses the standard library alone, because the keeper of a server must start quickly and need nothing.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 _SECRET_NAME: Final = re.compile(
     r"(^|_)(TOKEN|SECRET|[A-Z]*PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|JWT|(API|ACCESS|AUTH|PRIVATE|SECRET)_?KEY)($|_(?!FILE|PATH|DIR))",
@@ -45,6 +46,10 @@ class Redactor:
     def text(self, text: str) -> str:
         """`text` without secrets."""
         return self._pattern.sub(lambda found: self._names[found[0]], text) if self._pattern else text
+
+    def json(self, value: Any) -> Any:  # noqa: ANN401 - any JSON value
+        """`value` without secrets; what JSON does not know becomes text."""
+        return json.loads(self.text(json.dumps(value, default=str)))
 
     def line(self, line: bytes) -> bytes:
         """A line of a log without secrets; what is not UTF-8 is kept as it is."""

@@ -13,13 +13,20 @@ from typing import Final
 
 import pyarrow as pa
 
-from leverlab.aggregate.schema import cells_schema, effects_schema, metric_keys, requests_schema, saturation_schema
+from leverlab.aggregate.schema import (
+    accuracy_schema,
+    cells_schema,
+    effects_schema,
+    metric_keys,
+    requests_schema,
+    saturation_schema,
+)
 from leverlab.checks import CHECKS
 from leverlab.metrics import METRICS
 from leverlab.quantities import DERIVED, QUANTITIES
 from leverlab.records import write_bytes
 
-PAGES: Final = (Path("docs/metrics.md"), Path("docs/statistics.md"), Path("docs/theory.md"))
+PAGES: Final = (Path("docs/metrics.md"), Path("docs/statistics.md"), Path("docs/theory.md"), Path("docs/accuracy.md"))
 _MARKED: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -38,6 +45,7 @@ def tables() -> dict[str, str]:
         ),
         "effects-columns": _columns(effects_schema()),
         "saturation-columns": _columns(saturation_schema()),
+        "accuracy-columns": _columns(accuracy_schema()),
     }
 
 

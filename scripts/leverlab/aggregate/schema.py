@@ -199,6 +199,47 @@ def effects_schema() -> pa.Schema:
     return _versioned(fields)
 
 
+def accuracy_schema() -> pa.Schema:
+    """accuracy.parquet: a row a context, treatment and score of the study's task; empty where the study asks none."""
+    fields = [
+        _field("engine", _TEXT, "the engine's name in config/engines.yaml"),
+        _field("model", _TEXT, "the model's name in config/models.yaml"),
+        _field("gpu", _TEXT, "the GPU type's name in config/gpus.yaml"),
+        _field("gpu_count", _COUNT, "GPUs that a server takes", "1"),
+        _field("treatment", _TEXT, "what differs from the study's baseline, `baseline`, or `baseline again` for its copy"),
+        _field("server", _TEXT, "the server's id"),
+        _field("replicate", _TEXT, "`r1`, or `r1c1` for the baseline's copy"),
+        _field("task", _TEXT, "the task's name in lm_eval"),
+        _field("run", _TEXT, "id of what was asked: task, limit, worked examples, seed, data, version of lm_eval"),
+        _field("status", _TEXT, "measured, failed, infeasible (the server cannot be), or missing"),
+        _field("reason", _TEXT, "why it is not measured"),
+        _field("weights", _TEXT, "real; random (dummy weights: the scores mean nothing); simulated (a stand-in for an engine)"),
+        _field("as_asked", _FLAG, "whether the server ran with what was asked for; what did not is compared with nothing"),
+        _field("leading", _FLAG, "whether this is the task's first score: the one that a verdict is given on"),
+        _field("metric", _TEXT, "name of the score in lm_eval"),
+        _field("filter", _TEXT, "which part of an answer was compared, in the task's words"),
+        _field("value", _NUMBER, "the score, as lm_eval gives it"),
+        _field("standard_error", _NUMBER, "its standard error over the questions, as lm_eval gives it"),
+        _field("questions", _COUNT, "questions that were asked", "1"),
+        _field("higher_is_better", _FLAG, "whether a higher score is better"),
+        _field("pairs", _COUNT, "questions that the baseline's server was asked in the same words", "1"),
+        _field("gained", _COUNT, "of these, marked higher than with the baseline", "1"),
+        _field("lost", _COUNT, "of these, marked lower than with the baseline", "1"),
+        _field("difference", _NUMBER, "mean mark - the baseline's, over the pairs"),
+        _field("difference_low", _NUMBER, "low end of its 95 % interval"),
+        _field("difference_high", _NUMBER, "high end of its 95 % interval"),
+        _field("p_value", _NUMBER, "two-sided, of no change", "1"),
+        _field("method", _TEXT, "McNemar (exact, for right or wrong), or paired t"),
+        _field("adjusted_p", _NUMBER, "p value after Holm over the study's treatments; null where no verdict is given", "1"),
+        _field("verdict", _TEXT, "improves, worsens or no difference found; null for further scores, random weights and the copy"),
+        _field("answers", _COUNT, "answers to the task's questions that both servers gave", "1"),
+        _field("same_answers", _COUNT, "of these, the same as the baseline's to the last character", "1"),
+        _field("prompts", _COUNT, "answers to the study's own prompts that both servers gave", "1"),
+        _field("same_prompts", _COUNT, "of these, the same as the baseline's to the last character", "1"),
+    ]  # fmt: skip
+    return _versioned(fields)
+
+
 def _versioned(fields: Sequence[pa.Field]) -> pa.Schema:
     names = [field.name for field in fields]
     assert len(set(names)) == len(names), "a column's name stands twice"

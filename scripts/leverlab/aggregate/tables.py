@@ -1,14 +1,16 @@
-"""The four tables of a study, written from the cells that there are."""
+"""The five tables of a study, written from the cells and the answers that there are."""
 
 from collections.abc import Iterator
 from typing import Any, Final
 
 import pyarrow as pa
 
+from leverlab.aggregate.accuracy import accuracy_rows
 from leverlab.aggregate.cells import study_rows, with_factors
 from leverlab.aggregate.effects import effect_rows
 from leverlab.aggregate.saturation import saturation_rows
 from leverlab.aggregate.schema import (
+    accuracy_schema,
     cells_schema,
     effects_schema,
     requests_schema,
@@ -16,6 +18,7 @@ from leverlab.aggregate.schema import (
     table_of,
     write_tables,
 )
+from leverlab.config import Configuration
 from leverlab.layout import Layout
 from leverlab.matrix.expand import StudyMatrix
 
@@ -34,6 +37,13 @@ def write_study(matrix: StudyMatrix, layout: Layout) -> list[dict[str, Any]]:
     write_tables(folder / "effects.parquet", effects, iter([table_of(effect_rows(matrix, rows), effects)]))
     sweep = saturation_schema()
     write_tables(folder / "saturation.parquet", sweep, iter([table_of(saturation_rows(rows), sweep)]))
+    return rows
+
+
+def write_accuracy(matrix: StudyMatrix, configuration: Configuration, layout: Layout) -> list[dict[str, Any]]:
+    """Write accuracy.parquet of a study, empty where it asks nothing; returns its rows."""
+    rows, schema = accuracy_rows(matrix, configuration, layout), accuracy_schema()
+    write_tables(layout.study(matrix.name) / "accuracy.parquet", schema, iter([table_of(rows, schema)]))
     return rows
 
 

@@ -34,6 +34,10 @@ class Settings(StrictModel):
         description="a study of config/studies/, several, or `all`; `NAME-smoke` is its smoke size, `smoke` all of them"
     )
     sharegpt_path: str | None = Field(default=None, description="the ShareGPT file, for workloads of kind sharegpt")
+    lm_eval_python: str | None = Field(
+        default=None,
+        description="an interpreter that has lm_eval in the version of envs/lm-eval.txt; default: an environment made from that lock",
+    )
     retry_failed: bool = Field(default=False, description="measure cells again whose last attempt failed")
     profiles: bool = Field(
         default=True, description="`false`: leave out the twins that studies ask for, where there is no profiler"
@@ -213,6 +217,12 @@ class Configuration:
                 for needed in ("config.json", "tokenizer.json"):
                     if not (folder / needed).is_file():
                         raise ConfigError(f"config/models.yaml: {name}.source.path: {source.path} holds no {needed}")
+        if study.accuracy is not None and study.accuracy.data is not None:
+            folder = self.root / Path(study.accuracy.data).expanduser()
+            if not any(folder.glob("*.jsonl")):
+                raise ConfigError(
+                    f"{file}: accuracy.data: {study.accuracy.data} is no folder with files `<split>.jsonl`, such as test.jsonl"
+                )
         if isinstance(self.workload(study), ShareGpt):
             path = self.settings.sharegpt_path
             if path is None:

@@ -5,7 +5,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from leverlab.config.base import LevelName, StrictModel, Written
+from leverlab.config.accuracy import COLLECTED
+from leverlab.config.base import LevelName, StrictModel, Written, nearest
 from leverlab.metrics import parse_metric_reference
 from leverlab.quantities import parse_quantity_reference
 
@@ -138,6 +139,16 @@ class ProfileAnswer(_Answer):
     shows: str = Field(description="what the profile has to show")
 
 
+class AccuracyAnswer(_Answer):
+    """What the levels of a lever do to accuracy, and how many answers they leave as they are, each against the baseline."""
+
+    kind: Literal["accuracy"] = "accuracy"
+    lever: str = Field(description="one of the study's levers")
+
+    def names(self) -> dict[str, list[str]]:
+        return {self.lever: []}
+
+
 Answer = Annotated[
     EffectAnswer
     | LevelsAnswer
@@ -145,6 +156,7 @@ Answer = Annotated[
     | LoadAnswer
     | SaturationAnswer
     | TheoryAnswer
+    | AccuracyAnswer
     | ReadingAnswer
     | ProfileAnswer,
     Field(discriminator="kind"),
@@ -176,6 +188,8 @@ def _known_or_elsewhere(value: str) -> str:
         parse_metric_reference(value)
     elif elsewhere["where"] == "theory":
         parse_quantity_reference(elsewhere["what"])
+    elif elsewhere["where"] == "accuracy" and elsewhere["what"] not in COLLECTED:
+        raise ValueError(f"accuracy: there is no {elsewhere['what']!r}{nearest(elsewhere['what'], COLLECTED)}")
     return value
 
 

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from leverlab.config.accuracy import AccuracyForm
 from leverlab.config.base import LevelName, Seconds, StrictModel, Written, nearest
 from leverlab.config.course import Collected, Question, Source
 from leverlab.config.profile import Profile
@@ -203,6 +204,9 @@ class Study(StrictModel):
     request_timeout: Seconds = Field(default=600, description="how long a request is followed")
     profile: Profile | None = Field(
         default=None, description="which cells get a twin under a profiler (docs/profiles.md); default: none"
+    )
+    accuracy: Annotated[AccuracyForm | None, Written("Accuracy, or the name of a task")] = Field(
+        default=None, description="a task whose questions every server answers, in a job of its own (docs/accuracy.md)"
     )
     hardware: str | None = Field(default=None, description="what it takes to run, in a sentence")
     questions: list[Question] = Field(default=[], description="questions that the report answers from the data")

@@ -106,5 +106,5 @@ def _elsewhere(where: str, what: str, columns: int) -> Row:
 
 _PLACES: Final = {
     "profile": "from a profile beside the study; not shown where none was taken",
-    "accuracy": "a task's score, which takes real weights and the task's data",
+    "accuracy": "in the section on accuracy, where the weights are real",
 }

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from leverlab.metrics import METRICS
+from leverlab.report.accuracy import accuracy_section
 from leverlab.report.beside_theory import left_out, theory_table
 from leverlab.report.blocks import curves, heatmaps, side_by_side_parts, timeline_block
 from leverlab.report.collected import collected_table
@@ -123,6 +124,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "heatmaps": maps,
         "heatmaps_note": maps_note,
         "side_by_side": side_by_side_parts(data),
+        "accuracy": accuracy_section(data),
         "timeline": timeline_block(data),
         "workloads": workload_cards(data),
         "believable": believable(data),

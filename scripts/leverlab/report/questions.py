@@ -8,6 +8,7 @@ from typing import Any, Final
 from leverlab.aggregate.comparisons import simple_effect_name
 from leverlab.aggregate.schema import metric_column
 from leverlab.config.course import (
+    AccuracyAnswer,
     Answer,
     EffectAnswer,
     LevelsAnswer,
@@ -21,6 +22,7 @@ from leverlab.config.course import (
 )
 from leverlab.load_point import LoadPoint
 from leverlab.metrics import METRICS, MetricReference, parse_metric_reference
+from leverlab.report.accuracy import lever_sentences
 from leverlab.report.beside_theory import is_measured, theory_sentences
 from leverlab.report.effect import Effect
 from leverlab.report.knees import knee_sentence
@@ -34,6 +36,8 @@ from leverlab.report.why import mechanisms
 
 _LIMIT: Final = 12
 """Sentences of one answer that a reader takes in; the tables hold the others."""
+
+_UNANSWERED: Final = "Not answered"
 
 _REPOSITORIES: Final = {
     "vllm": "https://github.com/vllm-project/vllm/blob/v0.26.0",
@@ -85,7 +89,8 @@ def _answered(question: Question, data: StudyData, values: TheoryValues) -> Answ
             told = not isinstance(answer, ReadingAnswer) and (
                 not isinstance(answer, ProfileAnswer) or _is_profiled(data)
             )
-            measured = measured or (bool(found) and told)
+            answered = any(not sentence.startswith(_UNANSWERED) for sentence in found)
+            measured = measured or (answered and told)
         more = len(found) - _LIMIT
         said += [*found[:_LIMIT], *([f"{more} more stand in the tables below."] if more > 0 else [])]
     return Answered(question.ask, tuple(said) or ("Not answered yet: nothing that tells it is measured.",), measured)
@@ -229,6 +234,12 @@ def _saturation(_: SaturationAnswer, data: StudyData) -> Iterator[str]:
         yield f"{_prefix(data)}{knee_sentence(data, row)}"
 
 
+def _accuracy(answer: AccuracyAnswer, data: StudyData) -> Iterator[str]:
+    yield from lever_sentences(data, answer.lever)
+    if data.study.accuracy is None:
+        yield "Not answered: the study asks nothing about accuracy (key `accuracy`)."
+
+
 def _reading(answer: ReadingAnswer, _: StudyData) -> Iterator[str]:
     yield f"Not measured, from the sources below: {answer.text}"
 
@@ -250,6 +261,7 @@ _ANSWERS: Final[Mapping[type[Answer], Callable[[Any, StudyData], Iterator[str]]]
     LevelsAnswer: _levels,
     LoadAnswer: _over_load,
     SaturationAnswer: _saturation,
+    AccuracyAnswer: _accuracy,
     ReadingAnswer: _reading,
     ProfileAnswer: _profile,
     RangeAnswer: _range,

@@ -47,6 +47,8 @@ class StudyData:
     """Main effects and interactions of levers whose every combination was measured."""
     simple: tuple[Effect, ...]
     """What a lever does at a level of another one, where a question asks for it."""
+    accuracy: tuple[Mapping[str, Any], ...] = ()
+    """Rows of accuracy.parquet: what answers were worth. Empty where the study asks nothing."""
 
     @cached_property
     def treatments(self) -> dict[str, Treatment]:
@@ -210,7 +212,15 @@ def read_study(name: str, configuration: Configuration, layout: Layout, tables: 
         tuple(row for row in pq.read_table(folder / "saturation.parquet").to_pylist() if row["treatment"] in known),
         tuple(effect for effect in effects if effect.kind in ("main effect", "interaction")),
         tuple(effect for effect in effects if effect.kind == "simple effect"),
+        _accuracy(folder / "accuracy.parquet", known),
     )
+
+
+def _accuracy(path: Path, known: Mapping[str, Treatment]) -> tuple[Mapping[str, Any], ...]:
+    """The rows of the study's treatments; none where the table is of a time before there was one."""
+    if not path.is_file():
+        return ()
+    return tuple(row for row in pq.read_table(path).to_pylist() if row["treatment"] in known)
 
 
 def _effect(row: Mapping[str, Any]) -> Effect:

@@ -41,12 +41,18 @@ def replicate_lease(
     timeout_s: float | None = None,
     poll_s: float = _POLL_S,
 ) -> Iterator[Owner]:
-    """Hold the lease on a server's replicate: nobody else measures it meanwhile, from whatever node.
+    """Hold the lease on a server's replicate: nobody else measures it meanwhile, from whatever node. See `file_lease`."""
+    with file_lease(layout.lease(server, replicate), log, timeout_s, poll_s) as owner:
+        yield owner
+
+
+@contextmanager
+def file_lease(path: Path, log: Log, timeout_s: float | None = None, poll_s: float = _POLL_S) -> Iterator[Owner]:
+    """Hold the lease `path` on the folder in which it is.
 
     Waits for an owner that lives, at most `timeout_s` (None: as long as it takes), and tells `log` for whom. Raises
     LeaseHeldError.
     """
-    path = layout.lease(server, replicate)
     path.parent.mkdir(parents=True, exist_ok=True)
     mine = Owner.current()
     _wait(lambda: _obstacle(path, mine), log, timeout_s, poll_s)

@@ -1,6 +1,5 @@
 """One trial: a server started, the missing phases measured on it, the server stopped on every way out."""
 
-import json
 import math
 import time
 from collections import Counter
@@ -368,7 +367,7 @@ class Trial:
 
     def _redacted(self, value: Any) -> Any:  # noqa: ANN401 - any JSON value
         """`value` without secrets: engines show their whole environment where they are asked for their configuration."""
-        return json.loads(self._redactor.text(json.dumps(value, default=str)))
+        return self._redactor.json(value)
 
 
 def _new_folder(job: Job) -> tuple[int, Path]:

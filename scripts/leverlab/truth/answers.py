@@ -53,7 +53,7 @@ class AnswerWriter:
     """Writes the chunks of one request's answer. `options` are the request's: usage, continuous usage, token ids."""
 
     __slots__ = (
-        "_before_text", "_choice_end", "_continuous", "_finish", "_include_usage", "_prompt_tokens", "_start", "_token_ids",
+        "_answer", "_before_text", "_choice_end", "_continuous", "_finish", "_include_usage", "_prompt_tokens", "_start", "_token_ids",
         "_usage_start", "_vocabulary", "cached_tokens", "endpoint", "head",
     )  # fmt: skip
 
@@ -69,11 +69,13 @@ class AnswerWriter:
         include_usage: bool,
         continuous_usage: bool,
         token_ids: bool,
+        answer: str | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.cached_tokens: int | None = None
         self._vocabulary = vocabulary
         self._start = start
+        self._answer = answer
         self._prompt_tokens = prompt_tokens
         self._include_usage = include_usage
         self._continuous = include_usage and continuous_usage
@@ -133,7 +135,7 @@ class AnswerWriter:
 
     def whole(self, tokens: int, finish_reason: str) -> bytes:
         """The answer to a request that did not ask for a stream."""
-        text = self._vocabulary.text(self._start, tokens)
+        text = self._vocabulary.text(self._start, tokens) if self._answer is None else self._answer
         choice: dict[str, object] = {"index": 0, "finish_reason": finish_reason}
         if self.endpoint is Endpoint.COMPLETIONS:
             choice["text"] = text

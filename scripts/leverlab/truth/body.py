@@ -27,15 +27,20 @@ class Body(msgspec.Struct):
     stream_options: StreamOptions | None = None
     ignore_eos: bool = False
     return_token_ids: bool | None = False
+    temperature: float | None = None
 
     @property
     def limit(self) -> int:
         """The most tokens that may be generated; 16 where the request does not say, as OpenAI's interface has it."""
         return self.max_completion_tokens or self.max_tokens or 16
 
+    def text(self) -> str:
+        """The whole prompt, or its ids where ids were given."""
+        if self.messages is not None:
+            return " ".join(str(message.content) for message in self.messages)
+        prompt = self.prompt or ""
+        return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+
     def words(self) -> list[str]:
         """The prompt's tokens: words, or the ids where ids were given."""
-        if self.messages is not None:
-            return " ".join(str(message.content) for message in self.messages).split()
-        prompt = self.prompt or ""
-        return prompt.split() if isinstance(prompt, str) else " ".join(map(str, prompt)).split()
+        return self.text().split()

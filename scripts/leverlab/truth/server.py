@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
 import httptools
 import msgspec
@@ -24,6 +25,7 @@ from leverlab.truth.log import RequestTruth, TruthLog
 from leverlab.truth.metrics import Metrics
 from leverlab.truth.model import Engine, Stream
 from leverlab.truth.settings import Settings
+from leverlab.truth.sums import solved
 
 _POLL_EVERY_NS: Final = 500_000
 """Under load the loop looks for new requests at least this often between two sends."""
@@ -298,7 +300,11 @@ class TruthServer:
             self._answer(client, 400, {"error": {"message": str(error), "code": 400}})
             return
         words = body.words()
-        tokens = self._output_tokens(words, body.limit, ignore_eos=body.ignore_eos)
+        answer = self._solved(body)
+        if answer is None:
+            tokens = self._output_tokens(words, body.limit, ignore_eos=body.ignore_eos)
+        else:
+            tokens = min(body.limit, len(answer.split()))
         plan = self._faults.plan(struck, tokens, "length" if tokens == body.limit else "stop")
         stream = Stream(number, request_id, words, plan.tokens, plan.finish_reason, client.received_ns, key=key)
         options = body.stream_options or StreamOptions()
@@ -308,16 +314,24 @@ class TruthServer:
             self._settings.served_model_name,
             request_id,
             prompt_tokens=len(words),
-            start=number * 7,
+            # Greedy answers are a function of the prompt; others need only differ.
+            start=crc32(body.text().encode()) if body.temperature == 0 else number * 7,
             include_usage=options.include_usage and self._settings.usage,
             continuous_usage=options.continuous_usage_stats,
             token_ids=bool(body.return_token_ids),
+            answer=answer,
         )
         flight = _Flight(stream, plan, writer, client, streamed=body.stream)
         if body.stream:
             self._write(client, STREAM_HEAD)
         self._flights[client] = self._flight_of[number] = flight
         self._start(self._engine.offer(stream, time.monotonic_ns()))
+
+    def _solved(self, body: Body) -> str | None:
+        """The answer to the prompt's sum, where such are to be solved; None otherwise."""
+        if body.stream or not self._settings.solves:
+            return None
+        return solved(body.text(), self._settings.solves, self._settings.seed)
 
     def _disturb(self, struck: int) -> None:
         """What befalls the whole engine with the request of this number among those that faults may strike."""

@@ -27,6 +27,7 @@ class Settings:
     tokens_per_chunk: int = 1
     acceptance: float = 1.0
     natural_tokens: int = 0
+    solves: float = 0.0
     max_num_seqs: int = 1024
     enable_prefix_caching: bool = True
     block_size: int = 16
@@ -81,6 +82,7 @@ _HELP = {
     "tokens_per_chunk": "most tokens in a chunk: one, and those that speculative decoding drafted",
     "acceptance": "probability that a drafted token is accepted, given that those before it were",
     "natural_tokens": "mean length at which generation ends by itself unless ignore_eos is asked for; 0: never",
+    "solves": "answer a prompt that holds a sum (`3 + 4`) with its value, right with this probability, where no stream is asked for; 0: never",
     "max_num_seqs": "requests served at a time; others wait, first in, first out",
     "enable_prefix_caching": "keep the prompts' blocks and charge no prefill for those seen before",
     "block_size": "tokens in a block of the prefix cache; only whole blocks are found again",
@@ -126,6 +128,7 @@ _AT_LEAST = {
     "gap_per_stream": 0,
     "restore_per_token": 0,
     "acceptance": 0,
+    "solves": 0,
     "pause_s": 0,
     "drift_per_s": 0,
     "startup_s": 0,
@@ -166,8 +169,9 @@ def parse_settings(arguments: list[str]) -> Settings:
     for name, least in _AT_LEAST.items():
         if values[name] < least:
             parser.error(f"--{name.replace('_', '-')} {values[name]}: must be at least {least}")
-    if values["acceptance"] > 1:
-        parser.error(f"--acceptance {values['acceptance']}: must be at most 1")
+    for name in ("acceptance", "solves"):
+        if values[name] > 1:
+            parser.error(f"--{name} {values[name]}: must be at most 1")
     if (ignored := values["ignore_flag"]) is not None:
         name = ignored.removeprefix("--").replace("-", "_")
         if name not in defaults:

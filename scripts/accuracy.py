@@ -1,0 +1,52 @@
+"""Ask one server a task's questions and the study's prompts: start it, run lm_eval against it, keep the run, stop it.
+
+Exit codes: 0, the run has a record (measured, infeasible or failed); 75, something that may pass (try again); 130 and 143,
+told to end by SIGINT or SIGTERM; 1, an error that trying again will not mend; 2, wrong usage.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from leverlab.accuracy.job import run_job
+from leverlab.records import AccuracySpecification, read_json, write_json
+from leverlab.trial.cell_files import DiskFullError
+from leverlab.trial.outcomes import EX_TEMPFAIL, Interrupted, MayPassError
+from leverlab.trial.progress import Progress
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: scripts/accuracy.py --spec results/accuracy/SERVER/jobs/HASH.spec.json "
+        "--output results/accuracy/SERVER/jobs/HASH.json",
+    )
+    parser.add_argument("--spec", type=Path, required=True, help="what to ask: jobs/<hash>.spec.json")
+    parser.add_argument("--output", type=Path, required=True, help="the job's record: jobs/<hash>.json")
+    parser.add_argument("--log", type=Path, help="a file for what is shown on the terminal")
+    arguments = parser.parse_args()
+    try:
+        specification = AccuracySpecification.model_validate(read_json(arguments.spec))
+    except (OSError, ValidationError, ValueError) as error:
+        print(f"{arguments.spec}: {error}; start Snakemake again, which writes it", file=sys.stderr)
+        return 1
+    with Progress(arguments.log) as progress:
+        try:
+            write_json(arguments.output, run_job(specification, progress))
+        except MayPassError as error:
+            progress.say(f"this may pass, try again: {error}")
+            return EX_TEMPFAIL
+        except Interrupted as interrupted:
+            return interrupted.exit_status
+        except DiskFullError as error:
+            print(error, file=sys.stderr)
+            return EX_TEMPFAIL
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
