@@ -8,6 +8,7 @@ when it is done, and is declared nowhere: nothing deletes it.
 
 localrules:
     lm_eval,
+    answers,
 
 
 rule lm_eval:
@@ -44,3 +45,9 @@ rule accuracy:
         # exec: for the reason given in measure.smk.
         "exec python scripts/accuracy.py --spec results/accuracy/{wildcards.server}/jobs/{wildcards.accuracy_job}.spec.json "
         "--output {output} --log {log}"
+
+
+rule answers:
+    """Ask every server of the selected studies what the studies want asked, and measure nothing."""
+    input:
+        [accuracy_record_of(job) for job in ACCURACY_JOBS.values()],
