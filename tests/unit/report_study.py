@@ -30,6 +30,7 @@ from leverlab.aggregate.schema import (
 )
 from leverlab.checks import write_checks
 from leverlab.config import Configuration, load
+from leverlab.identity import seed_from
 from leverlab.layout import Layout
 from leverlab.load.schema import CHUNKS
 from leverlab.load_point import LoadPoint
@@ -175,11 +176,19 @@ class ReportStudy:
 
 
 def make_study(
-    root: Path, name: str, *, baseline: dict[str, str] | None = None, records: bool = True, text: str | None = None
+    root: Path,
+    name: str,
+    *,
+    baseline: dict[str, str] | None = None,
+    records: bool = True,
+    text: str | None = None,
+    null: bool = False,
+    keyed: bool = False,
 ) -> ReportStudy:
     """Write the study's configuration and results.
 
-    `baseline` replaces its own; without `records` there are tables alone; `text` is a study that is not in `STUDIES`.
+    `baseline` replaces its own; without `records` there are tables alone; `text` is a study that is not in `STUDIES`;
+    with `null` no lever does anything; with `keyed` a server measures the same, whichever of them is the baseline.
     """
     if not (root / "config").exists():
         shutil.copytree(REPOSITORY / "config", root / "config", ignore=shutil.ignore_patterns("studies"))
@@ -193,7 +202,7 @@ def make_study(
     (root / "config" / "studies" / f"{name.removesuffix('-smoke')}.yaml").write_text(text)
     study = ReportStudy(root, name)
     (matrix,) = expand(study.configuration, [name]).studies
-    rows, levers, folder = list(_cells(matrix)), list(matrix.study.levers), study.layout.study(name)
+    rows, levers, folder = list(_cells(matrix, null, keyed)), list(matrix.study.levers), study.layout.study(name)
     for table, schema, content in (
         ("cells", cells_schema(levers), rows),
         ("effects", effects_schema(), effect_rows(matrix, rows)),
@@ -208,7 +217,7 @@ def make_study(
     return study
 
 
-def _cells(matrix: StudyMatrix) -> Iterator[dict[str, Any]]:
+def _cells(matrix: StudyMatrix, null: bool, keyed: bool) -> Iterator[dict[str, Any]]:
     random = np.random.default_rng(1)
     for entry, number in itertools.product(matrix.cells, matrix.replicates):
         replicate = entry.key(number)
@@ -229,7 +238,10 @@ def _cells(matrix: StudyMatrix) -> Iterator[dict[str, Any]]:
             "offered_rate": entry.load.value, "beyond_knee": None, "provenance": json.dumps(node),
             "specification": json.dumps({"server": dict(server.identity), "phase": dict(phase.identity)}),
         }  # fmt: skip
-        values = _values(levels, entry.load, 10.0 * server.gpu_count if server.gpu != "cpu" else 1.0, random)
+        if keyed:
+            random = np.random.default_rng(seed_from(server.id, phase.id, str(replicate)))
+        acting = {"prefix_caching": "on", "max_num_seqs": "64"} if null else levels
+        values = _values(acting, entry.load, 10.0 * server.gpu_count if server.gpu != "cpu" else 1.0, random)
         yield row | _trouble(matrix.name, entry.treatment, entry.load, number, values)
 
 

@@ -43,9 +43,13 @@ def test_examples_are_accepted(page: str, tmp_path: Path) -> None:
     shown = blocks(page)
     assert shown
     repository = Repository.at(tmp_path)
+    levers: dict[str, Any] = {}
     for block in shown:
         if "question" in block:
+            # It may ask for a lever that the page has shown before.
             repository.write("shown", yaml.safe_dump(block))
-            assert expand(load(tmp_path, {"study": "shown"}), ["shown"]).jobs
+            assert expand(load(tmp_path, {"study": "shown", "levers": levers}), ["shown"]).jobs
         else:
-            load(tmp_path, {"study": [], **settings_of(block)})
+            settings = settings_of(block)
+            load(tmp_path, {"study": [], **settings})
+            levers |= {} if set(block) == {"values"} else settings.get("levers", {})
