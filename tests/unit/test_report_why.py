@@ -97,7 +97,9 @@ def test_parts_of_a_step_sum_to_the_step(data: StudyData) -> None:
     found = of(data, "baseline").recorded
     assert found is not None and found.step_s is not None
     assert sum(found.parts_s().values()) == pytest.approx(found.step_s)
-    assert anatomy(of(data, "baseline"), "Baseline").startswith("Baseline: a decode step of ")
+    said = anatomy(of(data, "baseline"), "Baseline")
+    assert said.startswith("Baseline: a decode step of ")
+    assert "The weights alone take 1 ms at the memory's bandwidth: matrix products reach 20% of it." in said
 
 
 def test_a_failed_twin_is_named_with_its_reason(tmp_path: Path) -> None:

@@ -116,4 +116,13 @@ def anatomy(twin: Profiled, label: str) -> str:
     what = f"a decode step of {format_seconds(whole)}" if found.step is not None else "the window"
     causes = [f"{IDLE_CAUSES[name]} for {share:.0%}" for name, share in found.idle_causes.items() if share >= 0.01]
     waited = f" Nothing ran in {found.idle_share:.0%} of the window: {joined(causes)}." if causes else ""
-    return f"{label}: {what} is {joined(shares)}.{waited}"
+    return f"{label}: {what} is {joined(shares)}.{waited}{_weights(twin, found)}"
+
+
+def _weights(twin: Profiled, found: Recorded) -> str:
+    """How near the matrix products of a decode step come to the memory's bandwidth: all that they must do is read the weights."""
+    floor_s = twin.record.step_floor_s if twin.record else None
+    products_s = found.step.class_s.get("gemm", 0.0) if found.step is not None else 0.0
+    if not floor_s or not products_s:
+        return ""
+    return f" The weights alone take {format_seconds(floor_s)} at the memory's bandwidth: matrix products reach {floor_s / products_s:.0%} of it."
