@@ -454,3 +454,13 @@ def test_no_window_without_length() -> None:
     assert steady_window(np.zeros(1), np.zeros(1), np.ones(1), LoadPoint("rate", 1)) is None
     assert steady_window(np.zeros(3), np.zeros(3), np.ones(3), LoadPoint("rate", 1)) is None
     assert steady_window(np.zeros(3), np.zeros(3), nothing, LoadPoint("burst")) is None
+
+
+@pytest.mark.parametrize("flag", ["max-num-queued-reqs", "max-queued-requests"])
+def test_what_a_limit_of_admission_turns_away_takes_no_numbers_away(flag: str) -> None:
+    limited = {**SPECIFICATION, "server": {**SPECIFICATION["server"], "flags": {flag: 8}}}
+    rejected = failed("http_error", 5, http_status=503)
+    assert found(clean(rejected, specification=limited))["requests_rejected"] == "caution"
+    assert found(clean(rejected))["requests_rejected"] == "invalid"
+    broken = failed("http_error", 5, http_status=500)
+    assert found(clean(broken, specification=limited))["http_errors"] == "invalid", "nobody asked for that"

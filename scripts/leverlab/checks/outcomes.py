@@ -34,12 +34,24 @@ _REJECTED: Final = (429, 503)
 """HTTP statuses by which a server that lives turns a request away: too many requests, no capacity."""
 
 
+_ADMISSION_LIMITS: Final = frozenset({"max-num-queued-reqs", "max-num-queued-tokens", "max-queued-requests"})
+"""Flags that ask a server to turn requests away."""
+
+
+def _limits_admission(inputs: CellInputs) -> bool:
+    return not _ADMISSION_LIMITS.isdisjoint(inputs.specification["server"].get("flags", ()))
+
+
 def _failures(
     status: str,
     counts: Callable[[int | None], bool] = lambda _: True,
     remedy: str = "read server.log of the trial at that time",
+    asked_for: Callable[[CellInputs], bool] = lambda _: False,
 ) -> Callable[[CellInputs], Finding]:
-    """A check of the requests with `status` whose HTTP status `counts`."""
+    """A check of the requests with `status` whose HTTP status `counts`.
+
+    Where they are what the server was `asked_for` they are told and do not take the cell's numbers away.
+    """
 
     def look(inputs: CellInputs) -> Finding:
         table = inputs.requests
@@ -52,8 +64,10 @@ def _failures(
         code = table.column("http_status")[failed[0]].as_py()
         words = table.column("error")[failed[0]].as_py()
         answered = "" if code in (None, 200) else f"HTTP {code}: "
+        if asked_for(inputs):
+            expected = "what a limit of admission turns away: the latencies are of those it let in, and error_ratio counts the others"
         return Finding(
-            "invalid" if share > MAXIMUM_FAILED_SHARE else "caution",
+            "invalid" if share > MAXIMUM_FAILED_SHARE and not asked_for(inputs) else "caution",
             f"{len(failed)} of {table.num_rows} ({share:.1%}), the first with: {answered}{words}"[:300],
             expected,
             remedy,
@@ -104,6 +118,7 @@ OUTCOME_CHECKS: Final = (
             "http_error",
             lambda code: code in _REJECTED,
             "it limits what it admits (HTTP 429, 503): lower the rate, or raise the limit; see server.log of the trial",
+            _limits_admission,
         ),
     ),
     Check("streams_cut", "Did every answer reach its end?", _failures("cut")),
