@@ -89,9 +89,11 @@ class TwinSpecification(Record):
     """A twin: a server and one phase of it, run again under a profiler. Written before its job, read by scripts/profile.py."""
 
     twin: str = Field(description="hash of server, phase and tool: the name of the twin's record")
-    tool: Literal["nsys", "torch"]
+    tool: Literal["nsys", "torch", "ncu"]
     window_s: float = Field(description="how long the profiler records")
-    program: str | None = Field(default=None, description="path of Nsight Systems' program")
+    program: str | None = Field(default=None, description="path of the profiler's program")
+    kernels: str = Field(default="", description="for ncu: a regular expression for the names of kernels")
+    launches: int = Field(default=0, description="for ncu: how many are looked at")
     libraries: str | None = Field(default=None, description="folder of libraries that it needs besides the machine's")
     job: JobSpecification = Field(description="the server and the one cell whose load is repeated")
 
@@ -104,7 +106,7 @@ class TwinRecord(Record):
     phase: str
     cell: str
     replicate: str
-    tool: Literal["nsys", "torch"]
+    tool: Literal["nsys", "torch", "ncu"]
     outcome: Literal["recorded", "failed", "infeasible", "interrupted"]
     reason: Reason | None = None
     started_at: str

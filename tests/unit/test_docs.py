@@ -21,7 +21,7 @@ TARGETS = [
     re.compile(r"results/flags/[\w.-]+\.json"),
     re.compile(r"results/reproductions/(?:CELL|<cell>)/(?:[12]|<n>)/verdict\.html"),
 ]
-KEYS = {"study", "retry_failed", "profiles", "nsys", "nsys_libraries"}
+KEYS = {"study", "retry_failed", "profiles", "nsys", "nsys_libraries", "ncu"}
 
 
 def code_lines(text: str) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from leverlab.engines.flags import flag_words
 from leverlab.engines.profiling import PROFILING
-from leverlab.profile import nsys
+from leverlab.profile import ncu, nsys
 from leverlab.profile.nsys import NsysError
 
 SERVER = ["python", "-m", "server"]
@@ -27,6 +27,18 @@ def test_the_server_is_the_programs_last_words(tmp_path: Path) -> None:
     assert "--cuda-graph-trace=node" in command and "--capture-range=cudaProfilerApi" in command
     assert f"--output={tmp_path}/report" in command
     assert all(word.startswith("--") for word in command[2:-3]), "a word without -- would be the program to run"
+
+
+def test_counters_are_of_few_kernels_within_the_window(tmp_path: Path) -> None:
+    command = [*ncu.command_prefix("/opt/ncu", tmp_path, "nvjet|flash", 7), *SERVER]
+    assert command[0] == "/opt/ncu" and command[-3:] == SERVER
+    assert {"--profile-from-start=off", "--kernel-name=regex:nvjet|flash", "--launch-count=7"} <= set(command)
+    assert "--clock-control=none" in command, "clocks are never changed"
+
+
+def test_an_export_without_kernels_is_refused() -> None:
+    with pytest.raises(ncu.NcuError, match="holds no kernel"):
+        ncu.read_counters("==PROF== Disconnected\n")
 
 
 def test_libraries_stand_before_those_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ from leverlab.matrix.twins import (
     Twin,
     all_twins,
     due_twins,
-    nsys_program,
     profiler_missing,
+    profiler_program,
     twins_by_study,
     write_twin_specifications,
 )
@@ -72,7 +72,7 @@ def test_studies_that_share_one_get_the_longest_window(repository: Repository) -
         ("{at: [burst], treatment: [baseline]}", "there is no key 'treatment'; did you mean 'treatments'?"),
         ("{at: [burst], treatments: [prefix_caching=of]}", "did you mean 'prefix_caching=off'?"),
         ("{at: [burst], tool: nsight}", "profile.tool: there is no 'nsight' here"),
-        ("{at: [burst], tool: nsys}", "Nsight Systems records GPUs, and vllm-cpu computes on a CPU"),
+        ("{at: [burst], tool: nsys}", "nsys looks at GPUs, and vllm-cpu computes on a CPU"),
         ("{at: [burst], window: 0}", "profile.window"),
     ],
 )
@@ -132,7 +132,7 @@ def test_nsys_is_found_before_anything_is_submitted(
         write_twin_specifications(asked, repository.configuration(), repository.layout, local=True)
     program = tmp_path / "nsys"
     program.touch(mode=0o755)
-    assert nsys_program(repository.configuration(), local=True) == str(program)
+    assert profiler_program("nsys", repository.configuration(), local=True) == str(program)
 
 
 def test_a_missing_profiler_is_told_of_the_twins_that_need_it(
@@ -149,6 +149,19 @@ def test_a_missing_profiler_is_told_of_the_twins_that_need_it(
 
 def test_a_program_that_is_named_may_be_on_the_nodes_alone(repository: Repository) -> None:
     configuration = repository.configuration(nsys="/opt/nsys")
-    assert nsys_program(configuration, local=False) == "/opt/nsys"
+    assert profiler_program("nsys", configuration, local=False) == "/opt/nsys"
     with pytest.raises(ConfigError, match="`nsys: /opt/nsys` names no file"):
-        nsys_program(configuration, local=True)
+        profiler_program("nsys", configuration, local=True)
+
+
+def test_counters_of_chosen_kernels_are_asked_for_by_name(repository: Repository) -> None:
+    repository.write(
+        "small", GPU + "profile: {at: [rate 8], treatments: [baseline], tool: ncu, kernels: nvjet, launches: 4}\n"
+    )
+    [twin] = twins(repository)
+    assert (twin.tool, twin.kernels, twin.launches) == ("ncu", "nvjet", 4)
+    configuration = repository.configuration(ncu="/opt/ncu")
+    write_twin_specifications([twin], configuration, repository.layout, local=False)
+    path = repository.layout.twin_specification(twin.cell.server.id, twin.cell.phase.id, twin.id)
+    told = TwinSpecification.model_validate(read_json(path))
+    assert (told.program, told.kernels, told.launches) == ("/opt/ncu", "nvjet", 4)

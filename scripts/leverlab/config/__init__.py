@@ -43,6 +43,7 @@ class Settings(StrictModel):
         default=True, description="`false`: leave out the twins that studies ask for, where there is no profiler"
     )
     nsys: str | None = Field(default=None, description="path of Nsight Systems' program; default: `nsys` on PATH")
+    ncu: str | None = Field(default=None, description="path of Nsight Compute's program; default: `ncu` on PATH")
     nsys_libraries: str | None = Field(
         default=None, description="folder of libraries that this program needs and the machine lacks (libdw, libelf)"
     )

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field
 from leverlab.config.base import Seconds, StrictModel
 from leverlab.load_point import parse_load_point
 
-Tool = Literal["nsys", "torch"]
-"""Nsight Systems, or the profiler of torch that the engine starts itself."""
+Tool = Literal["nsys", "torch", "ncu"]
+"""Nsight Systems, the profiler of torch that the engine starts itself, or Nsight Compute's counters of chosen kernels."""
 
 PROFILED_KINDS = ("vllm", "sglang")
 """Kinds of engines that can be told to record."""
@@ -35,6 +35,14 @@ def _load_point(text: str) -> str:
     return str(point)
 
 
+def _regular_expression(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    return pattern
+
+
 class Profile(StrictModel):
     """Which cells get a twin: a short run of the same server and workload under a profiler, in a job of its own."""
 
@@ -44,16 +52,14 @@ class Profile(StrictModel):
     treatments: list[str] = Field(
         default=[], description="`baseline`, `cuda_graphs=eager`, as reports name them; default: every treatment"
     )
-    tool: Tool | None = Field(default=None, description="the profiler; default: nsys on GPUs, torch on a CPU")
+    tool: Tool | None = Field(
+        default=None, description="the profiler; default: nsys on GPUs, torch on a CPU; ncu: counters of chosen kernels"
+    )
     window: Seconds = Field(default=1.0, description="how long the profiler records, in the middle of the load")
-
-
-def _regular_expression(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
-    return pattern
+    kernels: Annotated[str, AfterValidator(_regular_expression)] = Field(
+        default="gemm|nvjet|flash|attn", description="for ncu: which kernels, as a regular expression for their names"
+    )
+    launches: int = Field(default=20, ge=1, description="for ncu: how many of them are looked at, about a second each")
 
 
 class KernelClass(StrictModel):

@@ -60,7 +60,7 @@ def _accepted(answer: httpx.Response, what: str) -> None:
 
 
 def _vllm_flags(tool: Tool, folder: Path) -> dict[str, Any]:
-    if tool == "nsys":
+    if tool != "torch":
         return {"profiler-config": {"profiler": "cuda"}}
     # Stacks would make the trace ten times as large, and the frontend runs no kernels.
     options = {"torch_profiler_dir": str(folder), "torch_profiler_with_stack": False, "ignore_frontend": True}
@@ -68,7 +68,7 @@ def _vllm_flags(tool: Tool, folder: Path) -> dict[str, Any]:
 
 
 def _sglang_body(tool: Tool, folder: Path) -> dict[str, Any]:
-    activities = ["CUDA_PROFILER"] if tool == "nsys" else ["CPU", "GPU"]
+    activities = ["CPU", "GPU"] if tool == "torch" else ["CUDA_PROFILER"]
     return {"output_dir": str(folder), "activities": activities, "with_stack": False}
 
 

@@ -22,11 +22,17 @@ from leverlab.records import TwinSpecification, write_bytes
 TWIN_OVERHEAD_S: Final = 900
 """A start under a profiler takes up to twice as long; then its report is written and exported."""
 
-NSYS_MISSING: Final = (
-    "the study asks for a profile by Nsight Systems, and {what}: install it (package nsight-systems-cli of NVIDIA's repositories; it "
-    "also lies in the folder host/target-linux-x64 of Nsight Compute) and name its program with `--config nsys=PATH` where it is not on "
-    "PATH; or write `tool: torch` under the study's `profile`, or leave twins out with `--config profiles=false`"
+_INSTEAD: Final = (
+    "or write `tool: torch` under the study's `profile`, or leave twins out with `--config profiles=false`"
 )
+MISSING: Final[dict[str, str]] = {
+    "nsys": "the study asks for a profile by Nsight Systems, and {what}: install it (package nsight-systems-cli of NVIDIA's "
+    "repositories; it also lies in the folder host/target-linux-x64 of Nsight Compute) and name its program with `--config nsys=PATH` "
+    f"where it is not on PATH; {_INSTEAD}",
+    "ncu": "the study asks for counters by Nsight Compute, and {what}: install it (package nsight-compute of NVIDIA's repositories, or "
+    f"the CUDA toolkit) and name its program with `--config ncu=PATH` where it is not on PATH; {_INSTEAD}",
+}
+"""What is said before anything is submitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,8 @@ class Twin:
     replicate: ReplicateKey
     tool: Tool
     window_s: float
+    kernels: str = ""
+    launches: int = 0
 
     @property
     def id(self) -> str:
@@ -73,7 +81,8 @@ def twins_of(study: StudyMatrix, configuration: Configuration) -> tuple[Twin, ..
         if entry.treatment.copy or entry.treatment.name not in wanted or str(entry.load) not in profile.at:
             continue
         tool = _tool(study.name, profile, entry.cell, configuration)
-        twin = Twin(entry.cell, study.replicates[0], tool, profile.window)
+        chosen = (profile.kernels, profile.launches) if tool == "ncu" else ()
+        twin = Twin(entry.cell, study.replicates[0], tool, profile.window, *chosen)
         found.setdefault(twin.id, twin)
     return tuple(found.values())
 
@@ -87,10 +96,8 @@ def _tool(study: str, profile: Profile, cell: Cell, configuration: Configuration
             f"{where}: an engine of kind {engine.kind!r} has no profiler; name in `profile.treatments` those that another serves, "
             f"or take an engine of kind {' or '.join(PROFILED_KINDS)}"
         )
-    if tool == "nsys" and engine.device == "cpu":
-        raise ConfigError(
-            f"{where}.tool: Nsight Systems records GPUs, and {cell.server.engine} computes on a CPU: torch"
-        )
+    if tool != "torch" and engine.device == "cpu":
+        raise ConfigError(f"{where}.tool: {tool} looks at GPUs, and {cell.server.engine} computes on a CPU: torch")
     return tool
 
 
@@ -140,7 +147,9 @@ def write_twin_specifications(twins: Iterable[Twin], configuration: Configuratio
             twin=twin.id,
             tool=twin.tool,
             window_s=twin.window_s,
-            program=nsys_program(configuration, local) if twin.tool == "nsys" else None,
+            program=None if twin.tool == "torch" else profiler_program(twin.tool, configuration, local),
+            kernels=twin.kernels,
+            launches=twin.launches,
             libraries=configuration.settings.nsys_libraries if twin.tool == "nsys" else None,
             job=job_specification(twin.job, configuration, layout),
         )
@@ -153,29 +162,29 @@ def write_twin_specifications(twins: Iterable[Twin], configuration: Configuratio
 
 def profiler_missing(twin: Twin, configuration: Configuration, local: bool) -> str | None:
     """What is missing of the twin's profiler, and the remedy; None where it is there."""
-    if twin.tool != "nsys":
+    if twin.tool == "torch":
         return None
     try:
-        nsys_program(configuration, local)
+        profiler_program(twin.tool, configuration, local)
     except ConfigError as error:
         return str(error)
     return None
 
 
-def nsys_program(configuration: Configuration, local: bool) -> str:
-    """Path of Nsight Systems' program, as it is named or found on PATH. Raises ConfigError.
+def profiler_program(tool: Tool, configuration: Configuration, local: bool) -> str:
+    """Path of a profiler's program, as it is named or found on PATH. Raises ConfigError.
 
     A path that is named need not be on this machine where jobs run on others.
     """
-    named = configuration.settings.nsys
+    named = configuration.settings.nsys if tool == "nsys" else configuration.settings.ncu
     if named is None:
-        found = shutil.which("nsys")
+        found = shutil.which(tool)
         if found is None:
-            raise ConfigError(NSYS_MISSING.format(what="there is no `nsys` on PATH"))
+            raise ConfigError(MISSING[tool].format(what=f"there is no `{tool}` on PATH"))
         return found
     path = Path(named).expanduser()
     if local and not path.is_file():
-        raise ConfigError(NSYS_MISSING.format(what=f"`nsys: {named}` names no file"))
+        raise ConfigError(MISSING[tool].format(what=f"`{tool}: {named}` names no file"))
     return str(path)
 
 

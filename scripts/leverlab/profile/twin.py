@@ -21,7 +21,7 @@ from leverlab.layout import TWIN_FILE, Layout
 from leverlab.load.plan import Endpoint, PlannedRequest, read_requests
 from leverlab.load_point import LoadPoint
 from leverlab.models.dimensions import dimensions
-from leverlab.profile import nsys, tables
+from leverlab.profile import ncu, nsys, tables
 from leverlab.profile.classes import KernelClasses, kernel_classes
 from leverlab.profile.nsys_export import ExportError, read_nsys_export
 from leverlab.profile.torch_trace import TraceError, read_torch_traces
@@ -46,6 +46,8 @@ from leverlab.units import format_seconds
 
 RAW: Final = "raw"
 """Folder of what the profiler wrote."""
+
+COUNTERS: Final = "counters.parquet"
 
 _REPORT_TIMEOUT_S: Final = 300.0
 _PART: Final = ".part"
@@ -120,17 +122,30 @@ def _recorded(spec: TwinSpecification, part: Path, progress: Progress, classes: 
         try:
             run.serve()
             run.export()
+            if spec.tool == "ncu":
+                return _counted(run, record, part, begun, progress, classes)
             trace = with_steps(read_profile(part, spec.tool, classes), record.layers)
         except InfeasibleError as refused:
             return _ended(run.noted(record), begun, "infeasible", refused.reason, progress)
         except (ServerDiedError, ClientFailedError) as failed:
             return _ended(run.noted(record), begun, "failed", failed.reason, progress)
-        except (NothingRecordedError, nsys.NsysError) as nothing:
+        except (NothingRecordedError, nsys.NsysError, ncu.NcuError) as nothing:
             message = f"{nothing}; the window: {run.window.problem}" if run.window.problem else str(nothing)
             reason = Reason(code="nothing_recorded", message=message)
             return _ended(run.noted(record), begun, "failed", reason, progress)
     tables.write(trace, part)
     progress.say(f"recorded {len(trace.kernels)} kernels in {len(trace.steps)} steps")
+    return _ended(run.noted(record), begun, "recorded", None, progress)
+
+
+def _counted(
+    run: "_Run", record: TwinRecord, part: Path, begun: float, progress: Progress, classes: KernelClasses
+) -> TwinRecord:
+    """The end of a twin whose profiler counts instead of recording: a row for each kernel that it looked at."""
+    counters = ncu.read_counters((part / RAW / ncu.COUNTERS_FILE).read_text(encoding="utf-8"))
+    counters["class"] = [classes.of(kernel) for kernel in counters["kernel"]]
+    counters.to_parquet(part / COUNTERS, compression="zstd")
+    progress.say(f"counted {len(counters)} kernels")
     return _ended(run.noted(record), begun, "recorded", None, progress)
 
 
@@ -200,6 +215,9 @@ class _Run:
         if spec.tool == "nsys":
             assert spec.program is not None
             prefix = [*nsys.command_prefix(spec.program, self._raw), *prefix]
+        if spec.tool == "ncu":
+            assert spec.program is not None
+            prefix = [*ncu.command_prefix(spec.program, self._raw, spec.kernels, spec.launches), *prefix]
         return Launch(
             command_prefix=prefix,
             model_folder=Path(job.model_folder),
@@ -220,7 +238,7 @@ class _Run:
         """The profiler's version, where it is a program of its own."""
         if self._spec.program is None:
             return {}
-        return {"nsys": nsys.version(self._spec.program, self._libraries)}
+        return {self._spec.tool: nsys.version(self._spec.program, self._libraries)}
 
     def serve(self) -> None:
         """Serve, offer the load, and have a window of it recorded."""
@@ -322,10 +340,13 @@ class _Run:
         return WindowKeeper(look, begin, end, self._spec.window_s, tokens)
 
     def export(self) -> None:
-        """Bring what the profiler wrote into a form that can be read. Raises NothingRecordedError and NsysError."""
-        if self._spec.tool != "nsys":
+        """Bring what the profiler wrote into a form that can be read. Raises NothingRecordedError, NsysError, NcuError."""
+        if self._spec.tool == "torch":
             return
         assert self._spec.program is not None
+        if self._spec.tool == "ncu":
+            ncu.export(self._spec.program, self._raw)
+            return
         if not nsys.report_file(self._raw).is_file():
             raise NothingRecordedError(f"Nsight Systems left no report; {self._part.name}/server.log says more")
         nsys.export(self._spec.program, self._raw, self._libraries)

@@ -21,7 +21,7 @@ from leverlab.profile.analysis import (
     time_by_class,
     unnamed,
 )
-from leverlab.profile.twin import read_twin
+from leverlab.profile.twin import COUNTERS, read_twin
 from leverlab.profile.window import Window
 from leverlab.records import TwinRecord
 
@@ -106,6 +106,8 @@ class Profiled:
     folder: Path
     record: TwinRecord | None
     recorded: Recorded | None
+    counters: pd.DataFrame | None
+    """Of a twin by Nsight Compute: `leverlab.profile.ncu.COLUMNS` and the class of each kernel that it looked at."""
     measured_tpot_s: float | None
     """Median TPOT of the measured cell in the twin's replicate; null where it is not there or not valid."""
 
@@ -150,6 +152,7 @@ def _profiled(layout: Layout, row: Mapping[str, Any]) -> Profiled:
         folder,
         record,
         _recorded(folder, record) if record is not None and record.outcome == "recorded" else None,
+        pd.read_parquet(folder / COUNTERS) if (folder / COUNTERS).is_file() else None,
         None if tpot_s is None or tpot_s != tpot_s else float(tpot_s),
     )
 

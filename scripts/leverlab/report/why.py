@@ -30,6 +30,7 @@ class Why:
     anatomies: tuple[str, ...]
     figures: tuple[FigureBlock, ...]
     facts: Table | None
+    counters: Table | None
     missing: tuple[str, ...]
 
 
@@ -76,7 +77,8 @@ def _part(data: StudyData, twins: Sequence[Profiled], number: int) -> Why:
         anatomies=tuple(sentence for sentence in said if sentence),
         figures=tuple(_figures(data, there, f"w{number}")),
         facts=_facts(data, there, f"why-{number}") if there else None,
-        missing=tuple(_missing(data, twin) for twin in twins if twin.recorded is None),
+        counters=_counters(data, twins, f"counters-{number}"),
+        missing=tuple(_missing(data, twin) for twin in twins if twin.recorded is None and twin.counters is None),
     )
 
 
@@ -144,6 +146,40 @@ def _sample(name: str) -> Markup:
     return Markup(
         f'<svg viewBox="0 0 40 14" aria-hidden="true"><path d="M8 2h24v10h-24z" style="fill: {VARIABLES[colour_of(name)]}"/></svg>'
     )
+
+
+def _counters(data: StudyData, twins: Sequence[Profiled], identifier: str) -> Table | None:
+    """Medians of what Nsight Compute counted, by class of kernel; None where it counted nothing."""
+    groups = []
+    for twin in twins:
+        if twin.counters is not None and len(twin.counters):
+            medians = twin.counters.groupby("class").median(numeric_only=True)
+            counts = {str(name): int(count) for name, count in twin.counters["class"].value_counts().items()}
+            rows = tuple(
+                Row((
+                    Cell(str(name)),
+                    Cell(str(counts[str(name)])),
+                    Cell(_seconds(float(own["duration_s"]))),
+                    *(Cell(f"{own[column]:.0%}") for column in ("compute_share", "memory_share", "dram_share")),
+                ))
+                for name, own in medians.iterrows()
+            )  # fmt: skip
+            groups.append(Group(rows, _short(data, twin)))
+    if not groups:
+        return None
+    titles = (
+        "Class",
+        "Kernels",
+        "Time",
+        "Of the peak of arithmetic",
+        "Of the memory system's",
+        "Of the memory's bandwidth",
+    )
+    columns = tuple(Column(title, "number" if place else "") for place, title in enumerate(titles))
+    return Table(
+        identifier, "Counters of kernels", columns, tuple(groups),
+        "Medians over the kernels that Nsight Compute looked at, each alone on the GPU. What is nearest to its peak bounds the kernel.",
+    )  # fmt: skip
 
 
 _COLUMNS: Final = (
