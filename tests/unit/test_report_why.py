@@ -1,6 +1,6 @@
 """The report on twins: figures, facts and sentences from their tables, which turn round with the two sides."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from leverlab.profile import tables
 from leverlab.profile.classes import kernel_classes
 from leverlab.profile.torch_trace import read_torch_traces
-from leverlab.records import Reason, TwinRecord, write_json
+from leverlab.records import Reason, TwinRecord, read_json, write_json
 from leverlab.report.mechanism import anatomy, mechanism
 from leverlab.report.page import render_study
 from leverlab.report.profiled import Profiled
@@ -62,7 +62,17 @@ def test_the_page_shows_what_the_twins_recorded_and_which_are_missing(data: Stud
     assert "rank0.pt.trace.json.gz" in section and "kernels.parquet" in section
     assert "its twin has not run, or was killed" in section
     assert "8 to 9" in section, "the engine's own count of iterations"
+    assert "disagrees" not in section
     assert "From profiles:" in page and "none was taken beside this study" not in page
+
+
+def test_steps_that_the_engine_did_not_count_are_marked(data: StudyData) -> None:
+    file = of(data, "baseline").folder / "twin.json"
+    record = TwinRecord.model_validate(read_json(file))
+    window = {**record.window, "iterations_before_stop": 80.0, "iterations_after_stop": 80.0}
+    write_json(file, record.model_copy(update={"window": window}))
+    page = render_study(StudyData(**{field.name: getattr(data, field.name) for field in fields(data)}))
+    assert "disagrees" in page and "70 to 70" in page
 
 
 def test_without_twins_the_question_is_not_answered(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from leverlab.report.mechanism import anatomy, mechanism
 from leverlab.report.phrases import context_phrase, load_heading
 from leverlab.report.profiled import Profiled, Recorded
 from leverlab.report.source import StudyData
-from leverlab.report.view import Cell, Column, FigureBlock, Group, LegendEntry, Link, Row, Table
+from leverlab.report.view import Cell, Column, FigureBlock, Group, LegendEntry, Link, Mark, Row, Table
 from leverlab.units import format_number, format_seconds
 
 _UNNAMED_SHARE: Final = 0.05
@@ -210,7 +210,7 @@ def _facts(data: StudyData, there: Sequence[tuple[Profiled, Recorded]], identifi
         _COLUMNS,
         (Group(rows),),
         "Means over the decode steps of the window. Weights alone: the least time in which the memory gives the model's weights, as a "
-        "share of the step. Steps by kernels must lie within the engine's own count of iterations.",
+        "share of the step. Steps by kernels must lie within the engine's own count of iterations, to within the step that runs at each end of the window.",
     )
 
 
@@ -224,7 +224,7 @@ def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
     yield Cell(_seconds(twin.measured_tpot_s))
     slower = f"{own_tpot / twin.measured_tpot_s - 1:+.0%}" if own_tpot and twin.measured_tpot_s else ""
     yield Cell(_seconds(own_tpot), note=slower)
-    yield Cell("–" if found.seen is None else str(found.seen.count))
+    yield _steps_cell(found, counted)
     yield Cell("–" if counted is None else f"{counted[0]:g} to {counted[1]:g}")
     yield Cell(f"{found.idle_share:.1%}")
     yield Cell(f"{found.phase_share('prefill', 'mixed'):.0%}", note="of the busy time")
@@ -239,6 +239,14 @@ def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
     longest = f"{found.other[0][0][:60]}" if other > _UNNAMED_SHARE else ""
     yield Cell(f"{other:.1%}", note=longest)
     yield Cell(links=tuple(_links(twin)))
+
+
+def _steps_cell(found: Recorded, counted: tuple[float, float] | None) -> Cell:
+    """Steps by kernels, marked where the engine's own count is another; a step may have begun before either end of the window."""
+    if found.seen is None:
+        return Cell("–")
+    agrees = counted is None or counted[0] - 1 <= found.seen.count <= counted[1] + 1
+    return Cell(str(found.seen.count), None if agrees else Mark("!", "disagrees", "caution"))
 
 
 def _communication(found: Recorded) -> Cell:
