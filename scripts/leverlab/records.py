@@ -202,6 +202,10 @@ class TrialRecord(Record):
     compile_caches: dict[str, Any] = Field(
         default={}, description="cache → its state before the start (cold, warm), and the entries that the start added"
     )
+    processes: dict[str, Any] = Field(
+        default={},
+        description="process → the GPUs and cores that it was given, in the order of start; empty for one server alone",
+    )
     warmup: dict[str, Any] = Field(default={}, description="its windows, and whether the last two agreed (`steady`)")
     stop: dict[str, Any] = Field(
         default={}, description="how the server was ended, and whether the GPUs' memory came back"

@@ -47,6 +47,8 @@ class TrialJob:
     request_timeout_s: float = 20.0
     shape: Mapping[str, int] = field(default_factory=dict)
     """What is otherwise in the workload: groups, prefix_tokens, suffix_tokens, output_tokens."""
+    topology: Mapping[str, Any] = field(default_factory=lambda: {"topology": "single"})
+    """`topology` and `topology_settings` of the server's identity."""
     server: str = "truth_server-0000000000"
     replicate: str = "r1"
     job: str = "abc"
@@ -75,7 +77,7 @@ class TrialJob:
             "gpu": {"type": "cpu", "count": 1},
             "flags": flags,
             "environment": {},
-            "topology": "single",
+            **self.topology,
         }
         return JobSpecification(
             server=self.server, identity=identity, replicate=self.replicate, job=self.job, cells=[self._phase(name) for name in self.phases],

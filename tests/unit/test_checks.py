@@ -166,6 +166,9 @@ def test_nothing_is_marked_in_a_clean_cell() -> None:
         "acceptance_not_as_asked",
         "few_cache_hits",
         "search_not_settled",
+        "prefills_missing",
+        "kv_not_handed_over",
+        "front_slow",
     }
     assert all(result.saw and result.expected for result in results)
 
@@ -210,6 +213,31 @@ def test_a_search_that_found_its_rate_is_judged_at_that_rate() -> None:
     inputs = clean(search=searched(), specification=specification)
     assert str(inputs.load) == "rate 8"
     assert found(inputs) == {}
+
+
+def disaggregated(**delta: float) -> CellInputs:
+    """The clean cell from a prefill and a decode server behind a proxy, with counters changed as `delta` says."""
+    inputs = clean()
+    told = {
+        "external_hit_tokens": 11_500.0,
+        "prefill:requests_finished": float(REQUESTS),
+        "decode:prompt_tokens": 12_000.0,
+        "decode:prefix_hit_tokens": 0.0,
+        "proxy_added_s_sum": 0.001 * REQUESTS,
+        "proxy_added_s_count": float(REQUESTS),
+    }
+    specification = {
+        **inputs.specification,
+        "server": {**inputs.specification["server"], "topology": "prefill-decode"},
+    }
+    return clean(server_delta=server_delta(rows()) | told | delta, specification=specification)
+
+
+def test_a_disaggregated_cell_is_clean_where_all_that_was_prefilled_is_taken_over() -> None:
+    assert found(disaggregated()) == {}
+    taken_over = [row | {"cached_tokens": 96} for row in rows()]
+    inputs = replace(disaggregated(), requests=clean(taken_over).requests)
+    assert "foreign_cache_hits" not in found(inputs)
 
 
 FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
@@ -263,6 +291,10 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("setting_not_taken", "invalid", lambda: clean(differences=[{"key": "a", "intended": 1, "effective": 2, "expected": False}])),
     ("versions_differ", "invalid", lambda: clean(installed_versions={"torch": "2.12.0"})),
     ("versions_differ", "caution", lambda: clean(installed_versions={})),
+    ("prefills_missing", "invalid", lambda: disaggregated(**{"prefill:requests_finished": REQUESTS - 1.0})),
+    ("kv_not_handed_over", "invalid", lambda: disaggregated(external_hit_tokens=0.0)),
+    ("kv_not_handed_over", "caution", lambda: disaggregated(external_hit_tokens=5000.0)),
+    ("front_slow", "caution", lambda: disaggregated(proxy_added_s_sum=0.006 * REQUESTS)),
     ("not_warmed_up", "caution", lambda: clean(warmup_steady=False)),
     ("server_e2e_disagrees", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"e2e_s_sum": 22.2, "e2e_s_count": 120.0})),
     ("server_e2e_disagrees", "caution", lambda: clean(server_delta=server_delta(rows()) | {"e2e_s_sum": 16.0, "e2e_s_count": 120.0})),

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pytest
 
 from leverlab.engines.base import Launch
+from leverlab.engines.prometheus import snapshot
 from leverlab.engines.static import StaticEngine
 from leverlab.load.parse import parse
 from leverlab.load.plan import Endpoint, LoadPoint, PlannedRequest, Target
 from leverlab.load.replay import replay
 from leverlab.models.synthetic import synthetic_files
-from leverlab.telemetry import difference, snapshot
+from leverlab.telemetry import difference
 from leverlab.topology import LOOPBACK, RunningServer, ServerEnded, free_port, start, wait_ready
 from leverlab.trial.warmup import PromptMaker
 
@@ -61,7 +62,7 @@ def launch_in(folder: Path, model: Path, **flags: object) -> Launch:
 def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, Launch]]:
     launch = launch_in(tmp_path_factory.mktemp("trial"), model)
     with start(ENGINE, launch) as server:
-        wait_ready(server, ENGINE, 300)
+        wait_ready(server, 300)
         yield server, launch
         report = server.stop()
         assert (report.signal, report.survivors) == ("SIGINT", [])
@@ -142,6 +143,6 @@ def test_a_batch_gives_the_tokens_that_each_request_gets_alone(
 def test_a_context_that_the_model_has_not_got_is_refused(model: Path, tmp_path: Path) -> None:
     launch = launch_in(tmp_path, model, **{"max-model-len": 1024})
     with start(ENGINE, launch) as server, pytest.raises(ServerEnded) as ended:
-        wait_ready(server, ENGINE, 300)
+        wait_ready(server, 300)
     assert ended.value.reason.code == "configuration_refused"
     assert "the model has 512 positions" in ended.value.reason.message

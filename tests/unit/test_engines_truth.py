@@ -16,7 +16,7 @@ def test_it_takes_what_its_identity_asks_and_says_so(tmp_path: Path) -> None:
     launch = launch_in(tmp_path, **{"max-num-seqs": 4, "enable-prefix-caching": False, "gap": 0.001})
     assert KEY not in " ".join(ENGINE.command(launch))
     with start(ENGINE, launch) as server:
-        wait_ready(server, ENGINE, 20)
+        wait_ready(server, 20)
         with server.client() as client:
             effective = ENGINE.effective_configuration(client, server.log_text())
             assert effective["cache"]["enable_prefix_caching"] == "False"

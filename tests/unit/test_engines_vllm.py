@@ -10,9 +10,10 @@ import pytest
 
 from leverlab.engines import engine_for
 from leverlab.engines.base import Launch, Settings
+from leverlab.engines.cores import dealt
 from leverlab.engines.flags import flag_words
 from leverlab.engines.prometheus import cache_info
-from leverlab.engines.vllm import VllmEngine, cores_by_rank
+from leverlab.engines.vllm import VllmEngine
 from leverlab.engines.vllm_settings import effective_settings, startup_facts
 
 ENGINE = VllmEngine()
@@ -69,13 +70,13 @@ def test_a_gpu_engine_sees_its_leased_gpus_and_no_binding_of_cores() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "ranks", "dealt"),
+    ("cores", "ranks", "shares"),
     [([0, 1, 2, 3], 2, [[0, 1], [2, 3]]), ([0, 1, 2], 2, [[0], [1]]), ([5], 2, [[5], [5]]), ([0, 1], 1, [[0, 1]])],
 )
-def test_cores_are_dealt_to_ranks(cores: list[int], ranks: int, dealt: list[list[int]]) -> None:
-    assert cores_by_rank(cores, ranks) == dealt
+def test_cores_are_dealt_to_ranks(cores: list[int], ranks: int, shares: list[list[int]]) -> None:
+    assert dealt(cores, ranks) == shares
     environment = ENGINE.environment(launch(identity(tensor_parallel_size=ranks), cores=cores))
-    assert environment["VLLM_CPU_OMP_THREADS_BIND"] == "|".join(",".join(map(str, rank)) for rank in dealt)
+    assert environment["VLLM_CPU_OMP_THREADS_BIND"] == "|".join(",".join(map(str, rank)) for rank in shares)
 
 
 METRICS = """\

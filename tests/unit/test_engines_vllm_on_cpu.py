@@ -7,9 +7,10 @@ import pytest
 
 from leverlab.config import load
 from leverlab.engines.base import Launch, Settings
+from leverlab.engines.prometheus import snapshot
 from leverlab.engines.vllm import VllmEngine
 from leverlab.models.synthetic import synthetic_files
-from leverlab.telemetry import difference, snapshot
+from leverlab.telemetry import difference
 from leverlab.topology import LOOPBACK, RunningServer, ServerEnded, confine, free_port, start, wait_ready
 
 pytestmark = pytest.mark.engine
@@ -45,7 +46,7 @@ def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
     """A server that was asked for one thing that the CPU engine silently does not do."""
     launch = launch_in(tmp_path_factory.mktemp("trial"), model, **{"async-scheduling": True})
     with start(ENGINE, launch) as server:
-        wait_ready(server, ENGINE, 300)
+        wait_ready(server, 300)
         yield server, launch
 
 
@@ -117,7 +118,7 @@ def test_a_context_that_the_model_has_not_is_a_refusal(model: Path, tmp_path: Pa
         start(ENGINE, launch_in(tmp_path, model, **{"max-model-len": 4096})) as server,
         pytest.raises(ServerEnded) as ended,
     ):
-        wait_ready(server, ENGINE, 300)
+        wait_ready(server, 300)
     assert ended.value.reason.code == "configuration_refused"
     assert "max_model_len (4096) is greater than" in ended.value.reason.message
     assert server.stop().survivors == []

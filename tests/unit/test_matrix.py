@@ -171,7 +171,7 @@ def test_the_name_of_the_engine_and_the_way_it_is_launched_change_nothing(reposi
         {
             "levers": {
                 "max_num_seqs": {
-                    "values": {"engines": {"truth": {"flags": {"max-num-seqs": "{value}"}, "topology": "pair"}}}
+                    "values": {"engines": {"truth": {"flags": {"max-num-seqs": "{value}"}, "topology": "replicas"}}}
                 }
             }
         },

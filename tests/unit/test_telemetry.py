@@ -10,8 +10,9 @@ import pyarrow as pa
 import pynvml
 import pytest
 
+from leverlab.engines.prometheus import snapshot
 from leverlab.engines.truth import TruthEngine
-from leverlab.telemetry import Sampling, difference, gpu, snapshot
+from leverlab.telemetry import Sampling, difference, gpu
 from leverlab.telemetry.gpu import GPU, GpuSampler, throttle_text
 from leverlab.telemetry.host import HOST, HostSampler
 from leverlab.telemetry.periodic import Periodic
@@ -30,11 +31,11 @@ def test_every_column_says_unit_and_definition(schema: pa.Schema) -> None:
 def test_a_running_server_is_sampled_and_its_counters_differ(tmp_path: Path) -> None:
     engine = TruthEngine()
     with start(engine, launch_in(tmp_path, gap=0.001)) as server:
-        wait_ready(server, engine, 20)
+        wait_ready(server, 20)
         with server.client() as client:
             before = snapshot(engine, client)
             begun_ns = time.monotonic_ns()
-            with Sampling(server, engine, "cpu", engine_cores=[0], client_cores=[0]) as sampling:
+            with Sampling(server, "cpu", engine_cores=[0], client_cores=[0]) as sampling:
                 body = {"model": "truth", "prompt": "one two three", "max_tokens": 5, **engine.request_extras()}
                 assert client.post("/v1/completions", json=body).status_code == 200
                 time.sleep(0.6)
@@ -68,7 +69,8 @@ def test_a_server_that_does_not_answer_leaves_a_gap() -> None:
     def busy(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadTimeout("busy", request=request)
 
-    sampler = MetricsSampler(TruthEngine(), httpx.Client(base_url="http://s", transport=httpx.MockTransport(busy)))
+    client = httpx.Client(base_url="http://s", transport=httpx.MockTransport(busy))
+    sampler = MetricsSampler(lambda: snapshot(TruthEngine(), client))
     sampler.look()
     assert (sampler.unanswered, sampler.table(0.0).num_rows) == (1, 0)
 
@@ -220,7 +222,7 @@ def test_without_nvml_the_table_is_missing_and_says_why(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(pynvml, "nvmlInit", absent)
     engine = TruthEngine()
-    with start(engine, launch_in(tmp_path)) as server, Sampling(server, engine, "cuda") as sampling:
+    with start(engine, launch_in(tmp_path)) as server, Sampling(server, "cuda") as sampling:
         pass
     assert "gpu" not in sampling.tables()
     assert "NVML" in sampling.missing["gpu"]

@@ -15,7 +15,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from leverlab import topology
 from leverlab.engines.base import Launch
 from leverlab.engines.inherited import inherited_environment
 from leverlab.engines.truth import TruthEngine
@@ -26,6 +25,7 @@ from leverlab.topology import (
     StartTimeout,
     confine,
     free_port,
+    processes,
     start,
     wait_ready,
 )
@@ -61,15 +61,17 @@ def marked(marker: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("LEVERLAB_TRIAL") == marker:
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("LEVERLAB_TRIAL", "").startswith(
+                marker
+            ):
                 found.append(process)
     return found
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topology, "INTERRUPT_GRACE_S", 1.0)
-    monkeypatch.setattr(topology, "TERMINATE_GRACE_S", 0.5)
+    monkeypatch.setattr(processes, "INTERRUPT_GRACE_S", 1.0)
+    monkeypatch.setattr(processes, "TERMINATE_GRACE_S", 0.5)
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def children() -> Iterator[list[int]]:
 def test_a_server_becomes_ready_answers_and_ends_at_the_first_signal(tmp_path: Path) -> None:
     engine, said = TruthEngine(), []
     with start(engine, launch_in(tmp_path, **{"startup-s": 1.2})) as server:
-        seconds = wait_ready(server, engine, 20, lambda passed_s, line: said.append((passed_s, line)))
+        seconds = wait_ready(server, 20, lambda passed_s, line: said.append((passed_s, line)))
         assert seconds > 1.2
         assert "truth engine" in said[0][1]
         with server.client() as client:
@@ -99,7 +101,7 @@ def test_a_server_becomes_ready_answers_and_ends_at_the_first_signal(tmp_path: P
 def test_an_end_before_it_is_ready_is_explained_from_the_log(tmp_path: Path) -> None:
     engine = TruthEngine()
     with start(engine, launch_in(tmp_path, refuse="no such level")) as server, pytest.raises(ServerEnded) as ended:
-        wait_ready(server, engine, 20)
+        wait_ready(server, 20)
     assert (ended.value.reason.code, ended.value.status) == ("configuration_refused", 1)
     assert "no such level" in ended.value.reason.message
     assert server.stop().signal is None
@@ -111,7 +113,7 @@ def test_a_port_taken_meanwhile_is_told_from_a_refusal(tmp_path: Path) -> None:
         other.bind((LOOPBACK, launch.port))
         other.listen()
         with start(engine, launch) as server, pytest.raises(ServerEnded) as ended:
-            wait_ready(server, engine, 20)
+            wait_ready(server, 20)
     assert ended.value.reason.code == "port_taken"
 
 
@@ -119,16 +121,16 @@ def test_another_server_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> Non
     engine, launch = TruthEngine(), launch_in(tmp_path)
     (tmp_path / "ours").mkdir()
     with start(engine, replace(launch, api_key="another key that is not ours")) as foreign:
-        wait_ready(foreign, TruthEngine(), 20)
+        wait_ready(foreign, 20)
         ours = replace(launch, folder=tmp_path / "ours")
         with start(Script("import time; time.sleep(60)"), ours) as server, pytest.raises(StartTimeout):
-            wait_ready(server, engine, 1.0)
+            wait_ready(server, 1.0)
 
 
 def test_a_start_that_takes_too_long_names_the_setting(tmp_path: Path) -> None:
     engine = TruthEngine()
     with start(engine, launch_in(tmp_path, **{"startup-s": 60})) as server, pytest.raises(StartTimeout) as late:
-        wait_ready(server, engine, 0.5)
+        wait_ready(server, 0.5)
     assert "start_timeout in config/engines.yaml" in str(late.value)
     assert marked(server.marker) == []
 
@@ -136,7 +138,7 @@ def test_a_start_that_takes_too_long_names_the_setting(tmp_path: Path) -> None:
 def test_a_program_that_is_not_there_is_an_end_and_no_exception(tmp_path: Path) -> None:
     engine, launch = TruthEngine(), replace(launch_in(tmp_path), command_prefix=["/nowhere/python"])
     with start(engine, launch) as server, pytest.raises(ServerEnded, match="/nowhere/python: No such file"):
-        wait_ready(server, engine, 5)
+        wait_ready(server, 5)
     assert server.poll() == 127
 
 
@@ -179,10 +181,10 @@ def run_and_tell(tmp_path: Path) -> tuple[subprocess.Popen, str]:
         import sys, time
         sys.path.insert(0, {str(Path(__file__).parents[2])!r})
         from pathlib import Path
-        from leverlab import topology
+        from leverlab.topology import processes, start
         from tests.unit.test_topology import STUBBORN, Script, launch_in
-        topology.INTERRUPT_GRACE_S, topology.TERMINATE_GRACE_S = 0.5, 0.5
-        server = topology.start(Script(STUBBORN), launch_in(Path({str(tmp_path)!r})))
+        processes.INTERRUPT_GRACE_S, processes.TERMINATE_GRACE_S = 0.5, 0.5
+        server = start(Script(STUBBORN), launch_in(Path({str(tmp_path)!r})))
         while "up" not in server.log_text(): time.sleep(0.02)
         print(server.marker, flush=True)
         time.sleep(600)
@@ -278,21 +280,22 @@ def test_every_thread_is_confined_and_what_the_engine_bound_stays_bound(tmp_path
         if os.fork() == 0: time.sleep(600)
         time.sleep(0.1); print("up", flush=True); time.sleep(600)
     """
-    with start(Script(text), launch_in(tmp_path)) as server:
+    with start(Script(text), replace(launch_in(tmp_path), cores=cores[:1])) as server:
         assert until(lambda: "up" in server.log_text())
-        confine(server, cores[:1])
+        confine(server)
         threads = [
             int(task.name) for process in server.processes() for task in Path(f"/proc/{process.pid}/task").iterdir()
         ]
         assert len(threads) == 4
         assert {frozenset(os.sched_getaffinity(thread)) for thread in threads} == {frozenset(cores[:1])}
-        confine(server, cores)
+        server.parts[0].plan = replace(server.parts[0].plan, cores=cores)
+        confine(server)
         assert {frozenset(os.sched_getaffinity(thread)) for thread in threads} == {frozenset(cores[:1])}
 
 
 def test_an_unknown_topology_is_refused(tmp_path: Path) -> None:
     launch = launch_in(tmp_path)
-    with pytest.raises(ValueError, match="there is no topology 'ring'"):
+    with pytest.raises(ValueError, match="'ring'"):
         start(TruthEngine(), replace(launch, identity={**launch.identity, "topology": "ring"}))
 
 

@@ -54,7 +54,7 @@ class FakeServer:
             "external_hit_tokens": self.below_hits,
         }
 
-    def send(self, requests: Sequence[PlannedRequest], streams: int) -> pa.Table:
+    def send_to_each(self, requests: Sequence[PlannedRequest], streams: int) -> pa.Table:
         cached = []
         for request in requests:
             assert request.output_tokens == 1

@@ -6,9 +6,11 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from leverlab.engines.prometheus import snapshot
 from leverlab.engines.truth import TruthEngine
 from leverlab.load.plan import Endpoint
 from leverlab.records import Reason
+from leverlab.topology import Servers
 from leverlab.trial.outcomes import ServerDiedError
 from leverlab.trial.served import Served
 
@@ -22,7 +24,18 @@ def silent_at(path: str, check_alive: Callable[[], None]) -> Served:
         return httpx.Response(200, text="")
 
     client = httpx.Client(base_url="http://127.0.0.1:1", transport=httpx.MockTransport(answer))
-    return Served(TruthEngine(), client, "127.0.0.1", 1, "key", Endpoint.COMPLETIONS, 1.0, check_alive)
+
+    class Silent(Servers):
+        def __init__(self) -> None:
+            """One truth engine that was never started."""
+
+        def reset_cache(self) -> bool:
+            return TruthEngine().reset_cache(client)
+
+        def counters(self) -> dict[str, float]:
+            return snapshot(TruthEngine(), client)
+
+    return Served(TruthEngine(), Silent(), "127.0.0.1", 1, "key", Endpoint.COMPLETIONS, 1.0, check_alive)
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,22 @@ INTERVAL_METRICS: Final = ("ttft_s", "ttft_service_s", "tpot_s", "e2e_s")
 
 NO_FACTS: Final[Mapping[str, float]] = MappingProxyType({})
 
-_SERVER_MEANS: Final = ("queue_time_s", "prefill_time_s", "decode_time_s")
 _GAUGES: Final = (
     ("mean_running", "running", np.mean),
     ("mean_waiting", "waiting", np.mean),
     ("kv_usage_ratio", "kv_cache_usage", np.max),
 )
 """(metric, the server's gauge, what is made of its values over the window)."""
+_SERVER_MEANS: Final = (
+    "queue_time_s",
+    "prefill_time_s",
+    "decode_time_s",
+    "kv_transfer_s",
+    "kv_transfer_bytes",
+    "proxy_prefill_s",
+    "proxy_added_s",
+)
+"""Means over the cell of histograms and sums of the server's own."""
 
 
 class MeasuredCell:
@@ -116,6 +125,7 @@ class MeasuredCell:
         found["restored_bytes", None] = self._delta.get("restored_bytes")
         bandwidth = self._quotient("restored_bytes", "restore_s")
         found["restore_bandwidth", None] = None if bandwidth is None else bandwidth / 1e9
+        found["kv_transfer_rate", None] = self._quotient("kv_transfer_bytes_sum", "kv_transfer_s_sum")
         found |= {(name, None): self._facts.get(name) for name in SERVER_FACTS}
         return found | self._of_gpus()
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from leverlab.checks.base import CellInputs, Check, Severity
 from leverlab.checks.conditions import CONDITION_CHECKS
+from leverlab.checks.handover import HANDOVER_CHECKS
 from leverlab.checks.hardware import HARDWARE_CHECKS
 from leverlab.checks.outcomes import OUTCOME_CHECKS
 from leverlab.checks.steadiness import STEADINESS_CHECKS
@@ -25,6 +26,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     *CONDITION_CHECKS,
     *STEADINESS_CHECKS,
     *HARDWARE_CHECKS,
+    *HANDOVER_CHECKS,
 )
 
 _ORDER: Final[tuple[Severity, ...]] = ("ok", "caution", "invalid")

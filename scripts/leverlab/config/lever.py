@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from leverlab.config.base import Environment, Flags, LevelName, StrictModel, Written, level_name
 from leverlab.config.engine import Device, EngineKind
+from leverlab.config.topology import TopologyChoice
 from leverlab.load_point import CacheState, Client
 from leverlab.metrics import parse_metric_reference
 
@@ -24,7 +25,9 @@ class Effect(StrictModel):
 
     flags: Flags = Field(default={}, description="flags of the server without `--`; true and false for a switch")
     environment: Environment = Field(default={}, description="environment variables of the server")
-    topology: str | None = Field(default=None, description="topology of the servers, where the level changes it")
+    topology: TopologyChoice | None = Field(
+        default=None, description="how many servers there are and what stands before them, where the level changes it"
+    )
     client: Client | None = Field(default=None, description="who sends the requests, where the level changes that")
     cache: CacheState | None = Field(
         default=None, description="state of the caches in which each phase starts, where the level changes that"

@@ -193,7 +193,8 @@ def _levers_table(configuration: Configuration) -> str:
 def _effect(effect: Effect) -> str:
     flags = [f"`{key}: {json.dumps(value)}`" for key, value in effect.flags.items()]
     flags += [f"`{key}={value}`" for key, value in effect.environment.items()]
-    flags += [f"topology `{effect.topology}`"] if effect.topology else []
+    if effect.topology:
+        flags += [f"topology `{json.dumps(effect.topology.model_dump(exclude_unset=True))}`"]
     engines = effect.engine if isinstance(effect.engine, dict) else {"": effect.engine}
     engine = ", ".join(f"{name} ({device})" if device else str(name) for device, name in engines.items() if name)
     instead = {

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from leverlab.config import Configuration
+from leverlab.config.topology import PrefillDecode, parts_of, topology_of
 from leverlab.engines import engine_for
-from leverlab.engines.base import Settings
+from leverlab.engines.base import Engine, Settings, Transfer
 from leverlab.environments import ENVIRONMENTS, command_prefix
 from leverlab.identity import content_hash
 from leverlab.layout import Layout
@@ -65,9 +66,13 @@ def check_engine(name: str, matrix: Matrix, layout: Layout, through: str | None 
     missing = [place for place in places if keys[place[0].id] not in accepted]
     refusals = []
     if missing:
-        settings = [Settings(server.identity["flags"], server.identity["environment"]) for server, _, _ in missing]
-        answers = engine_for(engine.kind).check_flags(command_prefix(asked_through, engine), settings)
-        for (server, study, treatment), answer in zip(missing, answers, strict=True):
+        module = engine_for(engine.kind)
+        settings = [_settings(module, server) for server, _, _ in missing]
+        answers = iter(
+            module.check_flags(command_prefix(asked_through, engine), [one for of in settings for one in of])
+        )
+        for (server, study, treatment), own in zip(missing, settings, strict=True):
+            answer = next(filter(None, [next(answers) for _ in own]), None)
             if answer is None:
                 accepted.add(keys[server.id])
             else:
@@ -96,7 +101,22 @@ def environment_record(name: str, layout: Layout) -> dict[str, Any]:
 
 def _key(kind: str, ready: dict[str, Any], server: Server) -> str:
     identity = server.identity
-    return content_hash([kind, ready, identity["flags"], identity["environment"]], 16)
+    several = [identity["topology"], identity.get("topology_settings", {})] if identity["topology"] != "single" else []
+    return content_hash([kind, ready, identity["flags"], identity["environment"], *several], 16)
+
+
+def _settings(engine: Engine, server: Server) -> list[Settings]:
+    """What each engine server of the topology is told, once where several are told the same."""
+    topology = topology_of(server.identity)
+    found: list[Settings] = []
+    for part in parts_of(server.identity):
+        own = Settings(part.flags, part.environment)
+        if isinstance(topology, PrefillDecode) and part.role in ("prefill", "decode"):
+            told = engine.handing_over(Transfer(part.role, topology.connector, 1, Path("kv")))
+            own = Settings({**own.flags, **told.flags}, {**own.environment, **told.environment})
+        if own not in found:
+            found.append(own)
+    return found
 
 
 def _memory(name: str, layout: Layout) -> Path:

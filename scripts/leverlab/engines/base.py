@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import httpx
 
@@ -71,6 +71,18 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class Transfer:
+    """How a prefill server's KV cache comes to a decode server (`leverlab.config.topology`), and where on this machine."""
+
+    role: Literal["prefill", "decode"]
+    connector: str
+    port: int
+    """A free port of this server's own, on which a connector may be asked where the KV cache is."""
+    folder: Path
+    """What a connector hands over in files goes here."""
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """An intended setting against the effective one. `expected`: a difference that the flag's own meaning explains."""
 
@@ -97,6 +109,12 @@ class Engine(Protocol):
 
     def environment(self, launch: Launch) -> dict[str, str]:
         """Variables to add to the server's environment: the identity's, those that keep it offline, the API key."""
+
+    def handing_over(self, transfer: Transfer) -> Settings:
+        """Flags and variables with which a server takes its part in prefill/decode disaggregation.
+
+        Raises ValueError for a connector that this engine has not.
+        """
 
     def check_flags(self, command_prefix: Sequence[str], treatments: Sequence[Settings]) -> list[Reason | None]:
         """What the engine's own argument parser, in its own environment, says of each treatment: None or the refusal.
@@ -143,7 +161,7 @@ class Engine(Protocol):
         `prefix_hit_tokens`, `preemptions`, `drafts`, `draft_tokens`, `accepted_tokens` (of speculation), `external_queried_tokens`,
         `external_hit_tokens` (of a tier below the engine's own cache), `restores`, `restored_bytes`, `restore_s` (loads from there:
         how many, how much, in what time), `running`, `waiting`, `kv_cache_usage`, and `<histogram>_sum` and `<histogram>_count`
-        for ttft_s, queue_time_s, prefill_time_s, decode_time_s, e2e_s. Sums over all label sets, of `kv_cache_usage` the
+        for ttft_s, queue_time_s, prefill_time_s, decode_time_s, e2e_s, kv_transfer_s, kv_transfer_bytes. Sums over all label sets, of `kv_cache_usage` the
         largest; what is missing is left out. An engine may add counters that only it has.
         """
 

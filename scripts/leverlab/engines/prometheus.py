@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import httpx
 from prometheus_client.parser import text_string_to_metric_families
+
+from leverlab.engines.base import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +51,24 @@ VLLM_METRICS: Final = MetricNames(
                 "request_prefill_time_seconds": "prefill_time_s",
                 "request_decode_time_seconds": "decode_time_s",
                 "e2e_request_latency_seconds": "e2e_s",
+                "nixl_xfer_time_seconds": "kv_transfer_s",
+                "nixl_bytes_transferred": "kv_transfer_bytes",
             },
         ),
+        "vllm:nixl_num_failed_transfers_total": "kv_transfers_failed",
     },
     largest={"vllm:kv_cache_usage_perc": "kv_cache_usage"},
 )
 """vLLM 0.26 to 0.33, which the truth engine imitates."""
 
 _CACHE_INFO: Final = "vllm:cache_config_info"
+
+
+def snapshot(engine: Engine, client: httpx.Client) -> dict[str, float]:
+    """The canonical metrics of one server now. Raises httpx.HTTPError where it does not tell."""
+    answer = client.get("/metrics")
+    answer.raise_for_status()
+    return engine.canonical_metrics(answer.text)
 
 
 def canonical_metrics(text: str, names: MetricNames) -> dict[str, float]:

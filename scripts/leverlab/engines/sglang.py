@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import httpx
 
-from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Settings
+from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Settings, Transfer
 from leverlab.engines.exits import explain_exit
 from leverlab.engines.flags import flag_words
 from leverlab.engines.inherited import LIBRARY_VARIABLES
@@ -118,6 +118,12 @@ class SglangEngine:
         if launch.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(launch.gpus)
         return environment | dict(launch.identity["environment"])
+
+    def handing_over(self, transfer: Transfer) -> Settings:
+        flags = {"disaggregation-mode": transfer.role, "disaggregation-transfer-backend": transfer.connector}
+        if transfer.role == "prefill":
+            flags["disaggregation-bootstrap-port"] = str(transfer.port)
+        return Settings(flags, {})
 
     def check_flags(self, command_prefix: Sequence[str], treatments: Sequence[Settings]) -> list[Reason | None]:
         return _PARSER.check_flags(command_prefix, treatments)

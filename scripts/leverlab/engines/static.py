@@ -18,6 +18,7 @@ from leverlab.engines.base import (
     EngineUnreachableError,
     Launch,
     Settings,
+    Transfer,
 )
 from leverlab.engines.flags import flag_words
 from leverlab.engines.inherited import LIBRARY_VARIABLES
@@ -78,6 +79,9 @@ class StaticEngine:
         if launch.identity["engine"]["device"] == "cpu" and launch.cores:
             environment["OMP_NUM_THREADS"] = str(len(launch.cores))
         return environment | dict(launch.identity["environment"])
+
+    def handing_over(self, transfer: Transfer) -> Settings:
+        raise ValueError("static batching hands no KV cache over")
 
     def check_flags(self, command_prefix: Sequence[str], treatments: Sequence[Settings]) -> list[Reason | None]:
         _look_at(command_prefix)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import httpx
 
 from leverlab.config.base import nearest
-from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Settings
+from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Settings, Transfer
 from leverlab.engines.flags import flag_words
 from leverlab.engines.prometheus import VLLM_METRICS, cache_info, canonical_metrics
 from leverlab.engines.vllm_settings import COMPILATION
@@ -47,6 +47,10 @@ class TruthEngine:
 
     def environment(self, launch: Launch) -> dict[str, str]:
         return {KEY_VARIABLE: launch.api_key, **launch.identity["environment"]}
+
+    def handing_over(self, transfer: Transfer) -> Settings:
+        # It takes over what a request says was handed over, whoever sends it.
+        return Settings({}, {})
 
     def check_flags(self, command_prefix: Sequence[str], treatments: Sequence[Settings]) -> list[Reason | None]:
         return [_refusal(treatment.flags) for treatment in treatments]

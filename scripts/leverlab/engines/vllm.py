@@ -7,13 +7,15 @@ from typing import Any, Final
 
 import httpx
 
-from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Settings
+from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Settings, Transfer
+from leverlab.engines.cores import dealt
 from leverlab.engines.exits import explain_exit
 from leverlab.engines.flags import flag_words
 from leverlab.engines.inherited import LIBRARY_VARIABLES
 from leverlab.engines.lmcache import clear_in_process, restores_in, serves_in_process, socket_variables
 from leverlab.engines.own_check import OwnParser
 from leverlab.engines.prometheus import VLLM_METRICS, cache_info, canonical_metrics
+from leverlab.engines.vllm_disaggregation import handing_over
 from leverlab.engines.vllm_exit import LOG_WORDS
 from leverlab.engines.vllm_settings import COMPILATION, differences, effective_settings, startup_facts
 from leverlab.records import Reason
@@ -66,7 +68,7 @@ class VllmEngine:
         if launch.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(launch.gpus)
         if launch.identity["engine"]["device"] == "cpu" and launch.cores:
-            ranks = cores_by_rank(launch.cores, _ranks(launch.identity["flags"]))
+            ranks = dealt(launch.cores, _ranks(launch.identity["flags"]))
             environment["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(",".join(map(str, cores)) for cores in ranks)
             # Where no worker process is made (one rank, in the engine's own process) the binding above is not read.
             environment["OMP_NUM_THREADS"] = str(len(ranks[0]))
@@ -76,6 +78,9 @@ class VllmEngine:
         if launch.scratch and serves_in_process(launch.identity["flags"]):
             environment |= socket_variables(launch.scratch)
         return environment | dict(launch.identity["environment"])
+
+    def handing_over(self, transfer: Transfer) -> Settings:
+        return handing_over(transfer)
 
     def check_flags(self, command_prefix: Sequence[str], treatments: Sequence[Settings]) -> list[Reason | None]:
         return _PARSER.check_flags(command_prefix, treatments)
@@ -149,11 +154,3 @@ def _ranks(flags: Mapping[str, Any]) -> int:
     for size in sizes:
         ranks *= size if isinstance(size, int) else 1
     return ranks
-
-
-def cores_by_rank(cores: Sequence[int], ranks: int) -> list[list[int]]:
-    """`cores` dealt to `ranks` workers, in neighbouring groups of one size; with fewer cores than ranks they share."""
-    if len(cores) < ranks:
-        return [[cores[rank % len(cores)]] for rank in range(ranks)]
-    each = len(cores) // ranks
-    return [list(cores[rank * each : (rank + 1) * each]) for rank in range(ranks)]

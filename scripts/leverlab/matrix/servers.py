@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from leverlab import SYNTHETIC_VERSION
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.base import FlagValue, nearest
-from leverlab.config.engine import Container, LockedEnvironment
+from leverlab.config.engine import Container, Engine, LockedEnvironment
 from leverlab.config.model import Model, SyntheticSource
 from leverlab.config.model_reference import asks_for_draft, named_models, with_draft
+from leverlab.config.topology import CONNECTORS, PrefillDecode, Topology, topology_from
 from leverlab.environments import identity_versions
 from leverlab.identity import canonical, make_id
 from leverlab.matrix.settings import Setting
@@ -32,6 +35,9 @@ _UNNAMED: Final[Mapping[str, FlagValue]] = {
 }
 """Settings so usual that a slug does not name them. Fixed, and not the engine's entry: else an id would change with the
 entry where the server that it stands for does not."""
+
+_POOLS: Final = ("prefill", "decode")
+"""Parameters of a topology that are too long for a slug."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +99,13 @@ def build_server(configuration: Configuration, setting: Setting, versions: Mappi
     """
     engine, model = configuration.engines[setting.engine], configuration.models[setting.model]
     flags: dict[str, FlagValue] = {**engine.flags, **model.flags.get(engine.kind, {})}
-    environment, topology = dict(engine.environment), "single"
+    environment: dict[str, str] = dict(engine.environment)
+    topology: dict[str, Any] = {"kind": "single"}
     set_by: dict[str, tuple[object, str]] = {}
     for lever, level, effect in setting.effects:
         own: dict[str, object] = {**effect.flags, **effect.environment}
-        if effect.topology:
-            own["topology"] = effect.topology
+        named = effect.topology.model_dump(exclude_unset=True) if effect.topology else {}
+        own |= {f"topology.{key}": value for key, value in named.items()}
         for key, value in own.items():
             other, setter = set_by.setdefault(key, (value, f"{lever}={level}"))
             if other != value:
@@ -107,12 +114,14 @@ def build_server(configuration: Configuration, setting: Setting, versions: Mappi
                 )
         flags |= effect.flags
         environment |= effect.environment
-        topology = effect.topology or topology
+        topology |= named
     if engine.kind == "truth":
         flags |= _stands_for(setting)
     flags = _with_models_known(configuration, setting.model, flags)
     # Left out where there is none, so that servers of one model keep the ids that they had.
     others = {name: model_identity(name, configuration.models[name]) for name in named_models(flags)}
+    chosen = _topology(setting, topology, engine)
+    parameters = {key: value for key, value in chosen.identity().items() if key != "kind"}
     identity = canonical(
         {
             **({"models": others} if others else {}),
@@ -121,7 +130,8 @@ def build_server(configuration: Configuration, setting: Setting, versions: Mappi
             "gpu": {"type": gpu, "count": setting.gpu_count},
             "flags": {name: _as_typed(value) for name, value in flags.items()},
             "environment": environment,
-            "topology": topology,
+            "topology": chosen.kind,
+            **({"topology_settings": parameters} if parameters else {}),
         }
     )
     return Server(make_id(_parts(identity), identity), identity, setting.engine, setting.model, gpu, setting.gpu_count)
@@ -151,6 +161,26 @@ def _with_models_known(
     return dict(flags)
 
 
+def _topology(setting: Setting, named: Mapping[str, Any], engine: Engine) -> Topology:
+    """The topology that levels name together, seen to be one that this engine and these GPUs can have."""
+    levels = ", ".join(f"{lever}={level}" for lever, level, effect in setting.effects if effect.topology)
+    where = f"config/levers.yaml: {levels}: topology"
+    try:
+        topology = topology_from(named)
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise ConfigError(f"{where} {dict(named)}: {told}") from None
+    if isinstance(topology, PrefillDecode) and topology.connector not in CONNECTORS[engine.kind]:
+        known = nearest(topology.connector, CONNECTORS[engine.kind])
+        raise ConfigError(f"{where}: an engine of kind {engine.kind!r} has no connector {topology.connector!r}{known}")
+    servers = topology.engine_servers
+    if engine.device == "cuda" and setting.gpu_count % servers:
+        raise ConfigError(
+            f"{where}: {servers} servers do not share {setting.gpu_count} GPUs evenly: write `gpus: [NAME:{servers}]` in the study"
+        )
+    return topology
+
+
 def _as_typed(value: FlagValue) -> FlagValue:
     """A number, where `value` is text that a command line could not tell from one: `"64"` and `64` start one server."""
     if isinstance(value, list):
@@ -178,6 +208,11 @@ def _parts(identity: Mapping[str, Any]) -> list[str]:
         identity["model"]["name"],
         f"{gpu['count']}x{gpu['type']}" if gpu["count"] > 1 else gpu["type"],
         *([identity["topology"]] if identity["topology"] != "single" else []),
+        *(
+            _setting_slug(key, value)
+            for key, value in identity.get("topology_settings", {}).items()
+            if key not in _POOLS
+        ),
         *(_setting_slug(key, settings[key]) for key in named),
     ]
 

@@ -221,6 +221,43 @@ METRICS: Final[dict[str, Metric]] = _registry(
         label="bandwidth of loads from the tier below",
     ),
     Metric(
+        "kv_transfer_s",
+        "s",
+        "mean time of a transfer of KV cache from a prefill to a decode server, as the connector says (NIXL); it runs beside the "
+        "computing of others",
+        "lower",
+        label="time of a KV-cache transfer",
+    ),
+    Metric(
+        "kv_transfer_bytes",
+        "bytes",
+        "mean size of such a transfer",
+        "neither",
+        label="size of a KV-cache transfer",
+    ),
+    Metric(
+        "kv_transfer_rate",
+        "bytes/s",
+        "bytes of all such transfers / their times added up",
+        "higher",
+        label="rate of KV-cache transfers",
+    ),
+    Metric(
+        "proxy_prefill_s",
+        "s",
+        "mean time from a request's sending to a prefill server to that server's answer, as the proxy sees it",
+        "lower",
+        label="prefill server's part",
+    ),
+    Metric(
+        "proxy_added_s",
+        "s",
+        "mean of what the proxy itself adds to a request's first token, from the kernel's receive stamps to its own sends",
+        "lower",
+        "difference",
+        label="added by the proxy",
+    ),
+    Metric(
         "mean_running",
         "requests",
         "mean of the server's gauge of running requests over the window of throughput, asked twice a second",

@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,7 +27,7 @@ from leverlab.profile.torch_trace import TraceError, read_torch_traces
 from leverlab.profile.unmarked import with_steps
 from leverlab.profile.window import Looked, Window, WindowKeeper
 from leverlab.records import Reason, TwinRecord, TwinSpecification, read_json, write_json
-from leverlab.topology import LOOPBACK, RunningServer
+from leverlab.topology import LOOPBACK, RunningServer, Servers
 from leverlab.trial.cache_state import bring_about
 from leverlab.trial.cell_files import told_of_full_disk
 from leverlab.trial.events import utc_now
@@ -254,15 +253,15 @@ class _Run:
         timeout_s = 2 * self._job.start_timeout_s
         with (
             started_server(self._engine, self._launch, self._devices, timeout_s, starting, stopped) as started,
-            started.server.client() as client,
+            Servers(started.server) as servers,
         ):
-            self._offer(started, client)
+            self._offer(started, servers)
 
-    def _offer(self, started: Started, client: httpx.Client) -> None:
+    def _offer(self, started: Started, servers: Servers) -> None:
         wanted, job = self._wanted, self._job
         workload = read_requests(Path(wanted.workload_file), f"twin-{self._spec.twin}")
         keeper = self._keeper(started.server, workload)
-        served = self._served(started, client, lambda: keeper.closing)
+        served = self._served(started, servers, lambda: keeper.closing)
         prompts = PromptMaker(Path(job.model_folder), job.replicate, f"twin {self._spec.twin}")
         warm_up(window_lengths(workload), prompts, lambda some: served.send(some, 1))
         bring_about(wanted.identity["cache"], served, workload, prompts)
@@ -301,7 +300,7 @@ class _Run:
             server = started.server
             nsys.wait_for_report(self._raw, server.log_text, lambda: server.poll() is not None, _REPORT_TIMEOUT_S)
 
-    def _served(self, started: Started, client: httpx.Client, profiler_ended: Callable[[], bool]) -> Served:
+    def _served(self, started: Started, servers: Servers, profiler_ended: Callable[[], bool]) -> Served:
         server = started.server
 
         def check_alive() -> None:
@@ -312,7 +311,7 @@ class _Run:
 
         return Served(
             engine=self._engine,
-            client=client,
+            servers=servers,
             host=started.launch.host,
             port=started.launch.port,
             api_key=started.launch.api_key,

@@ -7,13 +7,12 @@ from typing import Final, Self
 
 import pyarrow as pa
 
-from leverlab.engines.base import Engine
 from leverlab.telemetry import gpu, host, server_metrics
 from leverlab.telemetry.gpu import GpuSampler, GpuUnavailableError
 from leverlab.telemetry.host import HostSampler
 from leverlab.telemetry.periodic import Periodic
 from leverlab.telemetry.server_metrics import MetricsSampler
-from leverlab.topology import RunningServer
+from leverlab.topology import RunningServer, Servers
 
 _ANSWER_TIMEOUT_S: Final = 5.0
 
@@ -28,16 +27,15 @@ class Sampling:
     def __init__(
         self,
         server: RunningServer,
-        engine: Engine,
         device: str,
         gpus: Sequence[str] = (),
         engine_cores: Sequence[int] = (),
         client_cores: Sequence[int] = (),
     ) -> None:
-        self._client = server.client(_ANSWER_TIMEOUT_S)
+        self._servers = Servers(server, _ANSWER_TIMEOUT_S)
         self._samplers: dict[str, GpuSampler | HostSampler | MetricsSampler] = {
             "host": HostSampler(server.processes, engine_cores, client_cores),
-            "server_metrics": MetricsSampler(engine, self._client),
+            "server_metrics": MetricsSampler(self._servers.counters),
         }
         periods = {"host": host.PERIOD_S, "server_metrics": server_metrics.PERIOD_S, "gpu": gpu.PERIOD_S}
         self.missing: dict[str, str] = {}
@@ -52,16 +50,16 @@ class Sampling:
             name: Periodic(f"sample {name}", periods[name], sampler.look) for name, sampler in self._samplers.items()
         }
         self._begun_s = time.monotonic()
-        self._server, self._engine = server, engine
-        self._log_begins = server.log_size()
+        self._server, self._engine = server, server.engine
+        self._log_begins = server.log_sizes()
         self.compilation_lines: list[str] = []
-        """Lines of the server's log, written meanwhile, that tell of a compilation."""
+        """Lines of the server's logs, written meanwhile, that tell of a compilation."""
         self.log_counters: dict[str, float] = {}
-        """What only the log counts, of what was written meanwhile."""
+        """What only the logs count, of what was written meanwhile."""
 
     def __enter__(self) -> Self:
         self._begun_s = time.monotonic()
-        self._log_begins = self._server.log_size()
+        self._log_begins = self._server.log_sizes()
         for thread in self._threads.values():
             thread.start()
         return self
@@ -71,10 +69,10 @@ class Sampling:
             thread.stop()
             if thread.error:
                 self.missing[name] = thread.error
-        self._client.close()
-        log = self._server.log_from(self._log_begins)
-        self.compilation_lines = [line for line in log.splitlines() if self._engine.compilation.search(line)]
-        self.log_counters = self._engine.log_counters(log)
+        self._servers.close()
+        lines = self._server.log_lines_from(self._log_begins)
+        self.compilation_lines = [line for line in lines if self._engine.compilation.search(line)]
+        self.log_counters = self._engine.log_counters("\n".join(lines))
 
     def tables(self, origin_ns: int | None = None) -> dict[str, pa.Table]:
         """`gpu` (where there is one), `host` and `server_metrics`, with times from `origin_ns` of CLOCK_MONOTONIC.

@@ -4,7 +4,8 @@ Cold: a probe is put into the caches, they are reset, and the probe sent again m
 prompts are sent once with one token of output, and some of them sent again must find themselves. A tier: filled as for warm,
 then the engine's own cache alone is reset, and what is sent again must be found below it. Restarted: filled, and the server
 stopped and started again; how much of it is still there is for the phase itself to find. What is seen are the server's own hit
-counters, and where it has none, the cached tokens that it reports for each request.
+counters, and where it has none, the cached tokens that it reports for each request. Of several servers each is sent the same,
+so that each holds it, or has lost it.
 """
 
 from collections.abc import Sequence
@@ -48,8 +49,8 @@ class CachedServer(Protocol):
     def settled_counters(self) -> dict[str, float]:
         """The canonical counters once nothing is running."""
 
-    def send(self, requests: Sequence[PlannedRequest], streams: int) -> pa.Table:
-        """Offer `requests`, `streams` at a time, and return their table; nothing of it is measured."""
+    def send_to_each(self, requests: Sequence[PlannedRequest], streams: int) -> pa.Table:
+        """Offer `requests` to every engine server, `streams` at a time, and return their table; nothing of it is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def fill(server: CachedServer, workload: Sequence[PlannedRequest]) -> bool:
     """Empty the caches and send each prompt of `workload` once; whether they could be emptied."""
     if not server.reset_cache():
         return False
-    server.send([_alone(request) for request in workload], FILL_STREAMS)
+    server.send_to_each([_alone(request) for request in workload], FILL_STREAMS)
     return True
 
 
@@ -114,7 +115,7 @@ def _cold(server: CachedServer, prompts: PromptMaker) -> CacheReport:
     probe = prompts.request(PROBE_TOKENS, 1)
     if _look(server, [probe]).below_queried:
         probe = prompts.request(TIER_PROBE_TOKENS, 1)
-        server.send([probe], 1)
+        server.send_to_each([probe], 1)
     how = "reset; a probe that was there before found nothing; reset again"
     if not server.reset_cache():
         return CacheReport("cold", "reset", False, _NO_RESET)
@@ -167,7 +168,7 @@ def _restarted(server: CachedServer, prompts: PromptMaker) -> CacheReport:
         "cache reset, what is below it kept"
     )
     probe = prompts.request(PROBE_TOKENS, 1)
-    server.send([probe], 1)
+    server.send_to_each([probe], 1)
     if not server.reset_cache(tiers=False):
         return CacheReport("restarted", how, False, f"{_NO_RESET} alone")
     look = _look(server, [probe])
@@ -219,7 +220,7 @@ def _alone(request: PlannedRequest) -> PlannedRequest:
 def _look(server: CachedServer, requests: Sequence[PlannedRequest]) -> _Look:
     """Send `requests` one after another and see what the caches had of them."""
     before = server.settled_counters()
-    table = server.send(requests, 1)
+    table = server.send_to_each(requests, 1)
     after = server.settled_counters()
     if set(table.column("status").to_pylist()) != {"ok"}:
         return _Look(None, None)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from leverlab.config.topology import topology_of
 from leverlab.models.dimensions import dimensions
 from leverlab.records import JobSpecification
 from leverlab.theory.floors import Floors, floors
@@ -21,4 +22,6 @@ def expected_floors(specification: JobSpecification) -> Floors | None:
         found = dimensions({**json.loads(text), **flags.get("hf-overrides", {})})
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return floors(found, flags, specification.gpu_count, specification.gpu_bandwidth, specification.gpu_peak)
+    # A request is computed on the GPUs of one server. With a prefill server two share in it, and the bound only gets looser.
+    gpus = specification.gpu_count // topology_of(specification.identity).engine_servers
+    return floors(found, flags, gpus, specification.gpu_bandwidth, specification.gpu_peak)

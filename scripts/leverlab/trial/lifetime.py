@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from leverlab.engines.base import Launch
 from leverlab.load.plan import Endpoint
-from leverlab.topology import LOG_FILE, Progress, RunningServer
+from leverlab.topology import Progress, RunningServer, Servers
 from leverlab.trial.job import Job
 from leverlab.trial.outcomes import InfeasibleError, ServerDiedError, see_whether_told_to_end
 from leverlab.trial.served import Served
@@ -43,22 +43,21 @@ class Lifetime:
         launch = self.started.launch
         self.served = Served(
             engine=job.engine,
-            client=self._ways_out.enter_context(self.started.server.client()),
+            servers=self._ways_out.enter_context(Servers(self.started.server)),
             host=launch.host,
             port=launch.port,
             api_key=launch.api_key,
             endpoint=Endpoint.COMPLETIONS,
             request_timeout_s=_WARMUP_TIMEOUT_S,
             check_alive=self._check_alive,
-            scratch=launch.scratch,
         )
 
     def restart(self) -> None:
         """Stop the server and start it again; the stopped one's log is kept under another name. Raises ServerDiedError."""
         self._ways_out.close()
         self.restarts += 1
-        folder = self._launch.folder
-        (folder / LOG_FILE).rename(folder / f"server.before-restart-{self.restarts}.log")
+        for part in self.started.server.parts:
+            part.log.rename(part.log.with_name(f"{part.log.stem}.before-restart-{self.restarts}.log"))
         try:
             self.start()
         except InfeasibleError as refused:
@@ -66,10 +65,10 @@ class Lifetime:
             raise ServerDiedError(refused.reason) from refused
 
     def _check_alive(self) -> None:
-        server = self.started.server
-        if server.poll() is not None:
+        ended = self.started.server.ended()
+        if ended is not None:
             see_whether_told_to_end()
-            raise ServerDiedError(self._job.engine.explain_exit(server.log_text()))
+            raise ServerDiedError(ended.reason)
 
     def __enter__(self) -> Self:
         return self

@@ -1,22 +1,20 @@
 """A started server as the phases of a trial see it: asked for its counters, reset, and sent requests."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import httpx
 import pyarrow as pa
 
-from leverlab.engines.base import TIER_FOLDER, Engine
+from leverlab.engines.base import Engine
 from leverlab.load.parse import parse
 from leverlab.load.plan import Endpoint, LoadPoint, PlannedRequest, Target
 from leverlab.load.replay import replay
 from leverlab.records import Reason
-from leverlab.telemetry import snapshot
+from leverlab.topology import Servers
 from leverlab.trial.outcomes import ServerDiedError
 
 _SETTLE_TIMEOUT_S: Final = 10.0
@@ -25,10 +23,13 @@ _SETTLE_PAUSE_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """`check_alive` raises ServerDiedError once the server's process has ended; it is asked while requests are under way."""
+    """`host` and `port` are the front's; `servers` the engine servers behind it, which may be that one.
+
+    `check_alive` raises ServerDiedError once a process of the server has ended; it is asked while requests are under way.
+    """
 
     engine: Engine
-    client: httpx.Client
+    servers: Servers
     host: str
     port: int
     api_key: str = field(repr=False)
@@ -37,8 +38,6 @@ class Served:
     check_alive: Callable[[], None]
     request: Mapping[str, Any] = field(default_factory=dict)
     """Fields that the phase adds to every request's body."""
-    scratch: Path | None = None
-    """See `leverlab.engines.base.Launch.scratch`."""
 
     @property
     def target(self) -> Target:
@@ -47,32 +46,20 @@ class Served:
         return Target(self.host, self.port, self.engine.served_model_name, self.api_key, self.endpoint, extras)
 
     def reset_cache(self, *, tiers: bool = True) -> bool:
-        """Empty the prefix cache once nothing runs and, with `tiers`, what lies below; whether the server says that it did."""
+        """Empty the prefix cache of every server once nothing runs and, with `tiers`, what lies below; whether all did."""
         self.settled_counters()
         with self.answering("the reset of its prefix cache"):
-            reset = self.engine.reset_cache(self.client, tiers=tiers)
-        return reset and (not tiers or self.scratch is None or self._empty_tiers(self.scratch))
-
-    def _empty_tiers(self, scratch: Path) -> bool:
-        """What the server's own reset does not reach, the files of a tier on disk among it."""
-        emptied = self.engine.empty_tiers(scratch)
-        on_disk = scratch / TIER_FOLDER
-        for entry in on_disk.iterdir() if on_disk.is_dir() else ():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink(missing_ok=True)
-        return emptied
+            return self.servers.reset_cache(tiers=tiers)
 
     def keeps_cache(self) -> bool | None:
         """Whether the server keeps a prefix cache; None where only its counters tell."""
         with self.answering("the question whether it keeps a prefix cache"):
-            return self.engine.keeps_prefix_cache(self.client)
+            return self.servers.keeps_prefix_cache()
 
     def counters(self) -> dict[str, float]:
         """The canonical counters now. Raises ServerDiedError where the server does not tell."""
         with self.answering("/metrics"):
-            return snapshot(self.engine, self.client)
+            return self.servers.counters()
 
     @contextmanager
     def answering(self, where: str) -> Iterator[None]:
@@ -101,8 +88,16 @@ class Served:
 
     def send(self, requests: Sequence[PlannedRequest], streams: int) -> pa.Table:
         """Offer `requests`, `streams` at a time, and return their table; nothing of it is measured."""
+        return self._sent(self.target, requests, streams)
+
+    def send_to_each(self, requests: Sequence[PlannedRequest], streams: int) -> pa.Table:
+        """The same to every engine server, past what stands before them: which of them would get it is not left to chance."""
+        targets = (replace(self.target, host=host, port=port) for host, port in self.servers.addresses)
+        return pa.concat_tables([self._sent(target, requests, streams) for target in targets])
+
+    def _sent(self, target: Target, requests: Sequence[PlannedRequest], streams: int) -> pa.Table:
         log = replay(
-            self.target,
+            target,
             requests,
             LoadPoint("concurrency", float(streams)),
             timeout_s=self.request_timeout_s,

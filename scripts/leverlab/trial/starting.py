@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from leverlab.engines.base import Engine, Launch
 from leverlab.topology import (
-    LOG_FILE,
     Progress,
     RunningServer,
     ServerEnded,
@@ -73,20 +72,21 @@ def started_server(
         with start(engine, launch, holding=devices.descriptors) as server:
             spawn_s = time.monotonic() - begun_s
             try:
-                healthy_s = wait_ready(server, engine, timeout_s, progress)
+                healthy_s = wait_ready(server, timeout_s, progress)
             except ServerEnded as ended:
                 see_whether_told_to_end()
                 if ended.reason.code == "port_taken" and attempt < PORT_ATTEMPTS:
-                    # The next attempt's log must not hold this one's reason.
-                    (launch.folder / LOG_FILE).rename(launch.folder / f"server.port-taken-{attempt}.log")
+                    # The next attempt's logs must not hold this one's reason.
+                    server.stop()
+                    for part in server.parts:
+                        part.log.rename(part.log.with_name(f"{part.log.stem}.port-taken-{attempt}.log"))
                     continue
                 if ended.reason.code in _RESULTS:
                     raise InfeasibleError(ended.reason) from ended
                 raise MayPassError(ended.reason) from ended
             except StartTimeout as late:
                 raise MayPassError(late.reason) from late
-            if launch.cores:
-                confine(server, launch.cores)
+            confine(server)
             try:
                 yield Started(
                     server,

@@ -26,7 +26,7 @@ from leverlab.records import (
 )
 from leverlab.redaction import Redactor, redactor_of_this_process
 from leverlab.telemetry import Sampling
-from leverlab.topology import LOOPBACK, RunningServer
+from leverlab.topology import LOOPBACK, RunningServer, engine_launches
 from leverlab.trial.cache_state import fill
 from leverlab.trial.cell_files import write_cell
 from leverlab.trial.events import EventLog, utc_now
@@ -162,7 +162,8 @@ class Trial:
         self._say("asking the engine whether it accepts the configuration")
         begun_s = time.monotonic()
         try:
-            refusal = self._job.engine.check_configuration(launch)
+            launches = engine_launches(self._job.engine, launch)
+            refusal = next(filter(None, map(self._job.engine.check_configuration, launches.values())), None)
         except EngineUnreachableError as error:
             raise MayPassError(Reason(code="engine_unreachable", message=str(error))) from error
         self._note(start={"configuration_check": round(time.monotonic() - begun_s, 3)})
@@ -170,14 +171,15 @@ class Trial:
             raise InfeasibleError(refusal)
 
     def _ready(self, lifetime: Lifetime) -> None:
-        engine, started, served = self._job.engine, lifetime.started, lifetime.served
+        started, served = lifetime.started, lifetime.served
         with served.answering("its configuration"):
-            effective = self._redacted(engine.effective_configuration(served.client, started.server.log_text()))
-        differences = [asdict(found) for found in engine.differences(started.launch.identity, effective)]
+            effective = self._redacted(served.servers.effective_configuration())
+        differences = [asdict(found) for found in served.servers.differences(effective)]
         steps_s = {name: round(seconds, 3) for name, seconds in started.steps_s.items()}
         self._note(
             start={**steps_s, **self._record.start},  # of the first start; those of a restart stand with it
             compile_caches=self._record.compile_caches or dict(started.compile_caches),
+            processes=started.server.placement(),
             effective=effective,
             differences=self._redacted(differences),
         )
@@ -228,7 +230,6 @@ class Trial:
                 clients=clients,
                 sampling=lambda: Sampling(
                     lifetime.started.server,
-                    job.engine,
                     spec.device,
                     job.devices.gpus,
                     job.devices.engine_cores,

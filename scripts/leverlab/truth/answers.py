@@ -54,7 +54,7 @@ class AnswerWriter:
 
     __slots__ = (
         "_answer", "_before_text", "_choice_end", "_continuous", "_finish", "_include_usage", "_prompt_tokens", "_start", "_token_ids",
-        "_usage_start", "_vocabulary", "cached_tokens", "endpoint", "head",
+        "_usage_start", "_vocabulary", "cached_tokens", "endpoint", "hands_over", "head",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +73,8 @@ class AnswerWriter:
     ) -> None:
         self.endpoint = endpoint
         self.cached_tokens: int | None = None
+        self.hands_over = False
+        """A decode server is to go on from here: a whole answer says where the KV cache is."""
         self._vocabulary = vocabulary
         self._start = start
         self._answer = answer
@@ -149,6 +151,12 @@ class AnswerWriter:
         if self.cached_tokens is not None:
             usage["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
         fields = json.loads(self.head + b"}") | {"choices": [choice], "usage": usage}
+        if self.hands_over:
+            fields["kv_transfer_params"] = {
+                "do_remote_prefill": True,
+                "do_remote_decode": False,
+                "remote_num_tokens": self._prompt_tokens,
+            }
         fields["object"] = fields["object"].removesuffix(".chunk")
         return json.dumps(fields).encode()
 

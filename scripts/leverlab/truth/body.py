@@ -16,6 +16,14 @@ class StreamOptions(msgspec.Struct):
     continuous_usage_stats: bool = False
 
 
+class KvTransfer(msgspec.Struct):
+    """What prefill/decode disaggregation says of the KV cache, in the words of vLLM's connectors."""
+
+    do_remote_decode: bool = False
+    do_remote_prefill: bool = False
+    remote_num_tokens: int = 0
+
+
 class Body(msgspec.Struct):
     """A request for tokens, of either endpoint."""
 
@@ -28,6 +36,7 @@ class Body(msgspec.Struct):
     ignore_eos: bool = False
     return_token_ids: bool | None = False
     temperature: float | None = None
+    kv_transfer_params: KvTransfer | None = None
 
     @property
     def limit(self) -> int:

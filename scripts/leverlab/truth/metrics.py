@@ -39,6 +39,7 @@ class Metrics:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.registry = CollectorRegistry()
         self._engine = engine
+        self._bytes_per_token = settings.kv_bytes_per_token
         self._values = (settings.served_model_name, "0")
         self._running = self._gauge("num_requests_running", "requests that have a seat")
         self._waiting = self._gauge("num_requests_waiting", "requests in the queue")
@@ -47,11 +48,17 @@ class Metrics:
         self._generated = self._counter("generation_tokens", "tokens sent")
         self._queries = self._counter("prefix_cache_queries", "prompt tokens looked up in the prefix cache")
         self._hits = self._counter("prefix_cache_hits", "prompt tokens found in the prefix cache")
-        self._below_queries = self._counter("external_prefix_cache_queries", "prompt tokens looked up in the tier")
-        self._below_hits = self._counter("external_prefix_cache_hits", "prompt tokens found in the tier")
+        self._below_queries = self._counter(
+            "external_prefix_cache_queries", "prompt tokens looked up in the tier, or at a prefill server"
+        )
+        self._below_hits = self._counter(
+            "external_prefix_cache_hits", "prompt tokens found in the tier, or taken over from a prefill server"
+        )
         self._drafts = self._counter("spec_decode_num_drafts", "times that tokens were drafted")
         self._drafted = self._counter("spec_decode_num_draft_tokens", "drafted tokens")
         self._accepted = self._counter("spec_decode_num_accepted_tokens", "drafted tokens that were accepted")
+        self._transfer_s = self._histogram("nixl_xfer_time_seconds", "transfer of a prompt's KV cache")
+        self._transfer_bytes = self._histogram("nixl_bytes_transferred", "bytes of these transfers")
         self._preemptions = self._counter("num_preemptions", "preemptions: none are modelled")
         self._success = Counter(
             "vllm:request_success", "requests that ended", (*_LABELS, "finished_reason"), registry=self.registry
@@ -78,6 +85,12 @@ class Metrics:
         """`stream` got its seat."""
         self._prompt.inc(stream.prompt_tokens)
         self._queue.observe((stream.admitted_ns - stream.received_ns) / _NS)
+        if stream.handed_over:
+            self._below_queries.inc(stream.prompt_tokens - stream.cached_tokens)
+            self._below_hits.inc(stream.taken_over_tokens)
+        if stream.taken_over_tokens:
+            self._transfer_s.observe(self._engine.transfer_ns(stream) / _NS)
+            self._transfer_bytes.observe(stream.taken_over_tokens * self._bytes_per_token)
 
     def ended(self, stream: Stream, last_sent_ns: int, reason: str) -> None:
         """`stream` has ended (`reason` stop or length) or its client has gone (abort)."""

@@ -70,6 +70,9 @@ class Stream:
     position: int = 0
     key: str = ""
     draws: random.Random = _NO_DRAWS
+    handed_over: bool = False
+    """A prefill server has computed the prompt: what is not cached here is taken over from it."""
+    taken_over_tokens: int = 0
     prompt_tokens: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,6 +88,7 @@ class Engine:
         self._gap_per_stream_ns = settings.gap_per_stream * _NS
         self._prefill_ns = settings.prefill_per_token * _NS
         self._restore_ns = settings.restore_per_token * _NS
+        self._transfer_ns = settings.kv_transfer_per_token * _NS
         self._serial_prefill = settings.serial_prefill
         self._prefill_free_ns = 0
         self._seats = settings.max_num_seqs
@@ -117,19 +121,26 @@ class Engine:
         return self._admit(now_ns)
 
     def first_due_ns(self, stream: Stream) -> int:
-        """When the first chunk of an admitted stream is due: admission + prefill of what is not cached + restoring + TTFT.
+        """When the first chunk of an admitted stream is due: admission + transfer of what is handed over + prefill of what is
+        neither that nor cached + restoring + TTFT.
 
         With serial prefills its own begins when those before it are done.
         """
         begun_ns = max(stream.admitted_ns, self._held_until_ns)
+        begun_ns += self.transfer_ns(stream)
         prefill_ns = round(
-            self._prefill_ns * (stream.prompt_tokens - stream.cached_tokens) + self._restore_ns * stream.restored_tokens
+            self._prefill_ns * (stream.prompt_tokens - stream.cached_tokens - stream.taken_over_tokens)
+            + self._restore_ns * stream.restored_tokens
         )
         if self._serial_prefill:
             begun_ns = max(begun_ns, self._prefill_free_ns)
             self._prefill_free_ns = begun_ns + prefill_ns
         took_ns = prefill_ns + round(self._ttft.draw(stream.draws) * _NS)
         return begun_ns + round(took_ns * self._slowness(begun_ns))
+
+    def transfer_ns(self, stream: Stream) -> int:
+        """How long the transfer of what is handed over takes."""
+        return round(self._transfer_ns * stream.taken_over_tokens)
 
     def next_due_ns(self, stream: Stream, due_ns: int) -> int:
         """When the chunk after the one that was due at `due_ns` is due."""
@@ -193,6 +204,9 @@ class Engine:
             if self.tier is not None:
                 stream.restored_tokens = self.tier.take_in(stream.words, stream.cached_tokens)
                 stream.cached_tokens += stream.restored_tokens
+            if stream.handed_over:
+                # The last token is computed here: it gives the first output token.
+                stream.taken_over_tokens = max(stream.prompt_tokens - 1 - stream.cached_tokens, 0)
             stream.words = []
             self.running.add(stream)
             admitted.append(stream)

@@ -14,12 +14,12 @@ from zlib import crc32
 import httptools
 import msgspec
 
+from leverlab.incoming import STREAM_HEAD, Client, listen, whole_answer
 from leverlab.load.plan import Endpoint
 from leverlab.load.timer import Timer
 from leverlab.truth.answers import AnswerWriter, Vocabulary, framed
 from leverlab.truth.body import Body, StreamOptions
 from leverlab.truth.faults import GARBAGE, AnswerPlan, Faults
-from leverlab.truth.http import STREAM_HEAD, Client, listen, whole_answer
 from leverlab.truth.lateness import Lateness
 from leverlab.truth.log import RequestTruth, TruthLog
 from leverlab.truth.metrics import Metrics
@@ -306,7 +306,11 @@ class TruthServer:
         else:
             tokens = min(body.limit, len(answer.split()))
         plan = self._faults.plan(struck, tokens, "length" if tokens == body.limit else "stop")
-        stream = Stream(number, request_id, words, plan.tokens, plan.finish_reason, client.received_ns, key=key)
+        transfer = body.kv_transfer_params
+        stream = Stream(
+            number, request_id, words, plan.tokens, plan.finish_reason, client.received_ns, key=key,
+            handed_over=transfer is not None and transfer.do_remote_prefill,
+        )  # fmt: skip
         options = body.stream_options or StreamOptions()
         writer = AnswerWriter(
             self._vocabulary,
@@ -321,6 +325,7 @@ class TruthServer:
             token_ids=bool(body.return_token_ids),
             answer=answer,
         )
+        writer.hands_over = transfer is not None and transfer.do_remote_decode
         flight = _Flight(stream, plan, writer, client, streamed=body.stream)
         if body.stream:
             self._write(client, STREAM_HEAD)

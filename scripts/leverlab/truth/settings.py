@@ -35,6 +35,8 @@ class Settings:
     restore_per_token: float = 0.0
     tier_file: str | None = None
     enable_prompt_tokens_details: bool = False
+    kv_transfer_per_token: float = 0.0
+    kv_bytes_per_token: int = 131072
     truth_log: str | None = None
     startup_s: float = 0.0
     exit_after_requests: int = 0
@@ -90,6 +92,8 @@ _HELP = {
     "restore_per_token": "seconds that a prompt token costs which is found in the tier, instead of --prefill-per-token",
     "tier_file": "file in which the tier keeps its blocks' names, so that it outlives the engine",
     "enable_prompt_tokens_details": "report cached tokens in the last usage",
+    "kv_transfer_per_token": "seconds that a prompt's token takes that a prefill server has computed and hands over",
+    "kv_bytes_per_token": "bytes of KV cache that are counted for each of these tokens",
     "truth_log": "file for the true instant of every send (FILE and FILE.requests); see leverlab.truth.log",
     "startup_s": "seconds before the server answers at all",
     "exit_after_requests": "die once this many requests have ended, cutting the others; 0: never",
@@ -125,6 +129,8 @@ _AT_LEAST = {
     "block_size": 1,
     "tokens_per_chunk": 1,
     "prefill_per_token": 0,
+    "kv_transfer_per_token": 0,
+    "kv_bytes_per_token": 0,
     "gap_per_stream": 0,
     "restore_per_token": 0,
     "acceptance": 0,

@@ -1,0 +1,25 @@
+"""The processes of a server: what a topology declares of them, and how they are started, asked, reset and stopped."""
+
+from leverlab.topology.confinement import confine
+from leverlab.topology.declared import LOG_FILE, Plan, ProcessPlan
+from leverlab.topology.ports import LOOPBACK, free_port
+from leverlab.topology.running import Progress, RunningServer, ServerEnded, StartTimeout, start, wait_ready
+from leverlab.topology.servers import Servers
+from leverlab.topology.topologies import engine_launches
+
+__all__ = [
+    "LOG_FILE",
+    "LOOPBACK",
+    "Plan",
+    "ProcessPlan",
+    "Progress",
+    "RunningServer",
+    "ServerEnded",
+    "Servers",
+    "StartTimeout",
+    "confine",
+    "engine_launches",
+    "free_port",
+    "start",
+    "wait_ready",
+]
