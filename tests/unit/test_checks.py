@@ -219,7 +219,7 @@ def disaggregated(**delta: float) -> CellInputs:
     """The clean cell from a prefill and a decode server behind a proxy, with counters changed as `delta` says."""
     inputs = clean()
     told = {
-        "external_hit_tokens": 11_500.0,
+        "handed_over_tokens": 11_500.0,
         "prefill:requests_finished": float(REQUESTS),
         "decode:prompt_tokens": 12_000.0,
         "decode:prefix_hit_tokens": 0.0,
@@ -292,8 +292,8 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("versions_differ", "invalid", lambda: clean(installed_versions={"torch": "2.12.0"})),
     ("versions_differ", "caution", lambda: clean(installed_versions={})),
     ("prefills_missing", "invalid", lambda: disaggregated(**{"prefill:requests_finished": REQUESTS - 1.0})),
-    ("kv_not_handed_over", "invalid", lambda: disaggregated(external_hit_tokens=0.0)),
-    ("kv_not_handed_over", "caution", lambda: disaggregated(external_hit_tokens=5000.0)),
+    ("kv_not_handed_over", "invalid", lambda: disaggregated(handed_over_tokens=0.0)),
+    ("kv_not_handed_over", "caution", lambda: disaggregated(handed_over_tokens=5000.0)),
     ("front_slow", "caution", lambda: disaggregated(proxy_added_s_sum=0.006 * REQUESTS)),
     ("not_warmed_up", "caution", lambda: clean(warmup_steady=False)),
     ("server_e2e_disagrees", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"e2e_s_sum": 22.2, "e2e_s_count": 120.0})),

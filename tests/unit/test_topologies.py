@@ -200,7 +200,7 @@ def test_a_prompt_is_computed_once_handed_over_and_counted_once(tmp_path: Path) 
         "prompt_tokens": 64,
         "generation_tokens": 3,
         "requests_finished": 1,
-        "external_hit_tokens": 63,
+        "handed_over_tokens": 63,
         "kv_transfer_bytes_sum": 63_000,
         "kv_transfer_bytes_count": 1,
         "prefill:requests_finished": 1,

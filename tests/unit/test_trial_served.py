@@ -29,8 +29,8 @@ def silent_at(path: str, check_alive: Callable[[], None]) -> Served:
         def __init__(self) -> None:
             """One truth engine that was never started."""
 
-        def reset_cache(self) -> bool:
-            return TruthEngine().reset_cache(client)
+        def reset_cache(self, *, tiers: bool = True) -> bool:
+            return TruthEngine().reset_cache(client, tiers=tiers)
 
         def counters(self) -> dict[str, float]:
             return snapshot(TruthEngine(), client)

@@ -36,7 +36,7 @@ def _prefills_missing(inputs: CellInputs) -> Finding | None:
 
 
 def _kv_not_handed_over(inputs: CellInputs) -> Finding | None:
-    taken = inputs.server_delta.get("external_hit_tokens")
+    taken = inputs.server_delta.get("handed_over_tokens")
     if not _disaggregated(inputs) or taken is None:
         return None
     prompts, cached = (

@@ -221,6 +221,14 @@ METRICS: Final[dict[str, Metric]] = _registry(
         label="bandwidth of loads from the tier below",
     ),
     Metric(
+        "handed_over_ratio",
+        "1",
+        "difference of prompt tokens that decode servers took over from prefill servers / difference of those that they asked for",
+        "higher",
+        "difference",
+        label="share of prompts handed over",
+    ),
+    Metric(
         "kv_transfer_s",
         "s",
         "mean time of a transfer of KV cache from a prefill to a decode server, as the connector says (NIXL); it runs beside the "

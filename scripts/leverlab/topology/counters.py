@@ -15,6 +15,12 @@ _ONCE_A_REQUEST: Final = frozenset(
 """Counters that say what clients asked and got, and what the servers that answer them took over. A prefill server counts the
 same prompt, one token and one request more."""
 
+_HANDED_OVER: Final = {
+    "external_queried_tokens": "handed_over_queried_tokens",
+    "external_hit_tokens": "handed_over_tokens",
+}
+"""What a decode server's connector counts is no tier below its cache, but what the prefill servers have just computed."""
+
 SEPARATOR: Final = ":"
 
 
@@ -32,18 +38,20 @@ def combined(counted: Sequence[Counted]) -> dict[str, float]:
 
     Sums; of `kv_cache_usage` the largest. What a request is counted for once (tokens, requests, the counts of histograms)
     is summed over the servers that answer: so the mean of a histogram is the time that a request spent on all servers
-    together. A single server's values stay as they are.
+    together. What comes to them from prefill servers is called `handed_over_tokens`. A single server's values stay as they are.
     """
     if len(counted) == 1:
         return dict(counted[0].values)
+    names = {} if all(server.answers for server in counted) else _HANDED_OVER
     values: dict[str, float] = {}
     for server in counted:
         for name, value in server.values.items():
             values[f"{server.name}{SEPARATOR}{name}"] = value
             if not server.answers and (name in _ONCE_A_REQUEST or name.endswith("_count")):
                 continue
-            before = values.get(name, 0.0)
-            values[name] = max(before, value) if name in _LARGEST else before + value
+            total = names.get(name, name)
+            before = values.get(total, 0.0)
+            values[total] = max(before, value) if name in _LARGEST else before + value
     return values
 
 
