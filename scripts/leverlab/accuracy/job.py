@@ -163,9 +163,10 @@ def _serve_and_ask(
     ):
 
         def check_alive() -> None:
-            if started.server.poll() is not None:
+            ended = started.server.ended()
+            if ended is not None:
                 see_whether_told_to_end()
-                raise ServerDiedError(engine.explain_exit(started.server.log_text()))
+                raise ServerDiedError(ended.reason)
 
         redactor = redactor_of_this_process(API_KEY=started.launch.api_key)
         try:

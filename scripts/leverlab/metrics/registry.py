@@ -227,6 +227,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "higher",
         "difference",
         label="share of prompts handed over",
+        source="server counters",
     ),
     Metric(
         "kv_transfer_s",
@@ -235,6 +236,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "computing of others",
         "lower",
         label="time of a KV-cache transfer",
+        source="server counters",
     ),
     Metric(
         "kv_transfer_bytes",
@@ -242,6 +244,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "mean size of such a transfer",
         "neither",
         label="size of a KV-cache transfer",
+        source="server counters",
     ),
     Metric(
         "kv_transfer_rate",
@@ -249,6 +252,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "bytes of all such transfers / their times added up",
         "higher",
         label="rate of KV-cache transfers",
+        source="server counters",
     ),
     Metric(
         "proxy_prefill_s",
@@ -256,6 +260,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "mean time from a request's sending to a prefill server to that server's answer, as the proxy sees it",
         "lower",
         label="prefill server's part",
+        source="server counters",
     ),
     Metric(
         "proxy_added_s",
@@ -264,6 +269,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "lower",
         "difference",
         label="added by the proxy",
+        source="server counters",
     ),
     Metric(
         "mean_running",

@@ -80,6 +80,11 @@ class RunningServer:
         return self._launch.api_key
 
     @property
+    def base_url(self) -> str:
+        """Where the front is asked."""
+        return self.plan.front.base_url
+
+    @property
     def scratch(self) -> Path | None:
         """See `leverlab.engines.base.Launch.scratch`."""
         return self._launch.scratch
