@@ -268,6 +268,26 @@ def twin_setup(twin):
     return setup_of(twin.cell.server)
 
 
+def ranks_all(study):
+    """Whether the study's page ranks the levers of all studies."""
+    return not IN_JOB and CONFIGURATION.study(study).ranks is not None
+
+
+def ranked_tables(study):
+    """Effects of the studies of this run that the page of `study` ranks."""
+    others = [other for other in STUDIES if other != study] if ranks_all(study) else []
+    return [str(LAYOUT.study(other) / "effects.parquet") for other in others]
+
+
+def ranked_results(study):
+    """The same of studies that are not of this run, as far as they have results: path and time of the last change."""
+    if not ranks_all(study):
+        return []
+    of_this_run = {LAYOUT.study(other) for other in STUDIES}
+    found = sorted(LAYOUT.results.glob("studies/*/effects.parquet"))
+    return [[str(path), path.stat().st_mtime_ns] for path in found if path.parent not in of_this_run]
+
+
 def full_size_flags_of(study):
     """What was said to the real flags behind a simulated smoke size; nothing for every other study."""
     simulated = CONFIGURATION.is_smoke(study) and CONFIGURATION.simulated(CONFIGURATION.study(study))

@@ -25,6 +25,7 @@ rule report:
         "results/studies/{study}/saturation.parquet",
         lambda wildcards: twin_records([wildcards.study]),
         "results/studies/{study}/accuracy.parquet",
+        lambda wildcards: ranked_tables(wildcards.study),
         REPORT_SOURCES,
         flags=lambda wildcards: full_size_flags_of(wildcards.study),
     output:
@@ -38,6 +39,8 @@ rule report:
         "results/logs/report/{study}.log",
     params:
         settings=SETTINGS,
+        # A page that ranks the levers of all studies is made again when another study has new results.
+        ranked=lambda wildcards: ranked_results(wildcards.study),
     shell:
         "python scripts/report.py --study {wildcards.study} --settings {params.settings:q} 2>&1 | tee {log}"
 

@@ -53,6 +53,7 @@ TROUBLED, CROSSED, SIMULATED, FLOORED, LARGE, ROOFED, PROFILED = (
     "roofed",
     "profiled",
 )
+RANKING = "ranking"
 
 _LEVERS = "levers: {prefix_caching: [on, off], max_num_seqs: [64, 4]}\nbaseline: {prefix_caching: on, max_num_seqs: 64}\nreplicates: 3\n"
 STUDIES = {
@@ -130,6 +131,22 @@ profile: {at: [rate 1]}
 questions:
   - ask: Where does the time go?
     answers: [{kind: profile, shows: time by class}]
+"""
+    + _LEVERS,
+    RANKING: """\
+question: Which levers pay, and do they stack?
+engines: [vllm]
+models: [llama-3.1-8b]
+gpus: [h200]
+workload: shared-system-prompt
+load: {rates: [4, inf]}
+primary: {prefix_caching: ttft_s p50 at rate 4, max_num_seqs: throughput at burst}
+design: factorial
+ranks: all
+questions:
+  - ask: Do they stack?
+    answers:
+      - {kind: stacking, levers: [prefix_caching, max_num_seqs], metrics: [ttft_s p50 at rate 4, throughput at burst, goodput at burst]}
 """
     + _LEVERS,
     LARGE: """\

@@ -125,6 +125,19 @@ class TheoryAnswer(_Answer):
     )
 
 
+class StackingAnswer(_Answer):
+    """Whether two levers together do what each alone lets expect: their interaction, in factors and in the metric's own unit."""
+
+    kind: Literal["stacking"] = "stacking"
+    levers: list[str] = Field(
+        min_length=2, max_length=2, description="two of the study's levers, whose levels are crossed"
+    )
+    metrics: list[Metric] = Field(min_length=1, description="`e2e_s p50 at rate 4`; without `at`, at every load point")
+
+    def names(self) -> dict[str, list[str]]:
+        return {lever: [] for lever in self.levers}
+
+
 class ReadingAnswer(_Answer):
     """What no measurement answers: the text says what there is to understand, and the study's `reads` where."""
 
@@ -157,6 +170,7 @@ Answer = Annotated[
     | SaturationAnswer
     | TheoryAnswer
     | AccuracyAnswer
+    | StackingAnswer
     | ReadingAnswer
     | ProfileAnswer,
     Field(discriminator="kind"),

@@ -209,6 +209,10 @@ class Study(StrictModel):
         default=None, description="a task whose questions every server answers, in a job of its own (docs/accuracy.md)"
     )
     hardware: str | None = Field(default=None, description="what it takes to run, in a sentence")
+    ranks: Literal["all"] | None = Field(
+        default=None,
+        description="`all`: the report ranks the levers over all studies that have results, and recommends a configuration from them",
+    )
     questions: list[Question] = Field(default=[], description="questions that the report answers from the data")
     collects: Collected = Field(default={}, description="metrics that the course wants collected, and where they are")
     reads: list[Source] = Field(default=[], description="files of the engines that explain what is seen")

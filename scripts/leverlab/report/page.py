@@ -25,6 +25,7 @@ from leverlab.report.overview import believable, glance
 from leverlab.report.phrases import joined
 from leverlab.report.provenance import provenance
 from leverlab.report.questions import questions, readings
+from leverlab.report.ranking import ranking, ranking_note, ranking_tables, recommendations
 from leverlab.report.roofline_block import roofline_parts
 from leverlab.report.searches import search_table
 from leverlab.report.sentences import correction_sentence, headline
@@ -119,6 +120,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "knees": knee_table(data),
         "searches": search_table(data),
         "theory": theory_table(data, theory),
+        **_over_all_studies(data),
         "rooflines": roofline_parts(data, theory),
         "theory_left_out": left_out(data, theory),
         "heatmaps": maps,
@@ -140,6 +142,18 @@ def _sections(data: StudyData) -> dict[str, Any]:
             "Each command starts a fresh server for one cell, measures it and says whether the new value lies where the recorded ones let expect it. "
             "Add --profile slurm on a cluster; raise the number before verdict.html to do it again."
         ),
+    }
+
+
+def _over_all_studies(data: StudyData) -> dict[str, Any]:
+    """What the study says of all studies, where it ranks them."""
+    if data.study.ranks is None:
+        return {"rankings": None, "ranking_note": "", "recommendations": []}
+    found = ranking(data)
+    return {
+        "rankings": ranking_tables(found),
+        "ranking_note": ranking_note(found),
+        "recommendations": recommendations(found),
     }
 
 

@@ -18,6 +18,7 @@ from leverlab.config.course import (
     RangeAnswer,
     ReadingAnswer,
     SaturationAnswer,
+    StackingAnswer,
     TheoryAnswer,
 )
 from leverlab.load_point import LoadPoint
@@ -30,6 +31,7 @@ from leverlab.report.phrases import context_phrase, joined, load_order, load_phr
 from leverlab.report.ranges import range_sentences
 from leverlab.report.sentences import verdict_sentence
 from leverlab.report.source import StudyData
+from leverlab.report.stacking import stacking_sentences
 from leverlab.report.theory_values import TheoryValues
 from leverlab.report.view import Link
 from leverlab.report.why import mechanisms
@@ -262,6 +264,7 @@ _ANSWERS: Final[Mapping[type[Answer], Callable[[Any, StudyData], Iterator[str]]]
     LoadAnswer: _over_load,
     SaturationAnswer: _saturation,
     AccuracyAnswer: _accuracy,
+    StackingAnswer: stacking_sentences,
     ReadingAnswer: _reading,
     ProfileAnswer: _profile,
     RangeAnswer: _range,

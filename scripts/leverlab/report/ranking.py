@@ -1,0 +1,271 @@
+"""The levers of all studies, ranked by what was found of each, and what that recommends for a model and its GPUs."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from leverlab.config import ConfigError
+from leverlab.report.effect import Effect
+from leverlab.report.findings import primary_effects
+from leverlab.report.phrases import context_phrase, joined, levels_phrase, load_phrase, metric_heading, metric_phrase
+from leverlab.report.sentences import row_sentence
+from leverlab.report.source import StudyData, read_study, rows_of
+from leverlab.report.view import Cell, Column, Group, Link, Row, Table, verdict_mark
+
+RANKED: Final[tuple[tuple[str, str | None], ...]] = (
+    ("ttft_s", "p50"), ("tpot_s", "p50"), ("throughput", None), ("goodput", None),
+)  # fmt: skip
+"""The metrics by which levers are ranked, each for itself."""
+
+_RESOLVED: Final = ("improves", "worsens", "no difference found")
+_LIMIT: Final = 40
+"""Rows of a metric's ranking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """An effect of one lever alone, at the load point at which its study judges that lever."""
+
+    study: str
+    effect: Effect
+    titles: dict[str, str]
+    gpus: int
+    """GPUs that the larger of the two servers takes."""
+    cells: tuple[str, ...]
+    """The cells that the effect rests on."""
+
+    @property
+    def lever(self) -> str:
+        ((lever, _),) = self.effect.changed.items()
+        return lever
+
+    @property
+    def gain(self) -> float:
+        """Logarithm of the improvement at the end of the interval that is nearest to no change; 0 where none was found.
+
+        For a metric that is compared by difference, of (baseline + change) / baseline; infinite from a baseline of 0.
+        """
+        effect = self.effect
+        if not effect.decided or effect.low is None or effect.high is None:
+            return 0.0
+        end = effect.low if effect.raises else effect.high
+        if not effect.by_ratio:
+            if not effect.baseline:
+                return math.copysign(math.inf, 1.0 if effect.verdict == "improves" else -1.0)
+            end = 1 + end / effect.baseline
+        size = abs(math.log(end)) if end > 0 else math.inf
+        return size if effect.verdict == "improves" else -size
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What the studies found, and what had to be left out."""
+
+    ranked: tuple[Ranked, ...]
+    studies: tuple[str, ...]
+    simulated: tuple[str, ...]
+    unreadable: tuple[str, ...]
+    unresolved: int
+    """Comparisons that are invalid, or rest on too few pairs."""
+
+
+def ranking(data: StudyData) -> Ranking:
+    """The effects of single levers of the server in every study that has tables, without those of simulated engines."""
+    configuration, layout = data.configuration, data.layout
+    found: list[Ranked] = []
+    read: list[str] = []
+    simulated: list[str] = []
+    unreadable: list[str] = []
+    unresolved = 0
+    for name in [*configuration.study_names(), *configuration.smoke_names()]:
+        if not (layout.study(name) / "effects.parquet").is_file():
+            continue
+        try:
+            study = read_study(name, configuration, layout)
+        except (ConfigError, FileNotFoundError):
+            unreadable.append(name)
+            continue
+        if study.simulated:
+            simulated.append(name)
+            continue
+        read.append(name)
+        own = list(_single(study))
+        found += [_ranked(study, effect) for effect in own if effect.verdict in _RESOLVED]
+        unresolved += sum(effect.verdict not in _RESOLVED and effect.primary for effect in own)
+    return Ranking(tuple(found), tuple(read), tuple(simulated), tuple(unreadable), unresolved)
+
+
+def _single(study: StudyData) -> Iterable[Effect]:
+    """Effects of treatments that change one lever, in the ranked metrics and the primary one, where the lever is judged."""
+    judged = {(e.context, e.treatment, e.load) for e in primary_effects(study) if len(e.changed) == 1}
+    wanted = set(RANKED)
+    return [
+        effect
+        for effect in study.effects
+        if (effect.context, effect.treatment, effect.load) in judged
+        and (effect.primary or (effect.metric, effect.statistic) in wanted)
+        and _is_of_the_server(study, effect)
+    ]
+
+
+def _is_of_the_server(study: StudyData, effect: Effect) -> bool:
+    """Whether the lever is a setting of the server: who asks, what, and of which model, no configuration can choose."""
+    kind = study.configuration.engines[effect.engine].kind
+    ((lever, levels),) = effect.changed.items()
+    sets = [study.configuration.levers[lever].effect(level, kind) for level in levels]
+    return not any(each and (each.client or each.cache or each.model or each.workload or each.request) for each in sets)
+
+
+def _ranked(study: StudyData, effect: Effect) -> Ranked:
+    cells = study.of_context(effect.context)
+    sides = cells[(cells["load"] == effect.load) & cells["treatment"].isin([effect.treatment, "baseline"])]
+    rows = rows_of(sides)
+    return Ranked(
+        study.name, effect, study.titles, max((_gpus(row) for row in rows), default=effect.gpu_count),
+        tuple(dict.fromkeys(str(row["cell"]) for row in rows)),
+    )  # fmt: skip
+
+
+def _gpus(row: dict[str, Any]) -> int:
+    return int(json.loads(row["specification"]).get("server", {}).get("gpu", {}).get("count", row["gpu_count"]))
+
+
+def ranking_tables(found: Ranking) -> list[Table]:
+    """A table a metric: the largest sure effect first, whichever of its levels is the baseline; last where no difference was found."""
+    tables = []
+    for metric, statistic in RANKED:
+        own = [one for one in found.ranked if (one.effect.metric, one.effect.statistic) == (metric, statistic)]
+        own.sort(key=lambda one: -abs(one.gain))
+        if not own:
+            continue
+        columns = (
+            Column("Lever"), Column("Where", "prose"), Column("Change (interval of the verdict)", "number"), Column("Verdict", "short"),
+        )  # fmt: skip
+        heading = metric_heading(metric, statistic)
+        more = f" The last {len(own) - _LIMIT} are left out." if len(own) > _LIMIT else ""
+        note = (
+            "By the end of the interval that is nearest to no change, the sure part of each effect, whichever level is its study's baseline. Every lever at the load point at which its study judges it; "
+            f"where this is not the metric it is judged by, the verdict is exploratory, and among many some are chance.{more}"
+        )
+        tables.append(
+            Table(f"ranking-{metric}", f"Levers by {heading}", columns, (Group(tuple(map(_row, own[:_LIMIT]))),), note)
+        )
+    return tables
+
+
+def _row(one: Ranked) -> Row:
+    effect = one.effect
+    place = f"{context_phrase(*effect.context)}, {load_phrase(effect.load)}"
+    return Row(
+        (
+            Cell(levels_phrase(effect.changed, one.titles)),
+            Cell(place, links=(Link(f"{one.study}.html", one.study),)),
+            Cell(row_sentence(effect)),
+            Cell(
+                "primary" if effect.primary else "exploratory",
+                verdict_mark(effect.verdict),
+                note=" ".join(effect.cautions),
+            ),
+        ),
+        primary=effect.primary,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What the verdicts say for an engine, a model and as many GPUs: a heading, and a sentence a lever."""
+
+    title: str
+    sentences: tuple[str, ...]
+    cells: tuple[str, ...]
+    """The cells that the advice rests on."""
+
+
+def recommendations(found: Ranking) -> list[Recommendation]:
+    """For every engine, model, GPU and number of GPUs that was measured, smallest number first."""
+    places: dict[tuple[str, str, str], list[Ranked]] = {}
+    for one in found.ranked:
+        if one.effect.primary:
+            places.setdefault(one.effect.context[:3], []).append(one)
+    advice = []
+    for (engine, model, gpu), own in places.items():
+        for count in sorted({one.gpus for one in own}):
+            fitting = [one for one in own if one.gpus <= count]
+            advice.append(_advice(context_phrase(engine, model, gpu, count), fitting))
+    return advice
+
+
+def _advice(title: str, own: Sequence[Ranked]) -> Recommendation:
+    """A sentence for each lever of which something was found, whichever of the two levels the study has as its baseline.
+
+    Of several levels that improve what the lever is judged by, the one of the largest sure improvement; a level that another
+    comparison calls worse is not advised.
+    """
+    sentences: list[str] = []
+    undecided: list[str] = []
+    cells: list[str] = []
+    for lever in dict.fromkeys(one.lever for one in own):
+        better = [one for one in own if one.lever == lever and one.effect.verdict == "improves"]
+        worse = [one for one in own if one.lever == lever and one.effect.verdict == "worsens"]
+        refuted = {_level(one) for one in worse}
+        sure = [one for one in better if _level(one) not in refuted]
+        if not better and not worse:
+            of_lever = [one for one in own if one.lever == lever]
+            undecided.append(f"{of_lever[0].titles[lever]} (no difference found)")
+        elif better and not sure:
+            undecided.append(
+                f"{levels_phrase(better[0].effect.changed, better[0].titles)} (better in one comparison, worse in another)"
+            )
+        else:
+            best = max(sure, key=lambda one: one.gain) if sure else min(worse, key=lambda one: one.gain)
+            sentences.append(_recommended(best))
+            cells += best.cells
+    if not sentences:
+        sentences.append(f"No recommendation: {_counted(own)} and nothing resolved.")
+    elif len(sentences) > 1:
+        sentences.append("Each was measured alone. Whether two stack is tested only where a study crosses them.")
+    if undecided:
+        sentences.append(f"Undecided: {joined(undecided)}.")
+    return Recommendation(title, tuple(sentences), tuple(dict.fromkeys(cells)))
+
+
+def _level(one: Ranked) -> str:
+    return one.effect.changed[one.lever][0]
+
+
+def _recommended(one: Ranked) -> str:
+    """The better level, why, and where that was seen."""
+    effect = one.effect
+    level, base = effect.changed[one.lever]
+    advised, against = (level, base) if effect.verdict == "improves" else (base, level)
+    marked = f" It is marked: {'; '.join(effect.cautions)}." if effect.cautions else ""
+    metric = metric_phrase(effect.metric, effect.statistic)
+    return (
+        f"{one.titles[one.lever]} {advised}, not {against}: {level} {effect.verdict} {metric} {load_phrase(effect.load)}, {row_sentence(effect)}, "
+        f"in {effect.pairs} pairs of {one.study}.{marked}"
+    )
+
+
+def _counted(own: Sequence[Ranked]) -> str:
+    return "1 verdict" if len(own) == 1 else f"{len(own)} verdicts"
+
+
+def ranking_note(found: Ranking) -> str:
+    """Which studies were read, and what was left out."""
+    said = [f"From {_names(found.studies)}." if found.studies else "No study with a real engine has results yet."]
+    if found.simulated:
+        said.append(f"Left out as simulated: {_names(found.simulated)}.")
+    if found.unreadable:
+        said.append(f"Left out as their files are not in order: {_names(found.unreadable)}.")
+    if found.unresolved:
+        have = "comparison has" if found.unresolved == 1 else "comparisons have"
+        said.append(
+            f"{found.unresolved} primary {have} no verdict (invalid cells, or too few pairs) and are not ranked."
+        )
+    return " ".join(said)
+
+
+def _names(names: Sequence[str]) -> str:
+    return joined(list(names))
