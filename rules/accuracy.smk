@@ -27,7 +27,7 @@ rule accuracy:
     """Serve one treatment, and ask it a task's questions and the study's prompts."""
     input:
         # As in measure.smk: what has its run is no job any more.
-        setup=of_accuracy_job(lambda job: setup_of(job.server.engine, job.server.model), []),
+        setup=of_accuracy_job(lambda job: setup_of(job.server), []),
         flags=of_accuracy_job(lambda job: f"results/flags/{job.server.engine}.json", []),
         lm_eval=of_accuracy_job(lambda job: lm_eval_environment(), []),
     output:

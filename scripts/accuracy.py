@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from leverlab.accuracy.harness import CannotAskError
 from leverlab.accuracy.job import run_job
 from leverlab.records import AccuracySpecification, read_json, write_json
 from leverlab.trial.cell_files import DiskFullError
@@ -42,6 +43,9 @@ def main() -> int:
             return EX_TEMPFAIL
         except Interrupted as interrupted:
             return interrupted.exit_status
+        except CannotAskError as error:
+            progress.say(str(error))
+            return 1
         except DiskFullError as error:
             print(error, file=sys.stderr)
             return EX_TEMPFAIL

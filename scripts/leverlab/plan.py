@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from leverlab.accuracy.plan import AccuracyJob, read_run, run_folder, study_jobs
 from leverlab.config import Configuration
 from leverlab.layout import Layout
 from leverlab.matrix.cells import Phase
@@ -146,6 +147,7 @@ def render_plan(matrix: Matrix, layout: Layout) -> str:
     for study in matrix.studies:
         _print_study(console, matrix, study, progress, history)
         _print_twins(console, twins_of(study, matrix.configuration), layout)
+        _print_asked(console, study_jobs(study, matrix.configuration), layout)
     console.print(_LEGEND, style="dim")
     if len(matrix.studies) > 1:
         total = estimate(matrix, matrix.jobs, progress, history)
@@ -183,6 +185,15 @@ def _print_twins(console: Console, twins: Sequence[Twin], layout: Layout) -> Non
         told = [f"{count} {outcome}" for outcome, count in outcomes.items() if outcome is not None]
         tools = ", ".join(sorted({twin.tool for twin in twins}))
         console.print(f"{len(twins)} twins under {tools}: {', '.join([*told, f'{outcomes[None]} to be run'])}\n")
+
+
+def _print_asked(console: Console, jobs: Sequence[AccuracyJob], layout: Layout) -> None:
+    if jobs:
+        runs = [read_run(run_folder(job, layout)) for job in jobs]
+        outcomes = Counter(run.status for run in runs if run is not None)
+        told = [f"{count} {status}" for status, count in outcomes.items()]
+        asked = f"{len(jobs)} servers are asked {jobs[0].task.id}"
+        console.print(f"{asked}: {', '.join([*told, f'{runs.count(None)} to be asked'])}\n")
 
 
 def _status(progress: Progress, job: Job, phase: str) -> str | None:

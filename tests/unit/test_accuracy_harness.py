@@ -8,9 +8,11 @@ import pytest
 
 from leverlab.accuracy.asking import NoAnswerError, ask
 from leverlab.accuracy.harness import (
+    CannotAskError,
     FoundTask,
     HarnessError,
     arguments,
+    check_splits,
     find_task,
     run,
     scores_of,
@@ -58,14 +60,14 @@ def test_a_task_is_found_with_its_file_and_splits(tmp_path: Path) -> None:
     ],
 )
 def test_a_task_that_cannot_be_asked_is_refused(tmp_path: Path, answer: dict[str, object], message: str) -> None:
-    with pytest.raises(HarnessError) as error:
+    with pytest.raises(CannotAskError) as error:
         find_task(stand_in(tmp_path, answer), "gsm8")
     assert message in str(error.value)
 
 
 def test_an_interpreter_that_is_not_there_or_has_no_lm_eval_is_named() -> None:
     for prefix in (["/no/such/python"], [sys.executable, "-S"]):
-        with pytest.raises(HarnessError) as error:
+        with pytest.raises(CannotAskError) as error:
             find_task(prefix, "gsm8k")
         assert "does not run lm_eval" in str(error.value)
 
@@ -77,8 +79,9 @@ def test_local_files_take_the_place_of_the_tasks_data(tmp_path: Path) -> None:
     assert written["include"] == "/tasks/gsm8k.yaml"
     assert written["dataset_path"] == "json"
     assert written["dataset_kwargs"] == {"data_files": {name: str(files[name]) for name in ("test", "train")}}
-    with pytest.raises(HarnessError, match=r"no file train\.jsonl"):
-        write_task(tmp_path, task, {"test": files["test"]})
+    check_splits(task, files)
+    with pytest.raises(CannotAskError, match=r"no file train\.jsonl"):
+        check_splits(task, {"test": files["test"]})
 
 
 def test_arguments_are_greedy_and_hold_what_is_asked_and_no_key(tmp_path: Path) -> None:

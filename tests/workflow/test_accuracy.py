@@ -53,7 +53,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     settings = copy.root / "config" / "config.yaml"
     settings.write_text(f"{settings.read_text()}lm_eval_python: {PYTHON}\n")
     copy.write_study("sums", STUDY)
-    copy.snakemake("--cores", "2", study="sums")
+    copy.snakemake("--cores", "2", study="sums", timeout=600)
     return copy
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +45,12 @@ print("\\n{_MARK}" + json.dumps(found))
 """
 
 
+class CannotAskError(Exception):
+    """What is installed here cannot ask this: nothing was asked, and nothing is recorded. The message says what to do."""
+
+
 class HarnessError(Exception):
-    """lm_eval cannot ask this, or came to grief. `tail` is the end of what it said."""
+    """lm_eval came to grief. `tail` is the end of what it said."""
 
     def __init__(self, message: str, tail: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -65,7 +69,7 @@ class FoundTask:
 def find_task(prefix: Sequence[str], name: str) -> FoundTask:
     """The task `name` in the environment behind `prefix`.
 
-    Raises HarnessError for one that is not there, for a group of tasks, and for one that is scored by likelihoods.
+    Raises CannotAskError for one that is not there, for a group of tasks, and for one that is scored by likelihoods.
     """
     command = [*prefix, "-c", _FIND, name]
     try:
@@ -73,30 +77,37 @@ def find_task(prefix: Sequence[str], name: str) -> FoundTask:
             command, capture_output=True, text=True, timeout=_FIND_TIMEOUT_S, check=False, env=_quiet()
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HarnessError(f"`{' '.join(prefix)}` does not run lm_eval: {error}") from None
+        raise CannotAskError(f"`{' '.join(prefix)}` does not run lm_eval: {error}") from None
     answers = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode or not answers:
-        raise HarnessError(f"`{' '.join(prefix)}` does not run lm_eval", done.stderr.splitlines()[-_TAIL_LINES:])
+        said = "\n".join(done.stderr.splitlines()[-_TAIL_LINES:])
+        raise CannotAskError(f"`{' '.join(prefix)}` does not run lm_eval: {said}")
     found = json.loads(answers[-1].removeprefix(_MARK))
     if found["known"]:
-        raise HarnessError(f"accuracy.task: lm_eval {found['version']} has no {name!r}{nearest(name, found['known'])}")
+        raise CannotAskError(
+            f"accuracy.task: lm_eval {found['version']} has no {name!r}{nearest(name, found['known'])}"
+        )
     if found["path"] is None:
-        raise HarnessError(f"accuracy.task: {name!r} is a group of tasks: name one task of it")
+        raise CannotAskError(f"accuracy.task: {name!r} is a group of tasks: name one task of it")
     if found["output_type"] != "generate_until":
-        raise HarnessError(
+        raise CannotAskError(
             f"accuracy.task: {name!r} is scored by likelihoods ({found['output_type']}), which not every server tells: name a task "
             "whose answers are generated, such as gsm8k"
         )
     return FoundTask(found["version"], Path(found["path"]), found["splits"])
 
 
-def write_task(folder: Path, task: FoundTask, files: Mapping[str, Path]) -> str:
-    """What `--tasks` names: the task with local `files` in place of its data. Raises HarnessError for a missing split."""
+def check_splits(task: FoundTask, files: Collection[str]) -> None:
+    """See that local `files`, by split, hold all that the task reads. Raises CannotAskError."""
     missing = sorted(set(task.splits) - set(files))
     if missing:
-        raise HarnessError(
+        raise CannotAskError(
             f"accuracy.data: the task reads the splits {', '.join(task.splits)}, and there is no file {missing[0]}.jsonl"
         )
+
+
+def write_task(folder: Path, task: FoundTask, files: Mapping[str, Path]) -> str:
+    """What `--tasks` names: the task with local `files` in place of its data."""
     override = {
         "include": str(task.path),
         "dataset_path": "json",

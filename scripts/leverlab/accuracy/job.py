@@ -12,8 +12,11 @@ import httpx
 
 from leverlab.accuracy.asking import NoAnswerError, ask
 from leverlab.accuracy.harness import (
+    CannotAskError,
+    FoundTask,
     HarnessError,
     arguments,
+    check_splits,
     find_task,
     run,
     scores_of,
@@ -23,8 +26,9 @@ from leverlab.accuracy.harness import (
 from leverlab.accuracy.plan import RECORD_FILE, job_record, read_run
 from leverlab.accuracy.samples import ANSWERS_FILE
 from leverlab.config.accuracy import Accuracy
+from leverlab.config.model_reference import with_folders
 from leverlab.engines import engine_for
-from leverlab.engines.base import EngineUnreachableError, Launch
+from leverlab.engines.base import EngineUnreachableError, Launch, placed
 from leverlab.layout import Layout
 from leverlab.records import AccuracyJobRecord, AccuracyRecord, AccuracySpecification, Reason, write_json
 from leverlab.redaction import redactor_of_this_process
@@ -36,7 +40,7 @@ from leverlab.trial.lease import DeviceLease, file_lease, lease_devices
 from leverlab.trial.outcomes import InfeasibleError, MayPassError, ServerDiedError, see_whether_told_to_end
 from leverlab.trial.progress import Progress
 from leverlab.trial.runner import devices_may_come, signals_interrupt
-from leverlab.trial.starting import Started, new_api_key, started_server
+from leverlab.trial.starting import Started, new_api_key, scratch_folder, started_server
 
 DEATHS: Final = 2
 """Starts in which the server dies until that is its result."""
@@ -59,7 +63,8 @@ class _Attempt:
 def run_job(specification: AccuracySpecification, progress: Progress) -> AccuracyJobRecord:
     """See that the run has a record, and return the job's.
 
-    Raises MayPassError for what another attempt may not meet, DiskFullError, and Interrupted where a signal asks to end.
+    Raises MayPassError for what another attempt may not meet, CannotAskError for what must be mended first, DiskFullError, and
+    Interrupted where a signal asks to end.
     """
     job = specification.job
     layout = Layout(Path(job.results))
@@ -74,11 +79,13 @@ def run_job(specification: AccuracySpecification, progress: Progress) -> Accurac
 
 def _asked(specification: AccuracySpecification, layout: Layout, final: Path, progress: Progress) -> AccuracyRecord:
     job = specification.job
+    task = _task(specification)
     with lease_devices(job.device, job.gpu_count, progress.say) as devices:
         for death in range(1, DEATHS + 1):
             attempt = _new_attempt(specification, layout)
             try:
-                _serve_and_ask(specification, attempt, devices, progress)
+                with scratch_folder() as scratch:
+                    _serve_and_ask(specification, task, attempt, devices, scratch, progress)
                 attempt.note(status="measured")
             except InfeasibleError as refused:
                 attempt.note(status="infeasible", reason=refused.reason)
@@ -119,29 +126,42 @@ def _new_attempt(specification: AccuracySpecification, layout: Layout) -> _Attem
     return _Attempt(folder, record, time.monotonic())
 
 
-def _serve_and_ask(
-    specification: AccuracySpecification, attempt: _Attempt, devices: DeviceLease, progress: Progress
-) -> None:
-    job = specification.job
-    engine = engine_for(job.engine_kind)
+def _task(specification: AccuracySpecification) -> FoundTask:
+    """The task as it is installed here, before anything is started. Raises CannotAskError."""
     task = find_task(specification.lm_eval_prefix, specification.task["task"])
     wanted = specification.task["lm_eval"]
     if task.version != wanted:
-        raise HarnessError(
+        raise CannotAskError(
             f"lm_eval {task.version} is installed, and {wanted} is what identifies the result: install that, or leave out "
             "lm_eval_python, so that the environment is made from envs/lm-eval.txt"
         )
+    if specification.data_files:
+        check_splits(task, specification.data_files)
+    return task
+
+
+def _serve_and_ask(
+    specification: AccuracySpecification,
+    task: FoundTask,
+    attempt: _Attempt,
+    devices: DeviceLease,
+    scratch: Path,
+    progress: Progress,
+) -> None:
+    job = specification.job
+    engine = engine_for(job.engine_kind)
     attempt.note(provenance=fingerprint(job, devices.gpus))
     launch = Launch(
         command_prefix=job.command_prefix,
         model_folder=Path(job.model_folder),
-        identity=job.identity,
+        identity=placed(with_folders(job.identity, job.other_model_folders), scratch),
         host=LOOPBACK,
         port=0,
         api_key=new_api_key(),
         cores=devices.engine_cores,
         folder=attempt.folder,
         gpus=devices.gpus,
+        scratch=scratch,
     )
     try:
         refusal = engine.check_configuration(launch)
@@ -221,7 +241,7 @@ def _look_at(started: Started, specification: AccuracySpecification, attempt: _A
     job = specification.job
     engine = engine_for(job.engine_kind)
     effective = engine.effective_configuration(client, started.server.log_text())
-    differences = [asdict(found) for found in engine.differences(job.identity, effective)]
+    differences = [asdict(found) for found in engine.differences(started.launch.identity, effective)]
     declared: Mapping[str, str] = job.identity["engine"].get("versions", {})
     installed = attempt.record.provenance.get("versions")
     for package, version in declared.items():
