@@ -184,7 +184,10 @@ def _print_twins(console: Console, twins: Sequence[Twin], layout: Layout) -> Non
         outcomes = Counter(outcome_of(twin, layout) for twin in twins)
         told = [f"{count} {outcome}" for outcome, count in outcomes.items() if outcome is not None]
         tools = ", ".join(sorted({twin.tool for twin in twins}))
-        console.print(f"{len(twins)} twins under {tools}: {', '.join([*told, f'{outcomes[None]} to be run'])}\n")
+        console.print(f"{len(twins)} twins under {tools}: {', '.join([*told, f'{outcomes[None]} to be run'])}")
+        for twin in twins:
+            if outcome_of(twin, layout) is None:
+                console.print(f"  {twin.record(Layout())}", style="dim", soft_wrap=True)
 
 
 def _print_asked(console: Console, jobs: Sequence[AccuracyJob], layout: Layout) -> None:

@@ -105,7 +105,9 @@ def test_due_until_it_is_kept_and_its_record_comes_back(repository: Repository) 
 def test_the_plan_counts_them_and_writes_nothing(repository: Repository) -> None:
     first, *_ = twins(repository)
     write_json(first.folder(repository.layout) / "twin.json", {"outcome": "recorded"})
-    assert "3 twins under torch: 1 recorded, 2 to be run" in render_plan(repository.matrix(), repository.layout)
+    plan = render_plan(repository.matrix(), repository.layout)
+    assert "3 twins under torch: 1 recorded, 2 to be run" in plan
+    assert plan.count("  results/profiles/") == 2, "what Snakemake can be asked for alone"
     assert not first.record(repository.layout).exists()
 
 
