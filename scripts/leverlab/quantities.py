@@ -195,8 +195,10 @@ QUANTITIES: Final[dict[str, Quantity]] = _registry(
         "kv_transfer_s",
         "s",
         "floor of a KV transfer",
-        "KV bytes of a mean prompt / bandwidth of the link between GPUs",
-        "Zhong et al. (2024), DistServe, OSDI; course weeks 15 and 16",
+        "KV bytes of a mean prompt, without what is cached / bandwidth of the link between GPUs, where a server hands it over",
+        "Zhong et al. (2024), DistServe, OSDI; course week 16",
+        "floor",
+        "kv_transfer_s",
     ),
     Quantity(
         "experts_read",

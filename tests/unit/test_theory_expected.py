@@ -28,6 +28,7 @@ def server(flags: dict[str, Any] | None = None, gpu: str = "h200", count: int = 
         "gpu": {"type": gpu, "count": count},
         "flags": {"gpu-memory-utilization": 0.9, "max-num-seqs": 256, **(flags or {})},
         "environment": changed.pop("environment", {}),
+        **changed.pop("topology", {"topology": "single"}),
     }
     return dataclasses.replace(server_of(identity, CONFIGURATION), **changed)
 
@@ -106,10 +107,25 @@ def test_a_pipeline_splits_memory_and_no_token_comes_sooner() -> None:
 
 def test_replicas_share_the_requests() -> None:
     data = server({"data-parallel-size": 2}, count=2)
-    routed = server(count=2, topology="replicas")
+    routed = server(count=2, topology={"topology": "replicas", "topology_settings": {"servers": 2}})
     alone = dataclasses.replace(OCCASION, running=8)
     for of in (data, routed):
         assert value("decode_floor_s", of) == value("decode_floor_s", server(), alone)
+
+
+def test_servers_that_prefill_hand_over_to_those_that_decode() -> None:
+    settings = {"connector": "nixl", "prefill": {"servers": 1}, "decode": {"servers": 3}}
+    of = server(count=4, topology={"topology": "prefill-decode", "topology_settings": settings})
+    cold = dataclasses.replace(OCCASION, hit_ratio=0.0)
+    assert value("kv_transfer_s", of, cold) == pytest.approx(512 * 131_072 / 450e9)
+    assert value("kv_transfer_s", of, dataclasses.replace(cold, hit_ratio=0.5)) == pytest.approx(256 * 131_072 / 450e9)
+    assert value("kv_cache_tokens", of) == 4 * value("kv_cache_tokens", server())
+    three = dataclasses.replace(OCCASION, running=16 / 3)
+    assert value("decode_floor_s", of) == pytest.approx(value("decode_floor_s", server(), three))
+    with pytest.raises(DoesNotApplyError, match="hands the KV cache"):
+        value("kv_transfer_s", server(), cold)
+    with pytest.raises(NotKnownError, match="topology 'ring' is not known"):
+        server(topology={"topology": "ring"})
 
 
 def test_the_batch_is_bounded_and_at_least_one() -> None:

@@ -4,6 +4,7 @@ Without a GPU of all in config/gpus.yaml, without a model of all in config/model
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 from leverlab.config import ConfigError, Configuration, load
 from leverlab.config.base import nearest
+from leverlab.config.topology import PrefillDecode
 from leverlab.quantities import QUANTITIES
 from leverlab.theory.configured import model_dimensions
 from leverlab.theory.expected import expected
@@ -45,13 +47,16 @@ def _table(configuration: Configuration, model: str, gpu: str, options: argparse
     flags |= {"kv-cache-dtype": options.kv_dtype, "enable-prefix-caching": False}
     flags |= {"quantization": options.quantization} if options.quantization else {}
     server = TheoryServer(dimensions, gpu, configuration.gpus[gpu], count, "vllm", flags, {})
+    # What one server hands over to another is told of two such.
+    apart = dataclasses.replace(server, topology=PrefillDecode(connector="nixl"))
     rows: list[tuple[str, ...]] = [("", *(f"batch {batch}" for batch in BATCHES))]
     missing: dict[str, list[str]] = {}
     for name, quantity in QUANTITIES.items():
         if name in _OF_A_WORKLOAD:
             continue
         try:
-            values = [expected(name, server, _occasion(options, batch)) for batch in BATCHES]
+            of = apart if name == "kv_transfer_s" else server
+            values = [expected(name, of, _occasion(options, batch)) for batch in BATCHES]
         except NotKnownError as error:
             missing.setdefault(str(error), []).append(name)
             continue

@@ -7,6 +7,7 @@ from typing import Any
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.model import SyntheticSource
 from leverlab.config.model_reference import named_models
+from leverlab.config.topology import Topology, topology_of
 from leverlab.layout import Layout
 from leverlab.models.dimensions import Dimensions, dimensions
 from leverlab.models.prepare import model_folder
@@ -42,6 +43,15 @@ def model_dimensions(name: str, configuration: Configuration) -> Dimensions:
         raise NotKnownError(f"the dimensions of {name} lack {error}") from None
 
 
+def _topology(identity: Mapping[str, Any]) -> Topology:
+    try:
+        return topology_of(identity)
+    except ValueError as error:
+        raise NotKnownError(
+            f"the topology {identity['topology']!r} is not known: {str(error).splitlines()[0]}"
+        ) from None
+
+
 def server_of(identity: Mapping[str, Any], configuration: Configuration) -> TheoryServer:
     """The server of an identity, as server.json and the column `specification` keep it.
 
@@ -60,6 +70,6 @@ def server_of(identity: Mapping[str, Any], configuration: Configuration) -> Theo
         engine=str(identity["engine"]["kind"]),
         flags=flags,
         environment=identity.get("environment", {}),
-        topology=str(identity.get("topology", "single")),
+        topology=_topology(identity),
         draft=model_dimensions(named[0], configuration) if named else None,
     )

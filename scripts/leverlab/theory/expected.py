@@ -49,6 +49,10 @@ def _weights(server: TheoryServer, _: Occasion) -> float:
 
 
 def _kv_cache_tokens(server: TheoryServer, _: Occasion) -> float:
+    return _kv_tokens_of_a_server(server) * server.topology.engine_servers
+
+
+def _kv_tokens_of_a_server(server: TheoryServer) -> float:
     if "max-total-tokens" in server.flags:
         return float(server.flags["max-total-tokens"])
     if "num-gpu-blocks-override" in server.flags:
@@ -69,7 +73,7 @@ def _maximum_concurrency(server: TheoryServer, occasion: Occasion) -> float:
     tokens = occasion.kv_tokens if occasion.kv_tokens is not None else _kv_cache_tokens(server, occasion)
     held = memory.maximum_concurrency(tokens, occasion.lengths, server.block_tokens)
     limit = server.flag("batch_limit")
-    return min(held, float(limit)) if limit else held
+    return min(held, float(limit) * server.topology.engine_servers) if limit else held
 
 
 def _block_waste(server: TheoryServer, occasion: Occasion) -> float:
@@ -172,7 +176,10 @@ def _all_reduce_s(server: TheoryServer, occasion: Occasion) -> float:
 
 
 def _kv_transfer(server: TheoryServer, occasion: Occasion) -> float:
-    return transfer_s(occasion.prompt_tokens * server.kv_bytes, server.link)
+    if not server.hands_over:
+        raise DoesNotApplyError("no server hands the KV cache of a prompt over to another")
+    tokens = occasion.prompt_tokens - _cached_tokens(server, occasion)
+    return transfer_s(tokens * server.kv_bytes, server.link)
 
 
 def _mixture(server: TheoryServer) -> tuple[int, int]:

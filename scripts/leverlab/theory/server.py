@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from leverlab.config.gpu import Gpu
+from leverlab.config.topology import PrefillDecode, Single, Topology
 from leverlab.models.dimensions import DTYPE_BYTES, Dimensions
 from leverlab.theory.memory import kv_bytes_per_token
 from leverlab.theory.unknown import DoesNotApplyError, NotKnownError
@@ -29,6 +30,8 @@ _BLOCKS: Final[Mapping[tuple[str, str], int]] = {
 }
 """(Engine, device) → tokens of a block of the KV cache where no flag says another number."""
 
+_SINGLE: Final = Single()
+
 _HALF: Final = {"bfloat16", "float16"}
 
 
@@ -44,7 +47,8 @@ class TheoryServer:
     """The kind of engine."""
     flags: Mapping[str, Any]
     environment: Mapping[str, str]
-    topology: str = "single"
+    topology: Topology = _SINGLE
+    """Its engine servers: one, replicas, or those that prefill and those that decode."""
     draft: Dimensions | None = None
     """Of the model that drafts, where a flag names one of models.yaml."""
 
@@ -64,10 +68,15 @@ class TheoryServer:
 
     @property
     def replicas(self) -> int:
-        """Copies of the model: those that a flag asks for, in a topology of several servers as many as the GPUs hold."""
-        if self.topology == "single":
-            return int(self.flag("data") or 1)
-        return max(1, self.gpu_count // self.split)
+        """Copies of the model that generate: of every server that does, as many as a flag asks for."""
+        here = self.topology
+        generating = here.decode.servers if isinstance(here, PrefillDecode) else here.engine_servers
+        return generating * int(self.flag("data") or 1)
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether the KV cache of a prompt goes from one server to another."""
+        return isinstance(self.topology, PrefillDecode)
 
     @property
     def dtype(self) -> str:
