@@ -28,5 +28,5 @@ rule profile:
         gpu_model=of_twin(lambda twin: slurm_of(twin.cell.server.gpu).gpu_model or "", ""),
     shell:
         # exec: for the reason given in measure.smk.
-        "exec python scripts/profile.py --spec results/profiles/{wildcards.server}/{wildcards.phase}/{wildcards.twin}.spec.json "
+        "exec python scripts/profile_cell.py --spec results/profiles/{wildcards.server}/{wildcards.phase}/{wildcards.twin}.spec.json "
         "--output {output} --log {log}"

@@ -86,7 +86,7 @@ class JobSpecification(Record):
 
 
 class TwinSpecification(Record):
-    """A twin: a server and one phase of it, run again under a profiler. Written before its job, read by scripts/profile.py."""
+    """A twin: a server and one phase of it, run again under a profiler. Written before its job, read by scripts/profile_cell.py."""
 
     twin: str = Field(description="hash of server, phase and tool: the name of the twin's record")
     tool: Literal["nsys", "torch", "ncu"]

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -49,3 +50,9 @@ def test_imports_go_downwards() -> None:
 def test_no_module_is_long() -> None:
     lengths = {str(file.relative_to(LIBRARY)): len(file.read_text().splitlines()) for file in LIBRARY.rglob("*.py")}
     assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
+
+
+def test_no_script_has_the_name_of_a_standard_module() -> None:
+    """Python looks beside a script first: `profile.py` there breaks the first library that uses cProfile."""
+    names = {path.stem for path in (REPOSITORY / "scripts").glob("*.py")}
+    assert names & sys.stdlib_module_names == set()

@@ -1,7 +1,12 @@
 """vLLM's module without vLLM: command lines, environments, logs and answers as vLLM 0.32 really writes them."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ from leverlab.engines.flags import flag_words
 from leverlab.engines.prometheus import cache_info
 from leverlab.engines.vllm import VllmEngine
 from leverlab.engines.vllm_settings import effective_settings, startup_facts
+from leverlab.load.plan import KEY_VARIABLE
 
 ENGINE = VllmEngine()
 
@@ -38,7 +44,8 @@ def test_flags_become_words() -> None:
 
 def test_the_command_needs_no_script_and_never_holds_the_key() -> None:
     words = ENGINE.command(launch(identity(max_num_seqs=4, enable_prefix_caching=False)))
-    assert words[:5] == ["python", "-m", "vllm.entrypoints.cli.main", "serve", "models/tiny"]
+    assert words[:2] == ["python", "-c"] and "vllm.entrypoints.cli.main" in words[2]
+    assert words[3:5] == ["serve", "models/tiny"]
     assert words[5:11] == ["--served-model-name", "model", "--host", "127.0.0.1", "--port", "8123"]
     assert words[11:] == ["--max-num-seqs", "4", "--no-enable-prefix-caching", "--disable-uvicorn-access-log"]
     assert "secret" not in " ".join(words)
@@ -50,12 +57,41 @@ def test_an_identity_that_wants_access_logs_gets_them() -> None:
 
 def test_the_environment_is_offline_has_the_key_and_binds_the_cores() -> None:
     environment = ENGINE.environment(launch(identity({"VLLM_CPU_KVCACHE_SPACE": "1"}), cores=[0, 1, 2]))
-    assert environment["VLLM_API_KEY"] == "secret"
+    assert environment[KEY_VARIABLE] == "secret"
     assert environment["HF_HUB_OFFLINE"] == environment["VLLM_SERVER_DEV_MODE"] == environment["DO_NOT_TRACK"] == "1"
     assert (environment["VLLM_CPU_OMP_THREADS_BIND"], environment["OMP_NUM_THREADS"]) == ("0,1,2", "3")
     assert environment["NUMBA_NUM_THREADS"] == "3", "else numba takes all cores of the machine"
     assert environment["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert "VLLM_USE_FLASHINFER_SAMPLER" not in environment
+
+
+def test_two_starts_of_a_server_find_each_others_compiled_code() -> None:
+    """vLLM keeps it under a key that is made of every `VLLM_` variable it knows, the API key's among them."""
+    first, second = (ENGINE.environment(replace(launch(identity()), api_key=key)) for key in ("one", "two"))
+    differing = {name for name in first if first[name] != second[name]}
+    assert differing == {KEY_VARIABLE}
+
+
+def test_the_key_reaches_the_server_by_its_environment_alone(tmp_path: Path) -> None:
+    """What the module is told, asked of a stand-in for vLLM's package."""
+    package = tmp_path / "vllm" / "entrypoints" / "cli"
+    package.mkdir(parents=True)
+    (package / "main.py").write_text(
+        "import json, os, sys\n"
+        "seen = open('/proc/self/cmdline').read()\n"
+        f"print(json.dumps([sys.argv[1:], '{KEY_VARIABLE}' in os.environ, 'secret' in seen]))\n"
+    )
+    wanted = replace(launch(identity(max_num_seqs=4)), command_prefix=[sys.executable])
+    done = subprocess.run(
+        ENGINE.command(wanted),
+        env={**os.environ, **ENGINE.environment(wanted), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told, still_in_environment, shown = json.loads(done.stdout)
+    assert told[-2:] == ["--api-key", "secret"] and "--max-num-seqs" in told
+    assert not still_in_environment and not shown
 
 
 def test_the_identity_has_the_last_word() -> None:

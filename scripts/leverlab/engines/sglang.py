@@ -11,23 +11,13 @@ from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Set
 from leverlab.engines.exits import explain_exit
 from leverlab.engines.flags import flag_words
 from leverlab.engines.inherited import LIBRARY_VARIABLES
+from leverlab.engines.keyed_start import keyed_start
 from leverlab.engines.own_check import OwnParser
 from leverlab.engines.prometheus import MetricNames, canonical_metrics, histograms, samples
 from leverlab.engines.sglang_exit import LOG_WORDS
 from leverlab.engines.sglang_settings import COMPILATION, cache_facts, differences, effective_settings, startup_facts
 from leverlab.load.plan import KEY_VARIABLE
 from leverlab.records import Reason
-
-_START: Final = (
-    "import os, runpy, sys\n"
-    f"sys.argv += ['--api-key', os.environ.pop('{KEY_VARIABLE}')]\n"
-    "runpy.run_module('sglang.launch_server', run_name='__main__', alter_sys=True)"
-)
-"""What `python -m sglang.launch_server` runs, with the key from the environment.
-
-SGLang takes its key by a flag or a file of flags alone, and a process's command line is open to every user of a machine.
-With `alter_sys` the processes that SGLang spawns find the same main module as they would with `-m`.
-"""
 
 _RESET_ATTEMPTS: Final = 3
 _RESET_WAIT_S: Final = 10.0
@@ -106,7 +96,7 @@ class SglangEngine:
         flags.setdefault("enable-cache-report", True)
         return [
             *launch.command_prefix,
-            *("-c", _START),
+            *keyed_start("sglang.launch_server"),
             *("--model-path", str(launch.model_folder)),
             *("--served-model-name", self.served_model_name),
             *("--host", launch.host, "--port", str(launch.port)),

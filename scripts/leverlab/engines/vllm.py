@@ -12,12 +12,14 @@ from leverlab.engines.cores import dealt
 from leverlab.engines.exits import explain_exit
 from leverlab.engines.flags import flag_words
 from leverlab.engines.inherited import LIBRARY_VARIABLES
+from leverlab.engines.keyed_start import keyed_start
 from leverlab.engines.lmcache import clear_in_process, restores_in, serves_in_process, socket_variables
 from leverlab.engines.own_check import OwnParser
 from leverlab.engines.prometheus import VLLM_METRICS, cache_info, canonical_metrics
 from leverlab.engines.vllm_disaggregation import handing_over
 from leverlab.engines.vllm_exit import LOG_WORDS
 from leverlab.engines.vllm_settings import COMPILATION, differences, effective_settings, startup_facts
+from leverlab.load.plan import KEY_VARIABLE
 from leverlab.records import Reason
 
 _RESET_ATTEMPTS: Final = 20
@@ -57,14 +59,16 @@ class VllmEngine:
         flags.setdefault("disable-uvicorn-access-log", True)
         return [
             *launch.command_prefix,
-            *("-m", "vllm.entrypoints.cli.main", "serve", str(launch.model_folder)),
+            *keyed_start("vllm.entrypoints.cli.main"),
+            *("serve", str(launch.model_folder)),
             *("--served-model-name", self.served_model_name),
             *("--host", launch.host, "--port", str(launch.port)),
             *flag_words(flags),
         ]
 
     def environment(self, launch: Launch) -> dict[str, str]:
-        environment = {**_ALWAYS, "VLLM_API_KEY": launch.api_key}
+        # Not VLLM_API_KEY: it is part of the key under which vLLM keeps compiled code, and each start would compile anew.
+        environment = {**_ALWAYS, KEY_VARIABLE: launch.api_key}
         if launch.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(launch.gpus)
         if launch.identity["engine"]["device"] == "cpu" and launch.cores:

@@ -27,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: scripts/profile.py --again results/profiles/SERVER/PHASE/nsys",
+        epilog="example: scripts/profile_cell.py --again results/profiles/SERVER/PHASE/nsys",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--spec", type=Path, help="what to run: <twin>.spec.json")
