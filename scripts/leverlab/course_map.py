@@ -53,9 +53,7 @@ def course_map(configuration: Configuration, course: Mapping[str, CourseEntry]) 
 
 
 def missing_rows(entry: CourseEntry, studies: Mapping[str, Study]) -> list[str]:
-    """Rows of a week's table that none of its studies collects; a week that has no study at all says so on the page."""
-    if not any(study.week == entry.week for study in studies.values()):
-        return []
+    """Rows of a week's table that none of its studies collects."""
     collected = {row for study in studies.values() if study.week == entry.week for row in study.collects}
     return [row for row in entry.metrics if row not in collected]
 
@@ -69,8 +67,6 @@ def _of_week(entry: CourseEntry, studies: Mapping[str, Study], configuration: Co
             for row, given in study.collects.items():
                 rows += [(f"`{name}`", levers, smoke, row, *cells) for cells in _cells(given)]
     heading = f"## Week {entry.week}: {entry.title}\n\n"
-    if not rows:
-        return heading + f"There is no study of this week, which asks for {', '.join(entry.metrics)}."
     return heading + _table(
         ("Study", "Levers", "Without a GPU", "The course's metric", "Here", "Comes from", "Figure or section"), rows
     )

@@ -88,3 +88,13 @@ def test_effects_that_went_the_other_way_contradict(tmp_path: Path) -> None:
     levers.write_text(text[:start] + text[start:].replace("direction: decreases", "direction: increases", 1))
     words = [finding.outcome.word for finding in findings(ReportStudy(study.root, "told").read())]
     assert words == ["expectation contradicted", "expectation confirmed"]
+
+
+def test_one_replicate_resolves_nothing_and_is_not_called_no_difference(tmp_path: Path) -> None:
+    text = TEXT.replace("replicates: 4", "replicates: 1")
+    data = make_study(tmp_path, "told", text=text, records=False, keyed=True).read()
+    (answer,) = [answer for answer in questions(data, theory_values(data)) if answer.ask == "Which limit is best?"]
+    for sentence in answer.sentences:
+        assert "Whether it differs from 64 at 4 is not resolved. One pair of replicates" in sentence
+        assert "No difference" not in sentence
+    assert [finding.outcome.word for finding in findings(data)] == ["expectation not resolved"] * 2

@@ -19,6 +19,10 @@ def test_a_study_is_planned(name: str) -> None:
     assert (ALL.study(name).title or name) in render_plan(matrix, Layout(SOURCE / "nowhere"))
 
 
+def test_every_week_of_the_course_is_a_study() -> None:
+    assert {ALL.study(name).week for name in WEEKS} == set(range(1, 17))
+
+
 @pytest.mark.parametrize("name", WEEKS)
 def test_a_week_says_what_it_takes_and_runs_without_a_gpu(name: str) -> None:
     study = ALL.study(name)

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 Comparison = Literal["ratio", "difference"]
 Better = Literal["lower", "higher", "neither"]
-Source = Literal["client", "server counters", "server gauges", "server log", "trial", "NVML"]
+Source = Literal["client", "server counters", "server gauges", "server log", "client and server", "trial", "NVML"]
 """Where a metric comes from: the client's own stamps, the server's /metrics, what it says at its start, the trial, the driver."""
 
 HIGHEST_RATE: Final = "highest_rate"

@@ -204,6 +204,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "time of the loads from a tier below the engine's own cache / their number, as the engine tells it",
         "lower",
         label="time of a load from the tier below",
+        source="server counters",
     ),
     Metric(
         "restored_bytes",
@@ -212,6 +213,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "neither",
         "difference",
         label="memory loaded from the tier below",
+        source="server counters",
     ),
     Metric(
         "restore_bandwidth",
@@ -219,6 +221,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "bytes loaded from a tier below the engine's own cache / the time of these loads, in units of 10^9 bytes/s",
         "higher",
         label="bandwidth of loads from the tier below",
+        source="server counters",
     ),
     Metric(
         "handed_over_ratio",
@@ -305,7 +308,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         "lower",
         "difference",
         label="KV slots wasted in last blocks",
-        source="server log",
+        source="client and server",
     ),
     Metric(
         "gpu_utilisation_ratio",

@@ -21,6 +21,7 @@ _SOURCES: Final = {
     "server counters": "from the server's counters",
     "server gauges": "from the server's gauges",
     "server log": "as the server says at its start",
+    "client and server": "from the client's lengths and the server's block size",
     "trial": "timed by the trial",
     "NVML": "from the driver (NVML)",
 }

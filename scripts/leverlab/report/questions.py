@@ -29,7 +29,7 @@ from leverlab.report.effect import Effect
 from leverlab.report.knees import knee_sentence
 from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
 from leverlab.report.ranges import range_sentences
-from leverlab.report.sentences import verdict_sentence
+from leverlab.report.sentences import capital, verdict_sentence
 from leverlab.report.source import StudyData
 from leverlab.report.stacking import stacking_sentences
 from leverlab.report.theory_values import TheoryValues
@@ -178,18 +178,25 @@ def _values_by_level(effects: list[Effect], lever: str, data: StudyData) -> dict
 def _best(effects: list[Effect], lever: str, better: str, data: StudyData) -> str:
     baseline = data.study.baseline[lever]
     decided = [effect for effect in effects if effect.decided]
+    unresolved = [effect for effect in effects if not effect.decided and effect.verdict != "no difference found"]
+    left = ""
+    if unresolved:
+        why = capital(unresolved[0].reason) or "There are too few pairs of replicates"
+        levels = joined([effect.changed[lever][0] for effect in unresolved])
+        left = f"Whether it differs from {baseline} at {levels} is not resolved. {why}."
     if not decided:
-        return f"No difference from {baseline} was found at any level."
+        return left or f"No difference from {baseline} was found at any level."
     names = {
         verb: [e.changed[lever][0] for e in decided if e.raises == (verb == "raises")] for verb in ("raises", "lowers")
     }
     moved = joined([f"{joined(levels)} {_verb(verb, levels)} it" for verb, levels in names.items() if levels])
     improving = [effect for effect in decided if effect.verdict == "improves" and effect.estimate is not None]
     best = max(improving, key=lambda effect: _gain(effect)) if improving else None
+    left = f" {left}" if left else ""
     if better == "neither":
-        return f"Against {baseline}, {moved}."
+        return f"Against {baseline}, {moved}.{left}"
     ending = f"the best is {best.changed[lever][0]}" if best else f"no level was found to be better than {baseline}"
-    return f"Against {baseline}, {moved}; {ending}."
+    return f"Against {baseline}, {moved}; {ending}.{left}"
 
 
 def _verb(verb: str, levels: list[str]) -> str:
