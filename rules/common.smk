@@ -59,7 +59,11 @@ except ConfigError as error:
 
 # What scripts need of the command line's settings; which studies were asked for must not decide what is made again.
 SETTINGS = json.dumps(
-    {key: value for key, value in config.items() if key not in ("study", "retry_failed", "nsys", "nsys_libraries", "ncu")},
+    {
+        key: value
+        for key, value in config.items()
+        if key not in ("study", "retry_failed", "nsys", "nsys_libraries", "ncu")
+    },
     sort_keys=True,
 )
 
