@@ -40,6 +40,10 @@ def launch(flags: dict[str, object], scratch: Path) -> Launch:
 def test_it_listens_in_the_scratch_folder_where_it_is_used_at_all(tmp_path: Path) -> None:
     told = ENGINE.environment(launch(CONNECTOR, tmp_path))
     assert told["LMCACHE_INTERNAL_API_SERVER_SOCKET_PATH_PREFIX"].startswith(str(tmp_path))
+    nixl = {"kv_connector": "NixlConnector", "kv_role": "kv_both"}
+    extra = {"connectors": [nixl, CONNECTOR["kv-transfer-config"]]}
+    beside = {"kv-transfer-config": {"kv_connector": "MultiConnector", "kv_connector_extra_config": extra}}
+    assert any(name.startswith("LMCACHE_") for name in ENGINE.environment(launch(beside, tmp_path)))
     other = {"kv-transfer-config": {"kv_connector": "OffloadingConnector", "kv_role": "kv_both"}}
     for flags in ({}, other):
         assert not any(name.startswith("LMCACHE_") for name in ENGINE.environment(launch(flags, tmp_path)))

@@ -73,6 +73,19 @@ def test_flags_of_a_role_are_laid_over_the_treatments_and_reach_that_role_alone(
     assert folders == {str(tmp_path.resolve() / "tier")}
 
 
+def test_a_server_with_a_tier_of_its_own_has_both_connectors_the_handing_over_first(tmp_path: Path) -> None:
+    tier = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
+    launches = engine_launches(
+        VllmEngine(), launch_of(tmp_path, "prefill-decode", PREFILL_DECODE, **{"kv-transfer-config": tier})
+    )
+    for launch in launches.values():
+        told = launch.identity["flags"]["kv-transfer-config"]
+        assert told["kv_connector"] == "MultiConnector" and told["kv_role"] == "kv_both"
+        nixl, own = told["kv_connector_extra_config"]["connectors"]
+        assert nixl["kv_connector"] == "NixlConnector" and own == tier
+        assert launch.identity["environment"]["VLLM_NIXL_SIDE_CHANNEL_PORT"]
+
+
 def test_sglang_hands_over_through_its_own_router(tmp_path: Path) -> None:
     plan = planned(SglangEngine(), launch_of(tmp_path, "prefill-decode", PREFILL_DECODE))
     prefill, decode, router = (process.command for process in plan.processes)

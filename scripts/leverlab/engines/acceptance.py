@@ -112,7 +112,7 @@ def _settings(engine: Engine, server: Server) -> list[Settings]:
     for part in parts_of(server.identity):
         own = Settings(part.flags, part.environment)
         if isinstance(topology, PrefillDecode) and part.role in ("prefill", "decode"):
-            told = engine.handing_over(Transfer(part.role, topology.connector, 1, Path("kv")))
+            told = engine.handing_over(Transfer(part.role, topology.connector, 1, Path("kv")), part.flags)
             own = Settings({**own.flags, **told.flags}, {**own.environment, **told.environment})
         if own not in found:
             found.append(own)

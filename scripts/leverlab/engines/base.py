@@ -110,8 +110,8 @@ class Engine(Protocol):
     def environment(self, launch: Launch) -> dict[str, str]:
         """Variables to add to the server's environment: the identity's, those that keep it offline, the API key."""
 
-    def handing_over(self, transfer: Transfer) -> Settings:
-        """Flags and variables with which a server takes its part in prefill/decode disaggregation.
+    def handing_over(self, transfer: Transfer, flags: Mapping[str, Any]) -> Settings:
+        """Flags and variables with which a server of `flags` takes its part in prefill/decode disaggregation.
 
         Raises ValueError for a connector that this engine has not.
         """

@@ -25,7 +25,11 @@ _RETRIEVED: Final = re.compile(
 def serves_in_process(flags: Mapping[str, Any]) -> bool:
     """Whether a vLLM server with `flags` has LMCache in its own processes."""
     connector = flags.get("kv-transfer-config")
-    return isinstance(connector, Mapping) and connector.get("kv_connector") == _CONNECTOR
+    if not isinstance(connector, Mapping):
+        return False
+    # Beside one that hands the KV cache over to another server, it is one of several.
+    several = connector.get("kv_connector_extra_config", {}).get("connectors", [])
+    return any(each.get("kv_connector") == _CONNECTOR for each in (connector, *several))
 
 
 def socket_variables(scratch: Path) -> dict[str, str]:

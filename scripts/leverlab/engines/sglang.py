@@ -109,11 +109,11 @@ class SglangEngine:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(launch.gpus)
         return environment | dict(launch.identity["environment"])
 
-    def handing_over(self, transfer: Transfer) -> Settings:
-        flags = {"disaggregation-mode": transfer.role, "disaggregation-transfer-backend": transfer.connector}
+    def handing_over(self, transfer: Transfer, flags: Mapping[str, Any]) -> Settings:
+        own = {"disaggregation-mode": transfer.role, "disaggregation-transfer-backend": transfer.connector}
         if transfer.role == "prefill":
-            flags["disaggregation-bootstrap-port"] = str(transfer.port)
-        return Settings(flags, {})
+            own["disaggregation-bootstrap-port"] = str(transfer.port)
+        return Settings(own, {})
 
     def check_flags(self, command_prefix: Sequence[str], treatments: Sequence[Settings]) -> list[Reason | None]:
         return _PARSER.check_flags(command_prefix, treatments)

@@ -80,7 +80,7 @@ class StaticEngine:
             environment["OMP_NUM_THREADS"] = str(len(launch.cores))
         return environment | dict(launch.identity["environment"])
 
-    def handing_over(self, transfer: Transfer) -> Settings:
+    def handing_over(self, transfer: Transfer, flags: Mapping[str, Any]) -> Settings:
         raise ValueError("static batching hands no KV cache over")
 
     def check_flags(self, command_prefix: Sequence[str], treatments: Sequence[Settings]) -> list[Reason | None]:

@@ -48,7 +48,7 @@ class TruthEngine:
     def environment(self, launch: Launch) -> dict[str, str]:
         return {KEY_VARIABLE: launch.api_key, **launch.identity["environment"]}
 
-    def handing_over(self, transfer: Transfer) -> Settings:
+    def handing_over(self, transfer: Transfer, flags: Mapping[str, Any]) -> Settings:
         # It takes over what a request says was handed over, whoever sends it.
         return Settings({}, {})
 

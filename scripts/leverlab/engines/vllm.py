@@ -83,8 +83,8 @@ class VllmEngine:
             environment |= socket_variables(launch.scratch)
         return environment | dict(launch.identity["environment"])
 
-    def handing_over(self, transfer: Transfer) -> Settings:
-        return handing_over(transfer)
+    def handing_over(self, transfer: Transfer, flags: Mapping[str, Any]) -> Settings:
+        return handing_over(transfer, flags)
 
     def check_flags(self, command_prefix: Sequence[str], treatments: Sequence[Settings]) -> list[Reason | None]:
         return _PARSER.check_flags(command_prefix, treatments)

@@ -1,5 +1,6 @@
 """vLLM's part in prefill/decode disaggregation: the connector of each server, and what it needs on this machine."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from leverlab.engines.base import Settings, Transfer
@@ -7,21 +8,37 @@ from leverlab.engines.base import Settings, Transfer
 _FLAG: Final = "kv-transfer-config"
 
 
-def handing_over(transfer: Transfer) -> Settings:
+def handing_over(transfer: Transfer, flags: Mapping[str, Any]) -> Settings:
     """`nixl`: GPU to GPU; the decode server asks the prefill server's side channel where the blocks are, and reads them.
 
     `example`: vLLM's ExampleConnector, in files: a functional test that needs no package and no GPU, and no measure of
-    anything. Both servers take both roles (`kv_both`), as the proxy says with each request which it has. Raises ValueError.
+    anything. Both servers take both roles (`kv_both`), as the proxy says with each request which it has. Where `flags` name a
+    connector already, a tier below the cache, the server has both: MultiConnector loads from the first that has a prompt, and
+    keeps it in all (vllm/distributed/kv_transfer/kv_connector/v1/multi_connector.py). Raises ValueError.
     """
     match transfer.connector:
         case "nixl":
             own: dict[str, Any] = {"kv_connector": "NixlConnector", "kv_role": "kv_both"}
-            return Settings({_FLAG: own}, {"VLLM_NIXL_SIDE_CHANNEL_PORT": str(transfer.port)})
+            environment = {"VLLM_NIXL_SIDE_CHANNEL_PORT": str(transfer.port)}
         case "example":
             own = {
                 "kv_connector": "ExampleConnector",
                 "kv_role": "kv_both",
                 "kv_connector_extra_config": {"shared_storage_path": str(transfer.folder)},
             }
-            return Settings({_FLAG: own}, {})
-    raise ValueError(f"vLLM has no connector {transfer.connector!r} here")
+            environment = {}
+        case _:
+            raise ValueError(f"vLLM has no connector {transfer.connector!r} here")
+    return Settings({_FLAG: _beside(own, flags.get(_FLAG))}, environment)
+
+
+def _beside(own: dict[str, Any], tier: object) -> dict[str, Any]:
+    """`own`, or both where the server has a tier of its own; what is handed over is looked for first."""
+    if not isinstance(tier, Mapping):
+        return own
+    connectors = [own, dict(tier)]
+    return {
+        "kv_connector": "MultiConnector",
+        "kv_role": "kv_both",
+        "kv_connector_extra_config": {"connectors": connectors},
+    }

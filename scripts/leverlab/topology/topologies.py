@@ -59,7 +59,7 @@ def _places(launch: Launch, parts: list[Part], connector: str | None, folder: Pa
 
 def _own_launch(engine: Engine, launch: Launch, part: Part, count: int, place: _Place) -> Launch:
     """The launch of one of `count` engine servers: what engines write besides their log goes to a folder of its own."""
-    handing_over = Settings({}, {}) if place.transfer is None else engine.handing_over(place.transfer)
+    handing_over = Settings({}, {}) if place.transfer is None else engine.handing_over(place.transfer, part.flags)
     gpu = launch.identity["gpu"]
     folder = launch.folder / part.name
     folder.mkdir(parents=True, exist_ok=True)
