@@ -32,7 +32,7 @@ from leverlab.engines.base import EngineUnreachableError, Launch, placed
 from leverlab.layout import Layout
 from leverlab.records import AccuracyJobRecord, AccuracyRecord, AccuracySpecification, Reason, write_json
 from leverlab.redaction import redactor_of_this_process
-from leverlab.topology import LOOPBACK, RunningServer
+from leverlab.topology import LOOPBACK, RunningServer, Servers
 from leverlab.trial.cell_files import told_of_full_disk
 from leverlab.trial.events import utc_now
 from leverlab.trial.fingerprint import fingerprint
@@ -190,7 +190,7 @@ def _serve_and_ask(
 
         redactor = redactor_of_this_process(API_KEY=started.launch.api_key)
         try:
-            _look_at(started, specification, attempt, client)
+            _look_at(started, specification, attempt)
             _ask_prompts(specification, attempt, client, progress)
         except httpx.HTTPError as error:
             check_alive()
@@ -236,12 +236,12 @@ def _serve_and_ask(
     shutil.rmtree(attempt.folder / "datasets", ignore_errors=True)
 
 
-def _look_at(started: Started, specification: AccuracySpecification, attempt: _Attempt, client: httpx.Client) -> None:
+def _look_at(started: Started, specification: AccuracySpecification, attempt: _Attempt) -> None:
     """Compare what the server says it runs with against what was asked for; a difference is kept, and spoils comparisons."""
     job = specification.job
-    engine = engine_for(job.engine_kind)
-    effective = engine.effective_configuration(client, started.server.log_text())
-    differences = [asdict(found) for found in engine.differences(started.launch.identity, effective)]
+    with Servers(started.server) as servers:
+        effective = servers.effective_configuration()
+        differences = [asdict(found) for found in servers.differences(effective)]
     declared: Mapping[str, str] = job.identity["engine"].get("versions", {})
     installed = attempt.record.provenance.get("versions")
     for package, version in declared.items():

@@ -4,8 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from markupsafe import Markup
+
 from leverlab.accuracy.samples import read_answers
+from leverlab.report.blocks import legend
 from leverlab.report.figures.accuracy import Point, trade
+from leverlab.report.figures.axes import Series
 from leverlab.report.looks import SERIES_LIMIT
 from leverlab.report.phrases import context_phrase
 from leverlab.report.side_by_side import side_by_side
@@ -174,12 +178,14 @@ def _entry(data: StudyData, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trade(data: StudyData) -> FigureBlock:
-    panels = []
+    panels: list[Markup] = []
+    drawn: dict[str, Series] = {}
     for number, context in enumerate(data.contexts):
         points = _trade_points(data, context)
         if len(points) > 1:
             where = f" ({context_phrase(*context)})" if len(data.contexts) > 1 else ""
             panels += trade(points, f"accuracy-{number}", where)
+            drawn |= {point.label: Series(point.label, point.label, point.number) for point in points}
     random = any(row["weights"] == "random" for row in data.accuracy)
     return FigureBlock(
         tuple(panels),
@@ -193,6 +199,8 @@ def _trade(data: StudyData) -> FigureBlock:
         )
         + " Where the engine does not tell the memory of its weights, that is left out.",
         "There are fewer than two treatments with both a score and a throughput, so there is no trade to draw.",
+        legend(list(drawn.values())),
+        "panels" if len(panels) > 1 else "single",
     )
 
 

@@ -75,7 +75,6 @@ def _panel(
             linestyle="none",
             elinewidth=1.2,
         )
-        axes.annotate(point.label, (x, point.score * scale), (7, 5), textcoords="offset points", fontsize=9)
     dress_values(axes, list(places), "x")
     highest = max((point.score + (point.error or 0.0)) * scale for point in points)
     axes.set_ylim(0, min(highest * 1.15, 105.0) if shares and highest > 0 else max(highest * 1.15, 1.0))
