@@ -96,6 +96,11 @@ def _tool(study: str, profile: Profile, cell: Cell, configuration: Configuration
             f"{where}: an engine of kind {engine.kind!r} has no profiler; name in `profile.treatments` those that another serves, "
             f"or take an engine of kind {' or '.join(PROFILED_KINDS)}"
         )
+    if cell.server.identity["topology"] != "single":
+        raise ConfigError(
+            f"{where}: a server of several processes ({cell.server.identity['topology']}) cannot be profiled yet: name in "
+            "`profile.treatments` those that one process serves"
+        )
     if tool != "torch" and engine.device == "cpu":
         raise ConfigError(f"{where}.tool: {tool} looks at GPUs, and {cell.server.engine} computes on a CPU: torch")
     return tool
