@@ -11,10 +11,11 @@ import httpx
 import psutil
 import pytest
 
+from leverlab.engines.base import Engine
 from leverlab.engines.sglang import SglangEngine
 from leverlab.engines.truth import TruthEngine
 from leverlab.engines.vllm import VllmEngine
-from leverlab.topology import RunningServer, ServerEnded, Servers, engine_launches, start, wait_ready
+from leverlab.topology import RunningServer, ServerEnded, Servers, engine_launches, launches_to_check, start, wait_ready
 from leverlab.topology.counters import Counted, combined
 from leverlab.topology.topologies import planned
 from tests.unit.proxied import PREFILL_DECODE, launch_of
@@ -84,6 +85,16 @@ def test_a_server_with_a_tier_of_its_own_has_both_connectors_the_handing_over_fi
         nixl, own = told["kv_connector_extra_config"]["connectors"]
         assert nixl["kv_connector"] == "NixlConnector" and own == tier
         assert launch.identity["environment"]["VLLM_NIXL_SIDE_CHANNEL_PORT"]
+
+
+def test_servers_that_differ_in_their_place_alone_are_asked_about_once(tmp_path: Path) -> None:
+    def asked(engine: Engine, settings: Mapping[str, Any]) -> list[str]:
+        launches = launches_to_check(engine, launch_of(tmp_path, "prefill-decode", settings))
+        return [launch.folder.name for launch in launches]
+
+    assert asked(VllmEngine(), PREFILL_DECODE) == ["prefill"]
+    assert asked(VllmEngine(), {**PREFILL_DECODE, "decode": {"environment": {"A": "1"}}}) == ["prefill", "decode"]
+    assert asked(SglangEngine(), PREFILL_DECODE) == ["prefill", "decode"]
 
 
 def test_sglang_hands_over_through_its_own_router(tmp_path: Path) -> None:

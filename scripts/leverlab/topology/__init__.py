@@ -5,7 +5,7 @@ from leverlab.topology.declared import LOG_FILE, Plan, ProcessPlan
 from leverlab.topology.ports import LOOPBACK, free_port
 from leverlab.topology.running import Progress, RunningServer, ServerEnded, StartTimeout, start, wait_ready
 from leverlab.topology.servers import Servers
-from leverlab.topology.topologies import engine_launches
+from leverlab.topology.topologies import engine_launches, launches_to_check
 
 __all__ = [
     "LOG_FILE",
@@ -20,6 +20,7 @@ __all__ = [
     "confine",
     "engine_launches",
     "free_port",
+    "launches_to_check",
     "start",
     "wait_ready",
 ]

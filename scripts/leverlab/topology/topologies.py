@@ -7,6 +7,7 @@ from pathlib import Path
 from leverlab.config.topology import Part, PrefillDecode, Single, parts_of, topology_of
 from leverlab.engines.base import TIER_FOLDER, Engine, Launch, Settings, Transfer
 from leverlab.engines.cores import dealt
+from leverlab.identity import content_hash
 from leverlab.topology.declared import LOG_FILE, Plan, ProcessPlan
 from leverlab.topology.fronts import Behind, front
 from leverlab.topology.ports import free_ports
@@ -41,6 +42,15 @@ def engine_launches(engine: Engine, launch: Launch) -> Mapping[str, Launch]:
     """Engine server → its own launch: with its own flags, GPUs and cores."""
     plans = planned(engine, launch).processes
     return {process.name: process.launch for process in plans if process.launch is not None}
+
+
+def launches_to_check(engine: Engine, launch: Launch) -> list[Launch]:
+    """One launch for all engine servers that differ in nothing but their place on this machine."""
+    found: dict[str, Launch] = {}
+    declared = {part.name: part for part in parts_of(launch.identity)}
+    for name, own in engine_launches(engine, launch).items():
+        found.setdefault(content_hash([own.identity["flags"], declared[name].environment]), own)
+    return list(found.values())
 
 
 def _places(launch: Launch, parts: list[Part], connector: str | None, folder: Path) -> list[_Place]:

@@ -26,7 +26,7 @@ from leverlab.records import (
 )
 from leverlab.redaction import Redactor, redactor_of_this_process
 from leverlab.telemetry import Sampling
-from leverlab.topology import LOOPBACK, RunningServer, engine_launches
+from leverlab.topology import LOOPBACK, RunningServer, launches_to_check
 from leverlab.trial.cache_state import fill
 from leverlab.trial.cell_files import write_cell
 from leverlab.trial.events import EventLog, utc_now
@@ -162,8 +162,8 @@ class Trial:
         self._say("asking the engine whether it accepts the configuration")
         begun_s = time.monotonic()
         try:
-            launches = engine_launches(self._job.engine, launch)
-            refusal = next(filter(None, map(self._job.engine.check_configuration, launches.values())), None)
+            launches = launches_to_check(self._job.engine, launch)
+            refusal = next(filter(None, map(self._job.engine.check_configuration, launches)), None)
         except EngineUnreachableError as error:
             raise MayPassError(Reason(code="engine_unreachable", message=str(error))) from error
         self._note(start={"configuration_check": round(time.monotonic() - begun_s, 3)})
