@@ -77,10 +77,9 @@ QUANTITIES: Final[dict[str, Quantity]] = _registry(
         "maximum_concurrency",
         "requests",
         "requests that the KV cache holds",
-        "KV tokens (as the server says, else as expected) / tokens of a mean request in whole blocks, at most the batch limit",
+        "KV tokens (as the server says, else as expected) / tokens of a mean request in whole blocks, each kept to its end and none "
+        "shared, at most the batch limit",
         "vllm/v1/core/kv_cache_utils.py, which takes the longest request instead of the mean one",
-        "ceiling",
-        "mean_running",
     ),
     Quantity(
         "block_waste_tokens",
@@ -103,7 +102,8 @@ QUANTITIES: Final[dict[str, Quantity]] = _registry(
         "prefill_floor_s",
         "s",
         "floor of a prefill",
-        "the larger of (operations of a mean prompt that is not cached) / (peak rate × GPUs) and the time to read the weights once",
+        "the larger of (operations of what of a mean prompt is not cached) / (peak rate × GPUs) and the time to read the weights once; "
+        "attention to cached tokens is left out",
         "Pope et al. (2023), Efficiently Scaling Transformer Inference, MLSys",
         "floor",
         "ttft_service_s mean",

@@ -64,6 +64,19 @@ def test_a_batch_limit_bounds_the_batch(values: TheoryValues) -> None:
     assert one.expected < four.expected < 4.01 and whole.expected == pytest.approx(13.5, abs=0.5)
 
 
+def test_what_ran_bounds_the_batch_of_a_closed_loop(tmp_path: Path) -> None:
+    for number, (running, batch) in enumerate(((12.0, 12), (40.0, 16), (None, 16))):
+        found = changed(tmp_path / str(number), lambda row, running=running: {**row, "mean_running": running})
+        (cell, *_) = [cell for cell in found.cells.cells if cell.row["load"] == "concurrency 16"]
+        assert cell.occasion.running == batch
+
+
+def test_a_tier_below_the_cache_spares_prefill_too(tmp_path: Path) -> None:
+    told = {"cache_hit_ratio": 0.5, "external_hit_ratio": 0.5}
+    found = changed(tmp_path, lambda row: {**row, **told})
+    assert {cell.occasion.hit_ratio for cell in found.cells.cells} == {0.75}
+
+
 def test_what_was_reached_follows_from_tpot(values: TheoryValues) -> None:
     bandwidth, floor = of(values, "decode_bandwidth_bytes_per_s"), of(values, "decode_floor_s")
     assert bandwidth.measured and floor.measured

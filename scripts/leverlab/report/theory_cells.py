@@ -98,7 +98,7 @@ def theory_cells(data: StudyData) -> TheoryCells:
                 running=_running(row),
                 ideal_hits=hits.get((str(row["workload"]), seed), {}),
                 cold=row["cache"] != "warm",
-                hit_ratio=_number(row, "cache_hit_ratio"),
+                hit_ratio=_found(row),
                 kv_tokens=_number(row, "kv_cache_tokens"),
                 accepted_share=_number(row, "acceptance_ratio"),
                 tokens_per_draft=_number(row, "tokens_per_draft"),
@@ -126,7 +126,20 @@ def _server(row: Mapping[str, Any], data: StudyData) -> TheoryServer | str:
 
 
 def _running(row: Mapping[str, Any]) -> float | None:
-    return _number(row, "load_value") if row["load_kind"] == "concurrency" else _number(row, "mean_running")
+    """Requests that run at once: as measured, of a closed loop at most its streams, and these where nothing was measured."""
+    running = _number(row, "mean_running")
+    if row["load_kind"] != "concurrency":
+        return running
+    streams = float(row["load_value"])
+    return streams if running is None else min(running, streams)
+
+
+def _found(row: Mapping[str, Any]) -> float | None:
+    """Share of the prompts' tokens that the server's own cache or a tier below it had."""
+    own, below = _number(row, "cache_hit_ratio"), _number(row, "external_hit_ratio")
+    if own is None or below is None:
+        return own if below is None else below
+    return own + (1 - own) * below
 
 
 def _number(row: Mapping[str, Any], column: str) -> float | None:

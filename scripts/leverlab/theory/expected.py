@@ -98,7 +98,8 @@ def _cached_tokens(server: TheoryServer, occasion: Occasion) -> float:
 
 
 def _prefill_floor(server: TheoryServer, occasion: Occasion) -> float:
-    flop = roofline.prefill_flop(server.dimensions, occasion.prompt_tokens, _cached_tokens(server, occasion))
+    # Attention to what is cached is left out: with hits that differ between requests, that of a mean request would be too much.
+    flop = roofline.prefill_flop(server.dimensions, occasion.prompt_tokens - _cached_tokens(server, occasion))
     return roofline.prefill_floor_s(
         flop, server.peak, server.step_bytes_of_weights(1), server.bandwidth, server.tensor_parallel
     )

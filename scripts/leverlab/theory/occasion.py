@@ -15,13 +15,13 @@ class Occasion:
     outputs: Sequence[int] = ()
     """Tokens of each request's output."""
     running: float | None = None
-    """Requests that run at once, of all copies of the model: the streams of a closed loop, else the mean that was measured."""
+    """Requests that run at once, of all copies of the model."""
     ideal_hits: Mapping[int, float] = field(default_factory=dict)
     """Tokens of a block → hit ratio of an ideal prefix cache that starts empty, from the workload's card."""
     cold: bool = True
     """Whether the prefix cache is empty at first."""
     hit_ratio: float | None = None
-    """Share of the prompts' tokens that was served from a cache, as measured."""
+    """Share of the prompts' tokens that was served from a cache or a tier below it, as measured."""
     kv_tokens: float | None = None
     """Tokens that the KV cache holds, as the server says."""
     accepted_share: float | None = None
