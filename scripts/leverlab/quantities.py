@@ -153,7 +153,7 @@ QUANTITIES: Final[dict[str, Quantity]] = _registry(
         "1",
         "hit ratio of an ideal prefix cache",
         "hit tokens / prompt tokens of the workload's own prompts in whole blocks, were each request done before the next one "
-        "came and nothing evicted; 0 with prefix caching off",
+        "came and nothing evicted",
         "vllm/v1/core/kv_cache_manager.py; Zheng et al. (2024), SGLang, NeurIPS",
         "expected",
         "cache_hit_ratio",

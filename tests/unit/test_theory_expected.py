@@ -149,7 +149,10 @@ def test_the_floor_of_a_mixture_is_that_of_one_tokens_experts() -> None:
 
 def test_hit_ratios_follow_the_cards_blocks_and_the_flags() -> None:
     assert value("prefix_hit_ratio", server()) == 0.5
-    assert value("prefix_hit_ratio", server({"enable-prefix-caching": False})) == 0
+    for of in (server({"enable-prefix-caching": False}), server({"disable-radix-cache": True}, engine="sglang")):
+        assert value("prefill_floor_s", of) > value("prefill_floor_s", server()), "nothing is spared"
+        with pytest.raises(DoesNotApplyError, match="no prefix cache"):
+            value("prefix_hit_ratio", of)
     with pytest.raises(NotKnownError, match="blocks of 64 tokens"):
         value("prefix_hit_ratio", server({"block-size": 64}))
     with pytest.raises(NotKnownError, match="warm"):

@@ -91,9 +91,17 @@ def _decode_floor(server: TheoryServer, occasion: Occasion) -> float:
     return read + (_all_reduce_s(server, occasion) if server.tensor_parallel > 1 else 0)
 
 
+def _caches(server: TheoryServer) -> bool:
+    """Whether the server keeps the KV blocks of prompts that are done, as far as its flags say."""
+    off = server.flags.get("enable-prefix-caching") is False or server.flags.get("disable-radix-cache") is True
+    return not off and server.engine != "static"
+
+
 def _cached_tokens(server: TheoryServer, occasion: Occasion) -> float:
     """Tokens of a mean prompt that are not computed: as measured, else as an ideal cache would have it."""
-    ratio = occasion.hit_ratio if occasion.hit_ratio is not None else _prefix_hit_ratio(server, occasion)
+    ratio = occasion.hit_ratio
+    if ratio is None:
+        ratio = _prefix_hit_ratio(server, occasion) if _caches(server) else 0.0
     return min(ratio, 1.0) * occasion.prompt_tokens
 
 
@@ -136,10 +144,8 @@ def _bandwidth(server: TheoryServer, occasion: Occasion) -> float:
 
 
 def _prefix_hit_ratio(server: TheoryServer, occasion: Occasion) -> float:
-    if server.flags.get("enable-prefix-caching") is False or server.flags.get("disable-radix-cache") is True:
-        return 0.0
-    if server.engine == "static":
-        return 0.0
+    if not _caches(server):
+        raise DoesNotApplyError("the server keeps no prefix cache")
     if not occasion.cold:
         raise NotKnownError("the cache is warm at first, and the ratio is that of one that is empty")
     block = server.block_tokens
