@@ -20,6 +20,7 @@ JOB_S: Final = {True: 12.0, False: 75.0}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-studies", action="store_true", help="run the smoke size of every study, not of a sample")
+    parser.addoption("--studies-seconds", type=float, default=SAMPLE_S, help="what a sample's jobs may take together")
 
 
 def seed() -> str:
@@ -36,12 +37,11 @@ def duration_s(name: str, configuration: Configuration) -> float:
     return len(expand(configuration, [name]).jobs) * JOB_S[configuration.simulated(configuration.study(name))]
 
 
-def sample(configuration: Configuration, drawn_from: str) -> list[str]:
-    """Smoke sizes in the order in which `drawn_from` shuffles them, as many as fit into `SAMPLE_S`; one at least."""
+def sample(configuration: Configuration, drawn_from: str, left_s: float) -> list[str]:
+    """Smoke sizes in the order in which `drawn_from` shuffles them, as many as fit into `left_s`; one at least."""
     names = configuration.smoke_names()
     random.Random(drawn_from).shuffle(names)
     chosen: list[str] = []
-    left_s = SAMPLE_S
     for name in names:
         took_s = duration_s(name, configuration)
         if took_s <= left_s or not chosen:
@@ -54,7 +54,7 @@ def chosen_studies(config: pytest.Config) -> list[str]:
     configuration = load(REPOSITORY, {"study": "smoke"})
     if config.getoption("--all-studies"):
         return configuration.smoke_names()
-    return sample(configuration, seed())
+    return sample(configuration, seed(), config.getoption("--studies-seconds"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
