@@ -173,6 +173,9 @@ class CellRecord(Record):
     server_facts: dict[str, float] = Field(
         default={}, description="what is measured of the server's start: see leverlab.metrics.SERVER_FACTS"
     )
+    processes: dict[str, Any] = Field(
+        default={}, description="process of several → its GPUs and cores; empty for one server alone"
+    )
     provenance: dict[str, Any] = Field(
         default={}, description="what the node was and had installed: see leverlab.trial.fingerprint"
     )

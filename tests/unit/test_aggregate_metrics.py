@@ -173,3 +173,24 @@ def test_percentile_intervals_lie_around_their_percentile() -> None:
     median = intervals["ttft_s", "p50"]
     assert median is not None and (median.low, median.high) == pytest.approx((0.40, 0.61))
     assert intervals["ttft_s", "p99"] is None
+
+
+def test_each_pool_of_a_disaggregated_server_has_its_own_utilisation() -> None:
+    samples = [
+        {"time_s": time_s, "gpu": gpu, "uuid": f"GPU-{gpu}", "sm_utilisation": busy}
+        for time_s in (1.0, 2.0, 3.0)
+        for gpu, busy in ((0, 0.9), (1, 0.2), (2, 0.4))
+    ]
+    places = {"prefill": ["GPU-0"], "decode-1": ["GPU-1"], "decode-2": ["GPU-2"], "proxy": []}
+    rows = twenty()
+    cell = MeasuredCell(
+        requests_table(rows),
+        chunks_table(rows),
+        RATE,
+        server_delta(rows),
+        pa.Table.from_pylist(samples, GPU),
+        processes={name: {"gpus": gpus, "cores": []} for name, gpus in places.items()},
+    )
+    found = cell.metrics({})
+    assert found["prefill_gpu_utilisation_ratio", None] == pytest.approx(0.9)
+    assert found["decode_gpu_utilisation_ratio", None] == pytest.approx(0.3)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ Key = tuple[str, str | None]
 
 INTERVAL_METRICS: Final = ("ttft_s", "ttft_service_s", "tpot_s", "e2e_s")
 """Metrics of a request, whose percentiles get an interval inside the cell."""
+
+NO_PROCESSES: Final[Mapping[str, Any]] = MappingProxyType({})
 
 NO_FACTS: Final[Mapping[str, float]] = MappingProxyType({})
 
@@ -46,7 +48,8 @@ _SERVER_MEANS: Final = (
 
 class MeasuredCell:
     """The tables of one cell, ready to be computed with. `server_delta` and `server_facts` as in cell.json, the tables `gpu` and
-    `server_metrics` as they are kept beside it, None where they are not. `gpu_count`: GPUs that the server takes, 1 on a CPU.
+    `server_metrics` as they are kept beside it, None where they are not. `gpu_count`: GPUs that the server takes, 1 on a CPU;
+    `processes` as in cell.json.
 
     Of a cell that searched for its rate, `load` is the rate of its tables, and `highest_rate` what it found.
     """
@@ -62,6 +65,7 @@ class MeasuredCell:
         server_facts: Mapping[str, float] = NO_FACTS,
         server_metrics: pa.Table | None = None,
         gpu_count: int = 1,
+        processes: Mapping[str, Any] = NO_PROCESSES,
     ) -> None:
         self._table = requests
         self._well = np.array([status == "ok" for status in requests.column("status").to_pylist()], bool)
@@ -72,6 +76,7 @@ class MeasuredCell:
         self._facts = server_facts
         self._server_metrics = server_metrics
         self._gpu_count = gpu_count
+        self._processes = processes
         self._chunk_index, self._arrival_s = numeric(chunks, "index"), numeric(chunks, "arrival_s")
         self._chunk_tokens = numeric(chunks, "tokens")
         self.window: Window | None = steady_window(
@@ -128,7 +133,7 @@ class MeasuredCell:
         found["handed_over_ratio", None] = self._quotient("handed_over_tokens", "handed_over_queried_tokens")
         found["kv_transfer_rate", None] = self._quotient("kv_transfer_bytes_sum", "kv_transfer_s_sum")
         found |= {(name, None): self._facts.get(name) for name in SERVER_FACTS}
-        return found | self._of_gpus()
+        return found | self._of_gpus() | self._of_pools()
 
     def intervals(self) -> dict[tuple[str, str], Interval | None]:
         """For the percentiles of a request's latencies, the order-statistic interval inside this cell."""
@@ -223,6 +228,24 @@ class MeasuredCell:
             ("gpu_power_w", None): None if used_j is None else used_j / self.window.length_s,
             ("gpu_memory_bytes", None): sum(most) if most else None,
         }
+
+    def _of_pools(self) -> dict[Key, float | None]:
+        """Utilisation of the GPUs of each pool of servers; None where there is no such pool, or no samples of it."""
+        found: dict[Key, float | None] = {}
+        for role in ("prefill", "decode"):
+            own = {
+                gpu
+                for process, place in self._processes.items()
+                if process.partition("-")[0] == role
+                for gpu in place["gpus"]
+            }
+            busy = np.empty(0)
+            if own and self._gpu is not None and self.window is not None:
+                theirs = np.isin(np.array(self._gpu.column("uuid").to_pylist(), dtype=object), list(own))
+                busy = numeric(self._gpu, "sm_utilisation")[self._within(self._gpu) & theirs]
+            known = busy[~np.isnan(busy)]
+            found[f"{role}_gpu_utilisation_ratio", None] = float(known.mean()) if len(known) else None
+        return found
 
     def _within(self, samples: pa.Table) -> npt.NDArray[np.bool_]:
         """Which rows of a table of samples lie in the window."""

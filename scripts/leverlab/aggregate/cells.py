@@ -50,6 +50,7 @@ def study_rows(matrix: StudyMatrix, layout: Layout) -> Iterator[StudyRow]:
                     stored.record.server_facts,
                     stored.server_metrics,
                     gpu_count=stored.record.specification["server"]["gpu"]["count"],
+                    processes=stored.record.processes,
                 )
                 row |= numbers(stored.requests, cell, matrix.study.objectives)
             yield StudyRow(row, stored.requests)

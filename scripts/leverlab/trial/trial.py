@@ -288,6 +288,7 @@ class Trial:
                 "instrument": dict(found.instrument),
                 "server_delta": dict(found.server_delta),
                 "server_facts": server_facts(self._record),
+                "processes": self._record.processes,
                 "not_sampled": dict(found.not_sampled),
                 "search": search,
             }
