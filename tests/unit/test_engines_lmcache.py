@@ -44,6 +44,14 @@ def test_it_listens_in_the_scratch_folder_where_it_is_used_at_all(tmp_path: Path
     extra = {"connectors": [nixl, CONNECTOR["kv-transfer-config"]]}
     beside = {"kv-transfer-config": {"kv_connector": "MultiConnector", "kv_connector_extra_config": extra}}
     assert any(name.startswith("LMCACHE_") for name in ENGINE.environment(launch(beside, tmp_path)))
+    several = {
+        "kv_connector": "MultiConnector",
+        "kv_connector_extra_config": {
+            "connectors": [{"kv_connector": "NixlConnector"}, CONNECTOR["kv-transfer-config"]]
+        },
+    }
+    beside = ENGINE.environment(launch({"kv-transfer-config": several}, tmp_path))
+    assert "LMCACHE_INTERNAL_API_SERVER_ENABLED" in beside
     other = {"kv-transfer-config": {"kv_connector": "OffloadingConnector", "kv_role": "kv_both"}}
     for flags in ({}, other):
         assert not any(name.startswith("LMCACHE_") for name in ENGINE.environment(launch(flags, tmp_path)))

@@ -14,6 +14,12 @@ Policy = Literal["round-robin", "random", "cache-aware"]
 
 Connector = Literal["nixl", "example", "mooncake"]
 
+LMCACHE_DAEMON: Final = "lmcache-daemon"
+"""How the KV cache comes to LMCache's daemon and back."""
+
+CACHE_DAEMONS: Final = ("vllm",)
+"""Kinds of engines that can keep blocks in it."""
+
 CONNECTORS: Final[Mapping[str, tuple[Connector, ...]]] = {
     "vllm": ("nixl", "example"),
     "sglang": ("nixl", "mooncake"),
@@ -78,7 +84,20 @@ class PrefillDecode(StrictModel):
         return self.prefill.servers + self.decode.servers
 
 
-Topology = Annotated[Single | Replicas | PrefillDecode, Field(discriminator="kind")]
+class CacheDaemon(StrictModel):
+    """One server, asked directly, and beside it LMCache's daemon, which keeps KV blocks below its cache and outlives it."""
+
+    kind: Literal["cache-daemon"] = "cache-daemon"
+    memory: float = Field(default=20, gt=0, description="GiB of the host's memory that the daemon keeps blocks in")
+    chunk: int = Field(default=256, ge=16, description="tokens of a chunk, which is stored and found as a whole")
+
+    @property
+    def engine_servers(self) -> int:
+        """How many engine servers there are; each takes the same share of the GPUs."""
+        return 1
+
+
+Topology = Annotated[Single | Replicas | PrefillDecode | CacheDaemon, Field(discriminator="kind")]
 
 _TOPOLOGY: Final[TypeAdapter[Topology]] = TypeAdapter(Topology)
 
@@ -119,7 +138,7 @@ def topology_of(identity: Mapping[str, Any]) -> Topology:
 def parts_of(identity: Mapping[str, Any]) -> list[Part]:
     """The engine servers of a server's identity, in the order of their names' numbers, prefill before decode."""
     topology = topology_of(identity)
-    if isinstance(topology, Single):
+    if isinstance(topology, Single | CacheDaemon):
         return [_part("server", "server", identity, Pool())]
     if isinstance(topology, Replicas):
         return list(_pool("replica", identity, Pool(servers=topology.servers), numbered=True))

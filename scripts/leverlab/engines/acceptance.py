@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from leverlab.config import Configuration
-from leverlab.config.topology import PrefillDecode, parts_of, topology_of
+from leverlab.config.topology import LMCACHE_DAEMON, CacheDaemon, PrefillDecode, parts_of, topology_of
 from leverlab.engines import engine_for
 from leverlab.engines.base import Engine, Settings, Transfer
 from leverlab.environments import ENVIRONMENTS, command_prefix
@@ -113,6 +113,9 @@ def _settings(engine: Engine, server: Server) -> list[Settings]:
         own = Settings(part.flags, part.environment)
         if isinstance(topology, PrefillDecode) and part.role in ("prefill", "decode"):
             told = engine.handing_over(Transfer(part.role, topology.connector, 1, Path("kv")), part.flags)
+            own = Settings({**own.flags, **told.flags}, {**own.environment, **told.environment})
+        if isinstance(topology, CacheDaemon):
+            told = engine.handing_over(Transfer("server", LMCACHE_DAEMON, 1, Path("kv")), own.flags)
             own = Settings({**own.flags, **told.flags}, {**own.environment, **told.environment})
         if own not in found:
             found.append(own)

@@ -72,12 +72,13 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """How a prefill server's KV cache comes to a decode server (`leverlab.config.topology`), and where on this machine."""
+    """How a prefill server's KV cache comes to a decode server, or a server's to a daemon beside it and back
+    (`leverlab.config.topology`), and where on this machine."""
 
-    role: Literal["prefill", "decode"]
+    role: Literal["prefill", "decode", "server"]
     connector: str
     port: int
-    """A free port of this server's own, on which a connector may be asked where the KV cache is."""
+    """A free port of this server's own, on which a connector may be asked where the KV cache is; the daemon's, where it is one."""
     folder: Path
     """What a connector hands over in files goes here."""
 
@@ -111,7 +112,8 @@ class Engine(Protocol):
         """Variables to add to the server's environment: the identity's, those that keep it offline, the API key."""
 
     def handing_over(self, transfer: Transfer, flags: Mapping[str, Any]) -> Settings:
-        """Flags and variables with which a server of `flags` takes its part in prefill/decode disaggregation.
+        """Flags and variables with which a server of `flags` takes its part in prefill/decode disaggregation, or keeps KV in a
+        daemon.
 
         Raises ValueError for a connector that this engine has not.
         """

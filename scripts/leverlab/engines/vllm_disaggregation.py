@@ -1,4 +1,4 @@
-"""vLLM's part in prefill/decode disaggregation: the connector of each server, and what it needs on this machine."""
+"""vLLM's part where KV blocks leave a server: the connector, and what it needs on this machine."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -6,6 +6,7 @@ from typing import Any, Final
 from leverlab.engines.base import Settings, Transfer
 
 _FLAG: Final = "kv-transfer-config"
+_DAEMON_HOST: Final = "tcp://127.0.0.1"
 
 
 def handing_over(transfer: Transfer, flags: Mapping[str, Any]) -> Settings:
@@ -14,7 +15,8 @@ def handing_over(transfer: Transfer, flags: Mapping[str, Any]) -> Settings:
     `example`: vLLM's ExampleConnector, in files: a functional test that needs no package and no GPU, and no measure of
     anything. Both servers take both roles (`kv_both`), as the proxy says with each request which it has. Where `flags` name a
     connector already, a tier below the cache, the server has both: MultiConnector loads from the first that has a prompt, and
-    keeps it in all (vllm/distributed/kv_transfer/kv_connector/v1/multi_connector.py). Raises ValueError.
+    keeps it in all (vllm/distributed/kv_transfer/kv_connector/v1/multi_connector.py). `lmcache-daemon`: LMCache's daemon at the
+    transfer's port keeps blocks and gives them back. Raises ValueError.
     """
     match transfer.connector:
         case "nixl":
@@ -27,6 +29,16 @@ def handing_over(transfer: Transfer, flags: Mapping[str, Any]) -> Settings:
                 "kv_connector_extra_config": {"shared_storage_path": str(transfer.folder)},
             }
             environment = {}
+        case "lmcache-daemon":
+            own = {
+                "kv_connector": "LMCacheMPConnector",
+                "kv_role": "kv_both",
+                "kv_connector_extra_config": {
+                    "lmcache.mp.host": _DAEMON_HOST,
+                    "lmcache.mp.port": transfer.port,
+                },
+            }
+            environment = {"PYTHONHASHSEED": "0", "LMCACHE_TRACK_USAGE": "false"}
         case _:
             raise ValueError(f"vLLM has no connector {transfer.connector!r} here")
     return Settings({_FLAG: _beside(own, flags.get(_FLAG))}, environment)

@@ -14,7 +14,7 @@ from leverlab.config.base import FlagValue, nearest
 from leverlab.config.engine import Container, Engine, LockedEnvironment
 from leverlab.config.model import Model, SyntheticSource
 from leverlab.config.model_reference import asks_for_draft, named_models, with_draft
-from leverlab.config.topology import CONNECTORS, PrefillDecode, Topology, topology_from
+from leverlab.config.topology import CACHE_DAEMONS, CONNECTORS, CacheDaemon, PrefillDecode, Topology, topology_from
 from leverlab.environments import identity_versions
 from leverlab.identity import canonical, make_id
 from leverlab.matrix.settings import Setting
@@ -173,6 +173,10 @@ def _topology(setting: Setting, named: Mapping[str, Any], engine: Engine) -> Top
     if isinstance(topology, PrefillDecode) and topology.connector not in CONNECTORS[engine.kind]:
         known = nearest(topology.connector, CONNECTORS[engine.kind])
         raise ConfigError(f"{where}: an engine of kind {engine.kind!r} has no connector {topology.connector!r}{known}")
+    if isinstance(topology, CacheDaemon) and engine.kind not in CACHE_DAEMONS:
+        raise ConfigError(
+            f"{where}: an engine of kind {engine.kind!r} keeps nothing in LMCache's daemon: there is {CACHE_DAEMONS[0]}"
+        )
     servers = topology.engine_servers
     if engine.device == "cuda" and setting.gpu_count % servers:
         raise ConfigError(

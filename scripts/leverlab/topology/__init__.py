@@ -3,6 +3,7 @@
 from leverlab.topology.confinement import confine
 from leverlab.topology.declared import LOG_FILE, Plan, ProcessPlan
 from leverlab.topology.ports import LOOPBACK, free_port
+from leverlab.topology.processes import Part
 from leverlab.topology.running import Progress, RunningServer, ServerEnded, StartTimeout, start, wait_ready
 from leverlab.topology.servers import Servers
 from leverlab.topology.topologies import engine_launches, launches_to_check
@@ -10,6 +11,7 @@ from leverlab.topology.topologies import engine_launches, launches_to_check
 __all__ = [
     "LOG_FILE",
     "LOOPBACK",
+    "Part",
     "Plan",
     "ProcessPlan",
     "Progress",

@@ -35,6 +35,10 @@ class ProcessPlan:
     """Of an engine server: whether what it generates reaches the client."""
     counters: Callable[[str], Mapping[str, float]] | None = None
     """Of any other process that has a `/metrics` of its own: that text in canonical names."""
+    empty: Callable[[httpx.Client], bool] | None = None
+    """Of a process that keeps KV blocks: empty it; whether it says that it did."""
+    outlives: bool = False
+    """Whether it goes on where the server is stopped to be started again."""
 
     @property
     def base_url(self) -> str:

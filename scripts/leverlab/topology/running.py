@@ -59,8 +59,11 @@ class Ended:
 class RunningServer:
     """A started server. Leave it by `stop`, or use it in a `with`: both end every process of it."""
 
-    def __init__(self, engine: Engine, launch: Launch, plan: Plan, holding: Sequence[int]) -> None:
-        """Starts the first stage; `start_next` starts the others."""
+    def __init__(
+        self, engine: Engine, launch: Launch, plan: Plan, holding: Sequence[int], kept: Sequence[Part] = ()
+    ) -> None:
+        """Starts the first stage; `start_next` starts the others. `kept`: processes of `plan` that run already, which are this
+        server's from now on."""
         self.engine = engine
         self.plan = plan
         self.marker = secrets.token_hex(8)
@@ -70,6 +73,8 @@ class RunningServer:
         self._launch = launch
         self._holding = holding
         self._stages = 0
+        self._kept = {part.plan.name: part for part in kept}
+        self._handed_over: list[Part] = []
         self._report: StopReport | None = None
         self.started_s = time.monotonic()
         self.start_next()
@@ -163,6 +168,11 @@ class RunningServer:
         """The processes of the stage that was started last."""
         return self.parts[len(self.parts) - len(self.plan.stages[self._stages - 1]) :]
 
+    def hand_over(self) -> list[Part]:
+        """The living processes that outlive a restart. They are the caller's now: `stop` leaves them alone."""
+        self._handed_over = [part for part in self.parts if part.plan.outlives and part.poll() is None]
+        return list(self._handed_over)
+
     def stop(self) -> StopReport:
         """End every process, those of the last stage first. Called again, it returns the first report."""
         if self._report is None:
@@ -171,6 +181,7 @@ class RunningServer:
             parts = list(self.parts)
             for stage in reversed(self.plan.stages[: self._stages]):
                 ending, parts = parts[-len(stage) :], parts[: -len(stage)]
+                ending = [part for part in ending if part not in self._handed_over]
                 with ThreadPoolExecutor(max(len(ending), 1)) as pool:
                     reports = [*pool.map(Part.stop, ending), *reports]
             signals = [report.signal for report in reports if report.signal]
@@ -189,6 +200,8 @@ class RunningServer:
         self.stop()
 
     def _started(self, process: ProcessPlan) -> Part:
+        if process.name in self._kept:
+            return self._kept[process.name]
         # One of its own each: a keeper ends all that carries the marker.
         marker = f"{self.marker}-{process.name}"
         return Part(process, self._launch.folder, self.api_key, marker, self.engine.own_variables, self._holding)
@@ -201,13 +214,14 @@ class RunningServer:
         return None
 
 
-def start(engine: Engine, launch: Launch, holding: Sequence[int] = ()) -> RunningServer:
+def start(engine: Engine, launch: Launch, holding: Sequence[int] = (), kept: Sequence[Part] = ()) -> RunningServer:
     """Start the first processes of the server, each in a session of its own, with its output in the trial's folder.
 
     `holding`: locks that must last until the server has ended, even where this process dies before it. Returns at once;
-    `wait_ready` starts what comes after them. Raises ValueError for a topology that is not known.
+    `wait_ready` starts what comes after them. `kept`: what a server that was stopped has handed over. Raises ValueError for a topology that is not known.
     """
-    return RunningServer(engine, launch, planned(engine, launch), holding)
+    plan = planned(engine, launch, {part.plan.name: part.plan for part in kept})
+    return RunningServer(engine, launch, plan, holding, kept)
 
 
 def wait_ready(server: RunningServer, timeout_s: float, progress: Progress | None = None) -> float:

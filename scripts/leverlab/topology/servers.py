@@ -35,6 +35,9 @@ class Servers:
         self._others = [
             (part, self._client(running, part, timeout_s)) for part in running.parts if part.plan.counters is not None
         ]
+        self._keepers = [
+            (part, self._client(running, part, timeout_s)) for part in running.parts if part.plan.empty is not None
+        ]
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +58,8 @@ class Servers:
     def reset_cache(self, *, tiers: bool = True) -> bool:
         """Empty the prefix cache of each and, with `tiers`, what lies below; whether all say that they did."""
         done = [self._engine.reset_cache(client, tiers=tiers) for _, client in self._parts]
+        if tiers:
+            done += [part.plan.empty(client) for part, client in self._keepers if part.plan.empty is not None]
         return all(done) and (not tiers or self._scratch is None or self._empty_tiers(self._scratch))
 
     def _empty_tiers(self, scratch: Path) -> bool:

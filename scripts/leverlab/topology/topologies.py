@@ -3,14 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
-from leverlab.config.topology import Part, PrefillDecode, Single, parts_of, topology_of
+from leverlab.config.topology import LMCACHE_DAEMON, CacheDaemon, Part, PrefillDecode, Single, parts_of, topology_of
 from leverlab.engines.base import TIER_FOLDER, Engine, Launch, Settings, Transfer
 from leverlab.engines.cores import dealt
 from leverlab.identity import content_hash
+from leverlab.topology.daemon import DAEMON, blocks_port, cache_daemon
 from leverlab.topology.declared import LOG_FILE, Plan, ProcessPlan
 from leverlab.topology.fronts import Behind, front
 from leverlab.topology.ports import free_ports
+
+NOTHING_KEPT: Final[Mapping[str, ProcessPlan]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +28,17 @@ class _Place:
     transfer: Transfer | None
 
 
-def planned(engine: Engine, launch: Launch) -> Plan:
-    """The processes of `launch`, whose port is that of the front. Raises ValueError for a topology that there is not."""
+def planned(engine: Engine, launch: Launch, kept: Mapping[str, ProcessPlan] = NOTHING_KEPT) -> Plan:
+    """The processes of `launch`, whose port is that of the front. Raises ValueError for a topology that there is not.
+
+    `kept`: name → plan of those that run already.
+    """
     topology, parts = topology_of(launch.identity), parts_of(launch.identity)
     if isinstance(topology, Single):
         return Plan([[_engine_server(engine, launch, parts[0], LOG_FILE)]])
+    if isinstance(topology, CacheDaemon):
+        daemon = kept.get(DAEMON) or cache_daemon(launch, topology)
+        return Plan([[daemon], [_engine_server(engine, *_beside(daemon, engine, launch, parts[0]), LOG_FILE)]])
     connector = topology.connector if isinstance(topology, PrefillDecode) else None
     # Where tiers keep their files, so that they are emptied together with them.
     folder = (launch.scratch or launch.folder.resolve()) / TIER_FOLDER
@@ -36,6 +47,18 @@ def planned(engine: Engine, launch: Launch) -> Plan:
         own = _own_launch(engine, launch, part, len(parts), place)
         behind.append(Behind(_engine_server(engine, own, part, f"{part.name}.log"), part.role, place.transfer))
     return Plan([[one.server for one in behind], [front(engine, launch, topology, behind)]])
+
+
+def _beside(daemon: ProcessPlan, engine: Engine, launch: Launch, part: Part) -> tuple[Launch, Part]:
+    """The launch of the engine server that keeps its blocks in `daemon`."""
+    folder = launch.scratch or launch.folder
+    told = engine.handing_over(Transfer("server", LMCACHE_DAEMON, blocks_port(daemon), folder), part.flags)
+    identity = {
+        **launch.identity,
+        "flags": {**part.flags, **told.flags},
+        "environment": {**part.environment, **told.environment},
+    }
+    return replace(launch, identity=identity), part
 
 
 def engine_launches(engine: Engine, launch: Launch) -> Mapping[str, Launch]:

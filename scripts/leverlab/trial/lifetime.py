@@ -1,13 +1,13 @@
 """The server of a trial from its start to its stop, and over restarts between: always the one that runs now."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self
 
 from leverlab.engines.base import Launch
 from leverlab.load.plan import Endpoint
-from leverlab.topology import Progress, RunningServer, Servers
+from leverlab.topology import Part, Progress, RunningServer, Servers
 from leverlab.trial.job import Job
 from leverlab.trial.outcomes import InfeasibleError, ServerDiedError, see_whether_told_to_end
 from leverlab.trial.served import Served
@@ -27,8 +27,8 @@ class Lifetime:
         self.started: Started
         self.served: Served
 
-    def start(self) -> None:
-        """Raises InfeasibleError and MayPassError as `started_server` does."""
+    def start(self, kept: Sequence[Part] = ()) -> None:
+        """`kept`: what outlived the server before. Raises InfeasibleError and MayPassError as `started_server` does."""
         job = self._job
         self.started = self._ways_out.enter_context(
             started_server(
@@ -38,6 +38,7 @@ class Lifetime:
                 job.specification.start_timeout_s,
                 self._progress,
                 self._stopped,
+                kept,
             )
         )
         launch = self.started.launch
@@ -53,16 +54,25 @@ class Lifetime:
         )
 
     def restart(self) -> None:
-        """Stop the server and start it again; the stopped one's log is kept under another name. Raises ServerDiedError."""
-        self._ways_out.close()
-        self.restarts += 1
-        for part in self.started.server.parts:
-            part.log.rename(part.log.with_name(f"{part.log.stem}.before-restart-{self.restarts}.log"))
+        """Stop the server and start it again, but for what outlives it; the stopped one's logs are kept under other names.
+
+        Raises ServerDiedError.
+        """
+        kept = self.started.server.hand_over()
         try:
-            self.start()
-        except InfeasibleError as refused:
-            # It was accepted before: nothing that another start would meet again.
-            raise ServerDiedError(refused.reason) from refused
+            self._ways_out.close()
+            self.restarts += 1
+            for part in self.started.server.parts:
+                if part not in kept:
+                    part.log.rename(part.log.with_name(f"{part.log.stem}.before-restart-{self.restarts}.log"))
+            self.start(kept)
+        except BaseException as error:
+            for part in kept:
+                part.stop()
+            if isinstance(error, InfeasibleError):
+                # It was accepted before: nothing that another start would meet again.
+                raise ServerDiedError(error.reason) from error
+            raise
 
     def _check_alive(self) -> None:
         ended = self.started.server.ended()

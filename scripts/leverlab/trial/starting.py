@@ -3,7 +3,7 @@
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from leverlab.engines.base import Engine, Launch
 from leverlab.topology import (
+    Part,
     Progress,
     RunningServer,
     ServerEnded,
@@ -59,8 +60,11 @@ def started_server(
     timeout_s: float,
     progress: Progress,
     stopped: Callable[[RunningServer], None],
+    kept: Sequence[Part] = (),
 ) -> Iterator[Started]:
     """A ready server for the block, which every way out stops; then `stopped` is told. `launch.port` is chosen here.
+
+    `kept`: processes that outlived the server that was stopped before, and are this one's from now on.
 
     The server's keeper holds the lease of the devices too: it stands until the server is gone, even if the runner is killed.
     Raises InfeasibleError where the engine refuses or has no memory, MayPassError for every other start that fails.
@@ -69,7 +73,7 @@ def started_server(
     for attempt in range(1, PORT_ATTEMPTS + 1):
         launch = replace(launch, port=free_port(launch.host))
         begun_s = time.monotonic()
-        with start(engine, launch, holding=devices.descriptors) as server:
+        with start(engine, launch, holding=devices.descriptors, kept=kept) as server:
             spawn_s = time.monotonic() - begun_s
             try:
                 healthy_s = wait_ready(server, timeout_s, progress)
@@ -77,8 +81,11 @@ def started_server(
                 see_whether_told_to_end()
                 if ended.reason.code == "port_taken" and attempt < PORT_ATTEMPTS:
                     # The next attempt's logs must not hold this one's reason.
+                    kept = server.hand_over()
                     server.stop()
                     for part in server.parts:
+                        if part in kept:
+                            continue
                         part.log.rename(part.log.with_name(f"{part.log.stem}.port-taken-{attempt}.log"))
                     continue
                 if ended.reason.code in _RESULTS:
