@@ -107,8 +107,8 @@ def test_the_cache_hits_until_it_is_reset_and_the_counters_tell(served: tuple[Ru
 
 def test_all_of_its_threads_can_be_confined_and_the_key_is_in_no_log(served: tuple[RunningServer, Launch]) -> None:
     server, launch = served
-    confine(server, [0])
-    assert confine(server, [0]) == 0
+    confine(server)
+    assert confine(server) == 0
     assert len(server.processes()) >= 2
     assert launch.api_key not in server.log_text()
 
