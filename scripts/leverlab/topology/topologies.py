@@ -13,7 +13,7 @@ from leverlab.identity import content_hash
 from leverlab.topology.daemon import DAEMON, blocks_port, cache_daemon
 from leverlab.topology.declared import LOG_FILE, Plan, ProcessPlan
 from leverlab.topology.fronts import Behind, front
-from leverlab.topology.ports import free_ports
+from leverlab.topology.ports import free_ports, steady_ports
 
 NOTHING_KEPT: Final[Mapping[str, ProcessPlan]] = MappingProxyType({})
 
@@ -78,14 +78,15 @@ def launches_to_check(engine: Engine, launch: Launch) -> list[Launch]:
 
 def _places(launch: Launch, parts: list[Part], connector: str | None, folder: Path) -> list[_Place]:
     count = len(parts)
-    ports = free_ports(2 * count, launch.host)
+    ports = free_ports(count, launch.host)
+    channels = steady_ports(count, launch.host) if connector is not None else []
     cores = dealt(launch.cores, count)
     gpus = [[launch.gpus[at] for at in share] for share in dealt(range(len(launch.gpus)), count)]
     places = []
     for number, part in enumerate(parts):
         transfer = None
         if connector is not None and part.role in ("prefill", "decode"):
-            transfer = Transfer(part.role, connector, ports[count + number], folder)
+            transfer = Transfer(part.role, connector, channels[number], folder)
         places.append(_Place(ports[number], gpus[number], cores[number], transfer))
     return places
 
