@@ -115,7 +115,7 @@ class TwinRecord(Record):
     window: dict[str, Any] = Field(default={}, description="see leverlab.profile.window.Window")
     requests: dict[str, float] = Field(
         default={},
-        description="requests that ended well, and the medians of their ttft_s and tpot_s under the profiler",
+        description="requests that ended well, and the medians of ttft_s, tpot_s and chunk_gap_s under the profiler",
     )
     layers: int | None = Field(default=None, description="layers of the model, where its config.json tells")
     step_floor_s: float | None = Field(default=None, description="the least that a decode step takes: leverlab.theory")

@@ -35,7 +35,7 @@ def keep_twin(folder: Path, slower: float) -> None:
     }  # fmt: skip
     record = TwinRecord(
         twin="t", server="s", phase="p", cell="c", replicate="r1", tool="torch", outcome="recorded", started_at="2026-01-01T00:00:00Z",
-        layers=8, requests={"ok": 8.0, "tpot_s_p50": 0.02 * slower}, window=window, step_floor_s=0.001,
+        layers=8, requests={"ok": 8.0, "tpot_s_p50": 0.02 * slower, "chunk_gap_s_p50": 0.02 * slower}, window=window, step_floor_s=0.001,
         files=["kernels.parquet", "raw/rank0.pt.trace.json.gz"],
     )  # fmt: skip
     write_json(folder / "twin.json", record)
@@ -101,6 +101,11 @@ def test_steps_that_compute_prompts_are_told_apart(data: StudyData) -> None:
     assert prompt_s > 2 * sum(before.parts_s().values()), "256 tokens of prompts take longer than two of output"
     assert before.phase_share("prefill", "mixed") + before.phase_share("decode") == pytest.approx(1.0)
     assert "each of them" in mechanism(baseline, treatment, "Slow")
+
+
+def test_what_the_profiler_cost_is_told_by_the_gaps(data: StudyData) -> None:
+    twin = of(data, "baseline")
+    assert twin.measured_gap_s is not None and twin.slowed_by == pytest.approx(0.02 / twin.measured_gap_s - 1)
 
 
 def test_parts_of_a_step_sum_to_the_step(data: StudyData) -> None:

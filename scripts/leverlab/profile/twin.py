@@ -172,14 +172,19 @@ def _theory(spec: TwinSpecification) -> dict[str, Any]:
     return found | ({} if floors is None else {"step_floor_s": floors.step_s})
 
 
-def _request_facts(requests: pa.Table) -> dict[str, float]:
+def _request_facts(requests: pa.Table, chunks: pa.Table) -> dict[str, float]:
+    """Requests that ended well, and medians of what they saw. A profiler that writes its trace stops every stream for a while:
+    that is in their TPOT, and not in the median of the gaps between chunks.
+    """
     ok = [row for row in requests.select(["status", "ttft_s", "tpot_s"]).to_pylist() if row["status"] == "ok"]
     facts = {"ok": float(len(ok))}
     for name in ("ttft_s", "tpot_s"):
         values = [row[name] for row in ok if row[name] is not None and math.isfinite(row[name])]
         if values:
             facts[f"{name}_p50"] = statistics.median(values)
-    return facts
+    arrivals = chunks.select(["index", "arrival_s"]).to_pandas().sort_values(["index", "arrival_s"])
+    gaps_s = arrivals.groupby("index")["arrival_s"].diff().dropna()
+    return facts | ({"chunk_gap_s_p50": float(gaps_s.median())} if len(gaps_s) else {})
 
 
 class _Run:
@@ -274,7 +279,7 @@ class _Run:
 
         keeper.start()
         try:
-            requests = clients.offer(
+            offered = clients.offer(
                 wanted.identity["client"],
                 served.target,
                 workload,
@@ -282,9 +287,9 @@ class _Run:
                 wanted.request_timeout_s,
                 self._part,
                 watched,
-            ).requests
-            pq.write_table(requests, self._part / "requests.parquet", compression="zstd")
-            self._requests = _request_facts(requests)
+            )
+            pq.write_table(offered.requests, self._part / "requests.parquet", compression="zstd")
+            self._requests = _request_facts(offered.requests, offered.chunks)
         except ClientFailedError:
             # The server may end with the profiler; what was recorded by then counts.
             if not keeper.closing:

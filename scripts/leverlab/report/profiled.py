@@ -110,6 +110,14 @@ class Profiled:
     """Of a twin by Nsight Compute: `leverlab.profile.ncu.COLUMNS` and the class of each kernel that it looked at."""
     measured_tpot_s: float | None
     """Median TPOT of the measured cell in the twin's replicate; null where it is not there or not valid."""
+    measured_gap_s: float | None
+    """The same of the gaps between chunks."""
+
+    @property
+    def slowed_by(self) -> float | None:
+        """By what share the median gap between chunks is longer under the profiler."""
+        own = self.record.requests.get("chunk_gap_s_p50") if self.record else None
+        return own / self.measured_gap_s - 1 if own and self.measured_gap_s else None
 
     @property
     def window(self) -> Window:
@@ -144,7 +152,6 @@ def _profiled(layout: Layout, row: Mapping[str, Any]) -> Profiled:
     found.sort(key=lambda each: each[1].outcome != "recorded")
     folder, record = found[0] if found else (layout.profile(server, phase, ""), None)
     valid = row["status"] == "measured" and row["checks"] != "invalid"
-    tpot_s = row.get("tpot_s_p50") if valid else None
     return Profiled(
         (str(row["engine"]), str(row["model"]), str(row["gpu"]), int(row["gpu_count"])),
         str(row["load"]),
@@ -153,8 +160,13 @@ def _profiled(layout: Layout, row: Mapping[str, Any]) -> Profiled:
         record,
         _recorded(folder, record) if record is not None and record.outcome == "recorded" else None,
         pd.read_parquet(folder / COUNTERS) if (folder / COUNTERS).is_file() else None,
-        None if tpot_s is None or tpot_s != tpot_s else float(tpot_s),
+        _known(row.get("tpot_s_p50")) if valid else None,
+        _known(row.get("chunk_gap_s_p50")) if valid else None,
     )
+
+
+def _known(value: Any) -> float | None:  # noqa: ANN401 - a number, or one of pandas' ways to say that there is none
+    return None if value is None or value != value else float(value)
 
 
 def _recorded(folder: Path, record: TwinRecord) -> Recorded | None:

@@ -187,6 +187,7 @@ _COLUMNS: Final = (
     Column("Decode step", "number"),
     Column("TPOT, measured", "number"),
     Column("TPOT of the twin", "number"),
+    Column("Slowed by", "number"),
     Column("Steps by kernels", "number"),
     Column("Iterations of the engine", "number"),
     Column("Nothing ran", "number"),
@@ -209,7 +210,7 @@ def _facts(data: StudyData, there: Sequence[tuple[Profiled, Recorded]], identifi
         "What the twins show",
         _COLUMNS,
         (Group(rows),),
-        "Means over the decode steps of the window. Weights alone: the least time in which the memory gives the model's weights, as a "
+        "Means over the decode steps of the window. Slowed by: how much longer the median gap between chunks is under the profiler; the twin's TPOT also holds the time in which the profiler writes. Weights alone: the least time in which the memory gives the model's weights, as a "
         "share of the step. Steps by kernels must lie within the engine's own count of iterations, to within the step that runs at each end of the window.",
     )
 
@@ -222,8 +223,8 @@ def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
     yield Cell(_short(data, twin), note=record.programs.get("nsys", record.tool))
     yield Cell(_seconds(found.step_s))
     yield Cell(_seconds(twin.measured_tpot_s))
-    slower = f"{own_tpot / twin.measured_tpot_s - 1:+.0%}" if own_tpot and twin.measured_tpot_s else ""
-    yield Cell(_seconds(own_tpot), note=slower)
+    yield Cell(_seconds(own_tpot))
+    yield Cell("–" if twin.slowed_by is None else f"{twin.slowed_by:+.0%}")
     yield _steps_cell(found, counted)
     yield Cell("–" if counted is None else f"{counted[0]:g} to {counted[1]:g}")
     yield Cell(f"{found.idle_share:.1%}")
