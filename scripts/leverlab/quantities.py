@@ -185,10 +185,18 @@ QUANTITIES: Final[dict[str, Quantity]] = _registry(
         "Shoeybi et al. (2019), Megatron-LM, arXiv:1909.08053; Thakur, Rabenseifner and Gropp (2005), IJHPCA 19(1)",
     ),
     Quantity(
+        "all_reduce_one_shot_bytes",
+        "bytes",
+        "all-reduces of a decode step in one round",
+        "the same where every GPU reads the parts of all others at once: n - 1 messages each instead of 2(n-1)/n, in one round instead "
+        "of 2(n-1)",
+        "vllm csrc/custom_all_reduce.cuh, for small messages",
+    ),
+    Quantity(
         "all_reduce_s",
         "s",
         "floor of a step's all-reduces",
-        "the same / bandwidth of a link in one direction; latency, which is most of it at small batches, is not counted",
+        "the bytes of rings / bandwidth of a link in one direction; latency, which is most of it at small batches, is not counted",
         "Thakur, Rabenseifner and Gropp (2005), IJHPCA 19(1); course week 13",
     ),
     Quantity(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from leverlab.config import load
+from leverlab.config.workload import SharedPrefix
 from leverlab.quantities import QUANTITIES
 from leverlab.theory.__main__ import main
 from leverlab.theory.configured import model_dimensions, server_of
@@ -97,6 +98,9 @@ def test_two_gpus_read_half_each_and_add_up_their_parts() -> None:
     assert value("decode_floor_s", two) == pytest.approx(value("decode_floor_s", one) / 2 + all_reduce_s)
     with pytest.raises(DoesNotApplyError):
         value("all_reduce_s", one)
+    four = server({"tensor-parallel-size": 4}, count=4)
+    assert value("all_reduce_one_shot_bytes", two) == value("all_reduce_bytes", two)
+    assert value("all_reduce_one_shot_bytes", four) == 2 * value("all_reduce_bytes", four)
 
 
 def test_a_pipeline_splits_memory_and_no_token_comes_sooner() -> None:
@@ -155,6 +159,10 @@ def test_hit_ratios_follow_the_cards_blocks_and_the_flags() -> None:
             value("prefix_hit_ratio", of)
     with pytest.raises(NotKnownError, match="blocks of 64 tokens"):
         value("prefix_hit_ratio", server({"block-size": 64}))
+    shared = SharedPrefix(requests=40, groups=4, prefix_tokens=2048, suffix_tokens=128, output_tokens=1)
+    drawn = dataclasses.replace(OCCASION, shared=shared)
+    assert value("prefix_hit_ratio", server({"block-size": 64}), drawn) == pytest.approx(2048 / 2176 * 0.9)
+    assert value("prefix_hit_ratio", server(), drawn) == 0.5, "the prompts themselves know better"
     with pytest.raises(NotKnownError, match="warm"):
         value("prefix_hit_ratio", server(), dataclasses.replace(OCCASION, cold=False))
 

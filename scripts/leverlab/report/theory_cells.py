@@ -8,6 +8,7 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 
 from leverlab.aggregate.schema import lever_column, metric_column
+from leverlab.config.workload import SharedPrefix
 from leverlab.matrix.cells import ReplicateKey
 from leverlab.metrics import parse_metric_reference
 from leverlab.quantities import DERIVED, Quantity
@@ -97,6 +98,7 @@ def theory_cells(data: StudyData) -> TheoryCells:
                 outputs=outputs,
                 running=_running(row),
                 ideal_hits=hits.get((str(row["workload"]), seed), {}),
+                shared=_shared(row),
                 cold=row["cache"] != "warm",
                 hit_ratio=_found(row),
                 kv_tokens=_number(row, "kv_cache_tokens"),
@@ -132,6 +134,12 @@ def _running(row: Mapping[str, Any]) -> float | None:
         return running
     streams = float(row["load_value"])
     return streams if running is None else min(running, streams)
+
+
+def _shared(row: Mapping[str, Any]) -> SharedPrefix | None:
+    """The cell's workload where it is one of shared prefixes, as its record identifies it."""
+    drawn = json.loads(row["specification"]).get("phase", {}).get("workload", {}).get("workload", {})
+    return SharedPrefix.model_validate(drawn) if drawn.get("kind") == "shared-prefix" else None
 
 
 def _found(row: Mapping[str, Any]) -> float | None:

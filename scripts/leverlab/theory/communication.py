@@ -1,5 +1,7 @@
 """What GPUs send each other: all-reduces under tensor parallelism, the KV cache between prefill and decode."""
 
+from collections.abc import Callable
+
 from leverlab.models.dimensions import Dimensions
 from leverlab.theory.weights import bytes_of_type
 
@@ -24,10 +26,12 @@ def one_shot_bytes(message_bytes: float, gpus: int) -> float:
     return (gpus - 1) * message_bytes
 
 
-def decode_all_reduce_bytes(dimensions: Dimensions, batch: float, gpus: int, dtype: str) -> float:
-    """Bytes that one GPU sends in the all-reduces of a decode step of `batch` requests, by rings; 0 on one GPU."""
+def decode_all_reduce_bytes(
+    dimensions: Dimensions, batch: float, gpus: int, dtype: str, volume: Callable[[float, int], float] = ring_bytes
+) -> float:
+    """Bytes that one GPU sends in the all-reduces of a decode step of `batch` requests, by `volume`; 0 on one GPU."""
     message = batch * dimensions.hidden * bytes_of_type(dtype)
-    return ALL_REDUCES_OF_A_LAYER * dimensions.layers * ring_bytes(message, gpus)
+    return ALL_REDUCES_OF_A_LAYER * dimensions.layers * volume(message, gpus)
 
 
 def transfer_s(bytes_sent: float, link_bytes_per_s: float) -> float:

@@ -5,7 +5,7 @@ from typing import Final
 
 from leverlab.quantities import QUANTITIES
 from leverlab.theory import memory, roofline, speculation
-from leverlab.theory.communication import decode_all_reduce_bytes, transfer_s
+from leverlab.theory.communication import decode_all_reduce_bytes, one_shot_bytes, ring_bytes, transfer_s
 from leverlab.theory.cost import cost_per_1k_tokens
 from leverlab.theory.drafting import drafting_of, speculates
 from leverlab.theory.experts import expert_imbalance, experts_read
@@ -149,6 +149,11 @@ def _prefix_hit_ratio(server: TheoryServer, occasion: Occasion) -> float:
     if not occasion.cold:
         raise NotKnownError("the cache is warm at first, and the ratio is that of one that is empty")
     block = server.block_tokens
+    if block not in occasion.ideal_hits and occasion.shared is not None:
+        drawn = occasion.shared
+        return memory.shared_prefix_hit_ratio(
+            drawn.prefix_tokens, drawn.suffix_tokens, drawn.groups, drawn.requests, block
+        )
     if block not in occasion.ideal_hits:
         known = ", ".join(map(str, sorted(occasion.ideal_hits))) or "none"
         raise NotKnownError(f"the workload's card has no hit ratio for blocks of {block} tokens (it has {known})")
@@ -172,10 +177,17 @@ def _speculative_speedup(server: TheoryServer, occasion: Occasion) -> float:
     return speculation.speedup(_tokens_per_draft(server, occasion) if tokens is None else tokens, drafting.tokens, cost)
 
 
-def _all_reduce_bytes(server: TheoryServer, occasion: Occasion) -> float:
+def _all_reduce_bytes(
+    server: TheoryServer, occasion: Occasion, volume: Callable[[float, int], float] = ring_bytes
+) -> float:
     if server.tensor_parallel == 1:
         raise DoesNotApplyError("no layer is split, and nothing is added up")
-    return decode_all_reduce_bytes(server.dimensions, batch_of(server, occasion), server.tensor_parallel, server.dtype)
+    batch = batch_of(server, occasion)
+    return decode_all_reduce_bytes(server.dimensions, batch, server.tensor_parallel, server.dtype, volume)
+
+
+def _one_shot_bytes(server: TheoryServer, occasion: Occasion) -> float:
+    return _all_reduce_bytes(server, occasion, one_shot_bytes)
 
 
 def _all_reduce_s(server: TheoryServer, occasion: Occasion) -> float:
@@ -228,6 +240,7 @@ _FORMULAS: Final[Mapping[str, Formula]] = {
     "tokens_per_draft": _tokens_per_draft,
     "speculative_speedup": _speculative_speedup,
     "all_reduce_bytes": _all_reduce_bytes,
+    "all_reduce_one_shot_bytes": _one_shot_bytes,
     "all_reduce_s": _all_reduce_s,
     "kv_transfer_s": _kv_transfer,
     "experts_read": _experts_read,

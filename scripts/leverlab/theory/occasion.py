@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from leverlab.config.workload import SharedPrefix
 from leverlab.theory.unknown import NotKnownError
 
 
@@ -18,6 +19,8 @@ class Occasion:
     """Requests that run at once, of all copies of the model."""
     ideal_hits: Mapping[int, float] = field(default_factory=dict)
     """Tokens of a block → hit ratio of an ideal prefix cache that starts empty, from the workload's card."""
+    shared: SharedPrefix | None = None
+    """The workload, where its prompts share prefixes in groups: enough to know the hits of any block size without the prompts."""
     cold: bool = True
     """Whether the prefix cache is empty at first."""
     hit_ratio: float | None = None
