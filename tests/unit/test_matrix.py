@@ -557,3 +557,16 @@ def test_two_levels_that_set_a_field_to_different_values_are_refused(repository:
     repository.write("other", text.replace("{serving: here}", "{serving: strict, again: strict}"))
     with pytest.raises(ConfigError, match="set 'grammar' of a request, to different values"):
         repository.matrix(study="other", levers={"serving": SERVING, "again": again})
+
+
+def test_a_number_in_a_variable_of_the_environment_is_text(repository: Repository) -> None:
+    values = {
+        "minimum": 1,
+        "engines": {"truth": {"environment": {"CHUNK": "{value}"}, "flags": {"max-num-seqs": "{value}"}}},
+    }
+    matrix = repository.matrix(levers={"max_num_seqs": {"values": values}})
+    told = {
+        (server.identity["environment"]["CHUNK"], server.identity["flags"]["max-num-seqs"])
+        for server in matrix.servers.values()
+    }
+    assert told == {("64", 64), ("4", 4)}

@@ -179,7 +179,8 @@ def _filled(effect: Effect, number: float) -> Effect:
     return effect.model_copy(
         update={
             "flags": fill(effect.flags),
-            "environment": fill(effect.environment),
+            # A variable is text, whatever the number.
+            "environment": {name: str(fill(value)) for name, value in effect.environment.items()},
             "workload": fill(effect.workload),
             "request": fill(effect.request),
             "gpus": fill(effect.gpus),
