@@ -81,7 +81,7 @@ class Checkout:
             workload, server, phase = twin.cell.phase.workload.id, twin.cell.server.id, twin.cell.phase.id
             self.run("draw_workload.py", "--workload", workload, "--replicate", str(twin.replicate))
             spec, output = layout.twin_specification(server, phase, twin.id), twin.record(layout)
-            self.run("profile.py", "--spec", str(spec), "--output", str(output), timeout_s=timeout_s)
+            self.run("profile_cell.py", "--spec", str(spec), "--output", str(output), timeout_s=timeout_s)
         return [self.root / twin.folder(layout) for twin in twins]
 
     def cells(self, study: str) -> pandas.DataFrame:
