@@ -496,3 +496,11 @@ def test_what_a_limit_of_admission_turns_away_takes_no_numbers_away(flag: str) -
     assert found(clean(rejected))["requests_rejected"] == "invalid"
     broken = failed("http_error", 5, http_status=500)
     assert found(clean(broken, specification=limited))["http_errors"] == "invalid", "nobody asked for that"
+
+
+def test_a_request_that_is_turned_away_inside_a_stream_is_known_by_the_errors_own_code() -> None:
+    busy = failed("http_error", 5, http_status=200, error='{"message":"The engine is busy.","param":null,"code":503}')
+    assert "http_errors" not in found(clean(busy))
+    assert found(clean(busy))["requests_rejected"] == "invalid"
+    broken = failed("http_error", 5, http_status=200, error='{"message":"It broke.","code":500}')
+    assert found(clean(broken))["http_errors"] == "invalid" and "requests_rejected" not in found(clean(broken))

@@ -1,5 +1,6 @@
 """Checks of what became of the requests."""
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -42,6 +43,15 @@ def _limits_admission(inputs: CellInputs) -> bool:
     return not _ADMISSION_LIMITS.isdisjoint(inputs.specification["server"].get("flags", ()))
 
 
+_OWN_CODE: Final = re.compile(r'"code":\s*(\d{3})\b')
+
+
+def _answered(http_status: int | None, error: str | None) -> int | None:
+    """The status that a request was answered with; in a stream that had begun with 200, the one that the error itself names."""
+    named = _OWN_CODE.search(error or "") if http_status == 200 else None
+    return int(named[1]) if named else http_status
+
+
 def _failures(
     status: str,
     counts: Callable[[int | None], bool] = lambda _: True,
@@ -55,8 +65,9 @@ def _failures(
 
     def look(inputs: CellInputs) -> Finding:
         table = inputs.requests
-        ends = zip(table.column("status").to_pylist(), table.column("http_status").to_pylist(), strict=True)
-        failed = [row for row, (found, http_status) in enumerate(ends) if found == status and counts(http_status)]
+        names = ("status", "http_status", "error")
+        ends = zip(*(table.column(name).to_pylist() for name in names), strict=True)
+        failed = [row for row, (found, *told) in enumerate(ends) if found == status and counts(_answered(*told))]
         share = len(failed) / max(table.num_rows, 1)
         expected = f"none; beyond {MAXIMUM_FAILED_SHARE:.0%} of requests the others are no fair sample"
         if not failed:
