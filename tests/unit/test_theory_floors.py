@@ -59,7 +59,11 @@ def test_a_checkpoint_that_flags_call_quantized_has_the_floor_of_one(tmp_path: P
     def step_s(flags: dict[str, Any]) -> float:
         found = expected_floors(
             JobSpecification.model_construct(
-                model_folder=str(tmp_path), identity={"flags": flags}, gpu_count=1, gpu_bandwidth=4.8e12, gpu_peak={}
+                model_folder=str(tmp_path),
+                identity={"flags": flags, "topology": "single"},
+                gpu_count=1,
+                gpu_bandwidth=4.8e12,
+                gpu_peak={},
             )
         )
         assert found is not None
