@@ -2,8 +2,11 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +15,9 @@ from leverlab.engines.profiling import PROFILING, ProfilerRefusedError, Profilin
 from leverlab.profile import tables
 from leverlab.profile.twin import read_twin, run_twin
 from leverlab.records import TwinRecord, TwinSpecification
+from leverlab.trial.owner import Owner
 from leverlab.trial.progress import Progress
+from leverlab.trial.served import Served
 from tests.integration.trial_job import TrialJob
 from tests.unit.repository import SOURCE
 
@@ -73,7 +78,12 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrialJob]:
 
 
 def run(
-    job: TrialJob, monkeypatch: pytest.MonkeyPatch, profiling: type[Stub], program: str | None = None
+    job: TrialJob,
+    monkeypatch: pytest.MonkeyPatch,
+    profiling: type[Stub],
+    program: str | None = None,
+    folders: Mapping[str, str] = MappingProxyType({}),
+    progress: Progress | None = None,
 ) -> TwinRecord:
     Stub.root = job.root / "results" / "profiles"
     monkeypatch.setitem(PROFILING, "truth", profiling(lambda tool, folder: {}, lambda tool, folder: None, None))  # type: ignore[arg-type]
@@ -82,9 +92,9 @@ def run(
         tool="nsys" if program else "torch",
         window_s=0.1,
         program=program,
-        job=job.specification(),
+        job=job.specification().model_copy(update={"other_model_folders": dict(folders)}),
     )
-    return run_twin(specification, Progress(), SOURCE)
+    return run_twin(specification, progress or Progress(), SOURCE)
 
 
 def folder_of(job: TrialJob, tool: str) -> Path:
@@ -104,6 +114,42 @@ def test_a_window_is_recorded_and_kept_beside_nothing_measured(job: TrialJob, mo
     assert {"kernels.parquet", "requests.parquet", "raw/rank0.pt.trace.json.gz", "server.log"} <= set(record.files)
     assert not list(folder.parent.glob(".*")), "nothing half-made is left"
     assert not (job.layout.server(job.server)).joinpath("r1", "cells").exists()
+
+
+def test_its_server_and_its_requests_are_those_of_the_measurement(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = "{model:draft} in {scratch}"
+    job = job.changed(flags={**job.flags, "stands-for": draft}, request={"top_k": 7})
+    asked: list[Served] = []
+
+    def served(**told: Any) -> Served:
+        asked.append(Served(**told))
+        return asked[-1]
+
+    monkeypatch.setattr("leverlab.profile.twin.Served", served)
+    record = run(job, monkeypatch, Stub, folders={"draft": "/models/draft"})
+    assert record.outcome == "recorded"
+    [word] = [word for word in record.command if "/models/draft in " in word]
+    assert "{" not in word
+    assert [dict(one.request) for one in asked] == [{"top_k": 7}]
+
+
+def test_it_waits_for_one_that_is_at_it(job: TrialJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(job, "torch")
+    begun = folder.with_name(".torch.1.part")
+    begun.mkdir(parents=True)
+    lease = folder.with_name("torch.lease.json")
+    lease.write_text(replace(Owner.current(), token="somebody-else").to_json())
+
+    class Shown(Progress):
+        def say(self, message: str) -> None:
+            if "being measured" in message:
+                assert begun.exists(), "what another has begun is left alone"
+                lease.unlink()
+
+    assert run(job, monkeypatch, Stub, progress=Shown()).outcome == "recorded"
+    assert not begun.exists() and not lease.exists()
 
 
 def test_a_profiler_that_does_not_begin_is_a_record_of_a_failure(

@@ -47,6 +47,8 @@ class TrialJob:
     request_timeout_s: float = 20.0
     shape: Mapping[str, int] = field(default_factory=dict)
     """What is otherwise in the workload: groups, prefix_tokens, suffix_tokens, output_tokens."""
+    request: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of every request's body, in the identity of each phase."""
     topology: Mapping[str, Any] = field(default_factory=lambda: {"topology": "single"})
     """`topology` and `topology_settings` of the server's identity."""
     server: str = "truth_server-0000000000"
@@ -97,6 +99,7 @@ class TrialJob:
             "measurement_version": MEASUREMENT_VERSION,
             "workload": {"id": f"w-{requests}", "drawing_version": DRAWING_VERSION, "workload": workload, "tokenizer": {"name": "tiny"}},
             "load": load, "cache": self.cache, "endpoint": "completions", "client": "replay",
+            **({"request": dict(self.request)} if self.request else {}),
         }  # fmt: skip
         search = dict(self.search)
         limit_s = search.pop("limit_s", 60.0)

@@ -72,6 +72,7 @@ def test_studies_that_share_one_get_the_longest_window(repository: Repository) -
         ("{at: [burst], treatment: [baseline]}", "there is no key 'treatment'; did you mean 'treatments'?"),
         ("{at: [burst], treatments: [prefix_caching=of]}", "did you mean 'prefix_caching=off'?"),
         ("{at: [burst], tool: nsight}", "profile.tool: there is no 'nsight' here"),
+        ("{at: [burst]}\ncache: restarted", "a twin is started once"),
         ("{at: [burst], tool: nsys}", "nsys looks at GPUs, and vllm-cpu computes on a CPU"),
         ("{at: [burst], window: 0}", "profile.window"),
     ],

@@ -101,6 +101,11 @@ def _tool(study: str, profile: Profile, cell: Cell, configuration: Configuration
             f"{where}: a server of several processes ({cell.server.identity['topology']}) cannot be profiled yet: name in "
             "`profile.treatments` those that one process serves"
         )
+    if cell.phase.cache == "restarted":
+        raise ConfigError(
+            f"{where}: a twin is started once, and a phase that begins `restarted` needs two starts: name in `profile.treatments` "
+            "those that begin otherwise"
+        )
     if tool != "torch" and engine.device == "cpu":
         raise ConfigError(f"{where}.tool: {tool} looks at GPUs, and {cell.server.engine} computes on a CPU: torch")
     return tool

@@ -13,8 +13,9 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from leverlab.config.model_reference import with_folders
 from leverlab.engines import engine_for
-from leverlab.engines.base import Engine, Launch
+from leverlab.engines.base import Engine, Launch, placed
 from leverlab.engines.profiling import PROFILING, STOP_TIMEOUT_S, Profiling
 from leverlab.layout import TWIN_FILE, Layout
 from leverlab.load.plan import Endpoint, PlannedRequest, read_requests
@@ -33,13 +34,13 @@ from leverlab.trial.cell_files import told_of_full_disk
 from leverlab.trial.events import utc_now
 from leverlab.trial.fingerprint import fingerprint
 from leverlab.trial.floors import expected_floors
-from leverlab.trial.lease import DeviceLease, lease_devices
+from leverlab.trial.lease import DeviceLease, file_lease, lease_devices
 from leverlab.trial.offer import ClientFailedError, Clients
 from leverlab.trial.outcomes import InfeasibleError, ServerDiedError, see_whether_told_to_end
 from leverlab.trial.progress import Progress
 from leverlab.trial.runner import devices_may_come, signals_interrupt
 from leverlab.trial.served import Served
-from leverlab.trial.starting import Started, new_api_key, started_server
+from leverlab.trial.starting import Started, new_api_key, scratch_folder, started_server
 from leverlab.trial.warmup import PromptMaker, warm_up, window_lengths
 from leverlab.units import format_seconds
 
@@ -65,18 +66,20 @@ def run_twin(specification: TwinSpecification, progress: Progress, root: Path = 
     job = specification.job
     folder = Layout(Path(job.results)).profile(job.server, job.cells[0].phase, specification.tool)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.parent.glob(f".{folder.name}.*{_PART}"):
-        shutil.rmtree(leftover, ignore_errors=True)
     part = folder.with_name(f".{folder.name}.{os.getpid()}{_PART}").absolute()
-    try:
-        with signals_interrupt(), devices_may_come(), told_of_full_disk(folder):
+    # A job that a scheduler still holds from an earlier run may be at it: what it has begun is no leftover.
+    lease = folder.with_name(f"{folder.name}.lease.json")
+    with signals_interrupt(), devices_may_come(), told_of_full_disk(folder), file_lease(lease, progress.say):
+        for leftover in folder.parent.glob(f".{folder.name}.*{_PART}"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        try:
             (part / RAW).mkdir(parents=True)
-            with progress.also_to(part / "client.log"):
-                record = _recorded(specification, part, progress, kernel_classes(root))
+            with progress.also_to(part / "client.log"), scratch_folder() as scratch:
+                record = _recorded(specification, part, scratch, progress, kernel_classes(root))
             write_json(part / TWIN_FILE, record)
             _take_place(part, folder, record)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return record
 
 
@@ -100,7 +103,9 @@ def read_profile(folder: Path, tool: str, classes: KernelClasses) -> tables.Trac
         raise NothingRecordedError(str(error)) from error
 
 
-def _recorded(spec: TwinSpecification, part: Path, progress: Progress, classes: KernelClasses) -> TwinRecord:
+def _recorded(
+    spec: TwinSpecification, part: Path, scratch: Path, progress: Progress, classes: KernelClasses
+) -> TwinRecord:
     begun, job = time.monotonic(), spec.job
     record = TwinRecord(
         twin=spec.twin,
@@ -114,7 +119,7 @@ def _recorded(spec: TwinSpecification, part: Path, progress: Progress, classes: 
         **_theory(spec),
     )
     with lease_devices(job.device, job.gpu_count, progress.say) as devices:
-        run = _Run(spec, part, devices, progress)
+        run = _Run(spec, part, scratch, devices, progress)
         record = record.model_copy(
             update={"provenance": fingerprint(job, devices.gpus), "command": run.command(), "programs": run.programs()}
         )
@@ -190,8 +195,10 @@ def _request_facts(requests: pa.Table, chunks: pa.Table) -> dict[str, float]:
 class _Run:
     """The server under the profiler, from its start to its stop."""
 
-    def __init__(self, spec: TwinSpecification, part: Path, devices: DeviceLease, progress: Progress) -> None:
-        self._spec, self._part, self._devices, self._progress = spec, part, devices, progress
+    def __init__(
+        self, spec: TwinSpecification, part: Path, scratch: Path, devices: DeviceLease, progress: Progress
+    ) -> None:
+        self._spec, self._part, self._scratch, self._devices, self._progress = spec, part, scratch, devices, progress
         self._job, self._wanted = spec.job, spec.job.cells[0]
         self._engine: Engine = engine_for(spec.job.engine_kind)
         self._profiling: Profiling = PROFILING[spec.job.engine_kind]
@@ -210,10 +217,11 @@ class _Run:
 
     def _under_profiler(self) -> Launch:
         spec, job = self._spec, self._job
+        started = placed(with_folders(job.identity, job.other_model_folders), self._scratch)
         identity = {
-            **job.identity,
-            "flags": {**job.identity["flags"], **self._profiling.flags(spec.tool, self._raw)},
-            "environment": {**job.identity["environment"], **self._libraries},
+            **started,
+            "flags": {**started["flags"], **self._profiling.flags(spec.tool, self._raw)},
+            "environment": {**started["environment"], **self._libraries},
         }
         prefix = list(job.command_prefix)
         if spec.tool == "nsys":
@@ -232,6 +240,7 @@ class _Run:
             cores=self._devices.engine_cores,
             folder=self._part,
             gpus=self._devices.gpus,
+            scratch=self._scratch,
         )
 
     def command(self) -> list[str]:
@@ -323,6 +332,7 @@ class _Run:
             endpoint=Endpoint(self._wanted.identity["endpoint"]),
             request_timeout_s=max(self._wanted.request_timeout_s, 600.0),
             check_alive=check_alive,
+            request=self._wanted.identity.get("request", {}),
         )
 
     def _keeper(self, server: RunningServer, workload: Sequence[PlannedRequest]) -> WindowKeeper:

@@ -146,7 +146,11 @@ class Trial:
     def _restart(self, lifetime: Lifetime, wanted: PhaseSpecification) -> None:
         """Fill the server with the prompts of `wanted`, stop it, and start it again. A tier that outlives it keeps them."""
         self._say(f"filling the caches and restarting the server before {wanted.phase}")
-        served = replace(lifetime.served, endpoint=Endpoint(wanted.identity["endpoint"]))
+        served = replace(
+            lifetime.served,
+            endpoint=Endpoint(wanted.identity["endpoint"]),
+            request=wanted.identity.get("request", {}),
+        )
         if not fill(served, self._job.workloads[wanted.workload_file]):
             message = (
                 f"the server did not reset its cache before {wanted.phase}, so that what it would keep is not known"
