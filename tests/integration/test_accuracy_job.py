@@ -107,6 +107,16 @@ def test_a_run_is_kept_whole_and_the_key_is_in_no_file(tmp_path: Path) -> None:
     assert (asked.run / "accuracy.json").stat().st_mtime_ns == before, "what is measured is not asked again"
 
 
+def test_a_record_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
+    asked = asked_with(tmp_path)
+    asked.run.mkdir(parents=True)
+    (asked.run / "accuracy.json").write_text("{")
+    (asked.run / "samples.jsonl").write_text("answers")
+    said = asked.done(code=1)
+    assert "accuracy.json cannot be read; delete its folder to ask again" in said
+    assert (asked.run / "samples.jsonl").read_text() == "answers"
+
+
 def test_a_failure_of_lm_eval_is_recorded_and_gives_way_to_a_run(tmp_path: Path) -> None:
     asked = asked_with(tmp_path)
     asked.done("sys.exit('no data in the hub')")

@@ -32,7 +32,7 @@ from leverlab.engines.base import EngineUnreachableError, Launch, placed
 from leverlab.layout import Layout
 from leverlab.records import AccuracyJobRecord, AccuracyRecord, AccuracySpecification, Reason, write_json
 from leverlab.redaction import redactor_of_this_process
-from leverlab.topology import LOOPBACK, RunningServer, Servers
+from leverlab.topology import LOOPBACK, RunningServer, Servers, launches_to_check
 from leverlab.trial.cell_files import told_of_full_disk
 from leverlab.trial.events import utc_now
 from leverlab.trial.fingerprint import fingerprint
@@ -72,6 +72,9 @@ def run_job(specification: AccuracySpecification, progress: Progress) -> Accurac
     lease = layout.accuracy(job.server, job.replicate) / "lease.json"
     with signals_interrupt(), devices_may_come(), file_lease(lease, progress.say), told_of_full_disk(final):
         there = read_run(final)
+        if there is None and (final / RECORD_FILE).exists():
+            # What lies beside it may be worth more than another run.
+            raise CannotAskError(f"{final / RECORD_FILE} cannot be read; delete its folder to ask again")
         if there is None or (there.status == "failed" and job.retry_failed):
             there = _asked(specification, layout, final, progress)
     return job_record(there)
@@ -164,7 +167,7 @@ def _serve_and_ask(
         scratch=scratch,
     )
     try:
-        refusal = engine.check_configuration(launch)
+        refusal = next(filter(None, map(engine.check_configuration, launches_to_check(engine, launch))), None)
     except EngineUnreachableError as error:
         raise MayPassError(Reason(code="engine_unreachable", message=str(error))) from error
     if refusal is not None:

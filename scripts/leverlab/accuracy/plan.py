@@ -1,7 +1,6 @@
 """Which servers are asked what: from a matrix to the jobs of the rule `accuracy`, and which of them are still to be done."""
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from leverlab.identity import canonical, content_hash, make_id
 from leverlab.layout import Layout
 from leverlab.matrix.cells import ReplicateKey
 from leverlab.matrix.expand import Job, Matrix, StudyMatrix
-from leverlab.matrix.jobs import job_specification
+from leverlab.matrix.jobs import job_specification, write_if_changed
 from leverlab.matrix.servers import Server
-from leverlab.records import AccuracyJobRecord, AccuracyRecord, AccuracySpecification, read_json, write_json
+from leverlab.records import AccuracyJobRecord, AccuracyRecord, AccuracySpecification, read_json
 
 ACCURACY_VERSION: Final = 1
 """Raised by hand when the way of asking changes: every run then gets a new id."""
@@ -153,7 +152,7 @@ def incomplete_jobs(jobs: Iterable[AccuracyJob], layout: Layout, *, retry_failed
             if path.exists():
                 path.unlink(missing_ok=True)
             incomplete.append(job)
-        elif _write_if_changed(path, job_record(run).model_dump(mode="json")):
+        elif write_if_changed(path, job_record(run).model_dump(mode="json")):
             time_ns = (run_folder(job, layout) / RECORD_FILE).stat().st_mtime_ns
             os.utime(path, ns=(time_ns, time_ns))
     return incomplete
@@ -168,7 +167,7 @@ def write_specifications(jobs: Iterable[AccuracyJob], configuration: Configurati
     """Write what each of `jobs` is told, where that is not there yet."""
     for job in jobs:
         path = layout.accuracy_specification(job.server.id, job.hash)
-        _write_if_changed(path, specification(job, configuration, layout).model_dump(mode="json"))
+        write_if_changed(path, specification(job, configuration, layout).model_dump(mode="json"))
 
 
 def specification(job: AccuracyJob, configuration: Configuration, layout: Layout) -> AccuracySpecification:
@@ -191,13 +190,3 @@ def walltime_s(job: AccuracyJob, configuration: Configuration) -> int:
     return round(
         engine.start_timeout + _OVERHEAD_S + -(-limit // streams) * job.task.timeout_s / 10 + job.task.timeout_s
     )
-
-
-def _write_if_changed(path: Path, data: Mapping[str, Any]) -> bool:
-    try:
-        if read_json(path) == json.loads(json.dumps(data)):
-            return False
-    except (OSError, ValueError):
-        pass  # there is none, or none that can be read
-    write_json(path, data)
-    return True
