@@ -36,7 +36,7 @@ rule accuracy:
         "results/accuracy/{server}/logs/{accuracy_job}.log",
     threads: of_accuracy_job(lambda job: cores_of(job.server), GIVEN_CPUS)
     resources:
-        **placement(of_accuracy_job(lambda job: job.server.gpu, None)),
+        **placement(of_accuracy_job(lambda job: job.server.gpu, None), of_accuracy_job(node_of_asked, None)),
         runtime=lambda wildcards, attempt: attempt * of_accuracy_job(accuracy_minutes_of, 1)(wildcards),
         mem_mb=of_accuracy_job(lambda job: memory_mb(job.server), 1000),
         gpu=of_accuracy_job(lambda job: gpus_of(job.server), GIVEN_GPUS),

@@ -52,6 +52,8 @@ try:
     STUDIES = CONFIGURATION.selected_studies()
     MATRIX = expand_matrix(CONFIGURATION, STUDIES)
     PINNED = MATRIX.nodes
+    # A twin, and whoever asks a server for its answers, goes where that server is measured.
+    NODES = {(job.server.id, job.replicate): PINNED[job.hash] for job in MATRIX.jobs if job.hash in PINNED}
     TWINS_BY_STUDY = twins_by_study(MATRIX)
     ACCURACY_BY_STUDY = accuracy_jobs_by_study(MATRIX)
 except ConfigError as error:
@@ -62,7 +64,7 @@ SETTINGS = json.dumps(
     {
         key: value
         for key, value in config.items()
-        if key not in ("study", "retry_failed", "nsys", "nsys_libraries", "ncu")
+        if key not in ("study", "retry_failed", "nsys", "nsys_libraries", "ncu", "lm_eval_python")
     },
     sort_keys=True,
 )
@@ -123,6 +125,16 @@ GIVEN_GPUS = len(GIVEN.gpus) if GIVEN else 0
 def of_twin(lookup, inside):
     """An input or a resource of a twin's job; `inside` the job itself."""
     return lambda wildcards: inside if IN_JOB else lookup(TWINS[wildcards.twin])
+
+
+def node_of_twin(twin):
+    """The node that the study pins a twin's server to; None where it may run anywhere."""
+    return NODES.get((twin.cell.server.id, twin.replicate))
+
+
+def node_of_asked(job):
+    """The same of a server that is asked for its answers."""
+    return NODES.get((job.server.id, job.replicate))
 
 
 def twin_records(studies):
@@ -245,17 +257,20 @@ def recorded(cell):
 def prepare_jobs():
     """Before the first job of a run: write what each is to measure, and let jobs of an earlier run finish."""
     planned = [job for job in MATRIX.jobs if job.hash in INCOMPLETE]
-    elsewhere = {PINNED[job.hash] for job in planned if job.hash in PINNED} - {socket.gethostname()}
+    due = [TWINS[twin] for twin in sorted(DUE_TWINS)]
+    asked = [ACCURACY_JOBS[job] for job in sorted(ACCURACY_INCOMPLETE)]
+    elsewhere = {PINNED[job.hash] for job in planned if job.hash in PINNED}
+    elsewhere |= {node for node in (*map(node_of_twin, due), *map(node_of_asked, asked)) if node}
+    elsewhere -= {socket.gethostname()}
     if workflow.local_exec and elsewhere:
         raise WorkflowError(
             f"a study pins its servers to {', '.join(sorted(elsewhere))} (key `node`), and this machine is {socket.gethostname()}: "
             "run it there, on the cluster with --profile slurm, or take the key out"
         )
-    due = [TWINS[twin] for twin in sorted(DUE_TWINS)]
     runnable = [twin for twin in due if profiler_missing(twin, CONFIGURATION, workflow.local_exec) is None]
     write_twin_specifications(runnable, CONFIGURATION, LAYOUT, workflow.local_exec)
     write_specifications(planned, CONFIGURATION, LAYOUT)
-    write_accuracy_specifications((ACCURACY_JOBS[job] for job in ACCURACY_INCOMPLETE), CONFIGURATION, LAYOUT)
+    write_accuracy_specifications(asked, CONFIGURATION, LAYOUT)
     if not workflow.local_exec:
         wait_for_previous_jobs({(job.server.id, str(job.replicate)) for job in planned}, LAYOUT)
 

@@ -20,7 +20,7 @@ rule profile:
         "results/profiles/{server}/{phase}/{twin}.log",
     threads: of_twin(lambda twin: cores_of(twin.cell.server), GIVEN_CPUS)
     resources:
-        **placement(of_twin(lambda twin: twin.cell.server.gpu, None)),
+        **placement(of_twin(lambda twin: twin.cell.server.gpu, None), of_twin(node_of_twin, None)),
         runtime=lambda wildcards, attempt: attempt
         * of_twin(lambda twin: twin_minutes(twin, CONFIGURATION), 1)(wildcards),
         mem_mb=of_twin(lambda twin: memory_mb(twin.cell.server), 1000),

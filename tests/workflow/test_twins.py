@@ -82,3 +82,10 @@ def test_a_twin_that_cannot_run_leaves_a_complete_study(checkout: Checkout) -> N
     checkout.snakemake("--cores", "2", study="twin")
     assert "its twin is failed: no trace" in (checkout.root / "reports" / "twin.html").read_text()
     assert checkout.planned(study="twin") == {}
+
+
+def test_a_twin_runs_where_its_server_is_measured(checkout: Checkout) -> None:
+    checkout.write_study("twin", f"{STUDY}node: elsewhere\n")
+    done = checkout.snakemake("--cores", "2", study="twin", check=False)
+    assert done.returncode != 0
+    assert "a study pins its servers to elsewhere (key `node`)" in done.stdout + done.stderr
