@@ -1,13 +1,16 @@
 """The report on twins: figures, facts and sentences from their tables, which turn round with the two sides."""
 
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from leverlab.profile import tables
 from leverlab.profile.classes import kernel_classes
 from leverlab.profile.torch_trace import read_torch_traces
+from leverlab.profile.twin import COUNTERS
 from leverlab.records import Reason, TwinRecord, read_json, write_json
 from leverlab.report.mechanism import anatomy, mechanism
 from leverlab.report.page import render_study
@@ -79,6 +82,32 @@ def test_without_twins_the_question_is_not_answered(tmp_path: Path) -> None:
     page = render_study(make_study(tmp_path, PROFILED).read())
     assert "it takes a profile that shows time by class, and none was taken" in page
     assert page.count("its twin has not run, or was killed") == 3
+
+
+def test_one_twin_answers_without_the_baseline(data: StudyData) -> None:
+    shutil.rmtree(of(data, "baseline").folder)
+    page = render_study(StudyData(**{field.name: getattr(data, field.name) for field in fields(data)}))
+    assert "none was taken beside this study" not in page
+    assert "From profiles: Prefix caching off instead of on: a decode step of " in page.replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
+
+
+def test_counters_of_kernels_answer_too(tmp_path: Path) -> None:
+    study = make_study(tmp_path, PROFILED)
+    row = study.read().cells.iloc[0]
+    folder = study.layout.profile(str(row["server"]), str(row["phase"]), "ncu")
+    record = TwinRecord(
+        twin="t", server="s", phase="p", cell="c", replicate="r1", tool="ncu", outcome="recorded", started_at="2026-01-01T00:00:00Z",
+    )  # fmt: skip
+    write_json(folder / "twin.json", record)
+    shares = {"compute_share": [0.1, 0.2, 0.3], "memory_share": [0.8, 0.8, 0.8], "dram_share": [0.7, 0.9, 0.8]}
+    pd.DataFrame({"class": ["gemm"] * 3, "duration_s": [1e-5] * 3, **shares}).to_parquet(folder / COUNTERS)
+    page = render_study(study.read()).replace("\N{NO-BREAK SPACE}", " ")
+    assert (
+        "From profiles: Baseline, matrix products: 20% of the peak of arithmetic and 80% of the memory&#39;s bandwidth (medians of 3 kernels)."
+        in page
+    )
 
 
 def test_the_sentence_turns_round_with_the_sides(data: StudyData) -> None:

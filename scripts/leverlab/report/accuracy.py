@@ -26,7 +26,7 @@ _NOT_ASKED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class AccuracySection:
-    """What the template prints; `remark` is what a reader must know before any number of it."""
+    """What the template prints; `remark` is what a reader must know before any number of it; `note` is empty where nothing was asked."""
 
     remark: str
     note: str
@@ -42,7 +42,7 @@ def accuracy_section(data: StudyData) -> AccuracySection | None:
     rows = data.accuracy
     return AccuracySection(
         _NOT_ASKED if not rows else MEANINGLESS if any(row["weights"] == "random" for row in rows) else "",
-        _note(data),
+        _note(data) if rows else "",
         _scores(data) if rows else None,
         _trade(data),
         side_by_side(data, [_entry(data, row) for row in rows if row["leading"] and row["status"] == "measured"]),

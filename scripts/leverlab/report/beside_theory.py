@@ -87,7 +87,9 @@ def _distinct(data: StudyData, values: Sequence[Beside]) -> Iterator[tuple[Besid
     """(value, whose, whether it is that of every load point) of one quantity and context: once where all read the same."""
     treatments = {value.treatment for value in values}
     if len(treatments) > 1 and len({_texts(value) for value in values}) == 1:
-        yield values[0], "Every treatment", len({value.load for value in values}) > 1
+        known = {name for name, treatment in data.treatments.items() if not treatment.copy}
+        whose = "Every treatment" if known <= treatments else "Every treatment that was measured"
+        yield values[0], whose, len({value.load for value in values}) > 1
         return
     for treatment, found in groupby(values, key=lambda value: value.treatment):
         own = list(found)

@@ -34,7 +34,7 @@ from leverlab.report.source import StudyData
 from leverlab.report.stacking import stacking_sentences
 from leverlab.report.theory_values import TheoryValues
 from leverlab.report.view import Link
-from leverlab.report.why import mechanisms
+from leverlab.report.why import recorded_sentences
 
 _LIMIT: Final = 12
 """Sentences of one answer that a reader takes in; the tables hold the others."""
@@ -169,9 +169,10 @@ def _left_out(lever: str, data: StudyData) -> Iterator[str]:
 
 
 def _values_by_level(effects: list[Effect], lever: str, data: StudyData) -> dict[str, float]:
-    """Level → value, in the study's order; the baseline's is that of its pairs with the first level."""
+    """Level → value, in the study's order; the baseline's is that of its pairs with the first level that has any."""
     found = {effect.changed[lever][0]: effect.value for effect in effects}
-    found |= {effect.changed[lever][1]: effect.baseline for effect in effects[:1]}
+    paired = [effect for effect in effects if effect.baseline is not None]
+    found |= {effect.changed[lever][1]: effect.baseline for effect in paired[:1]}
     return {level: value for level in data.study.levers[lever] if (value := found.get(level)) is not None}
 
 
@@ -234,8 +235,12 @@ def _over_load(answer: LoadAnswer, data: StudyData) -> Iterator[str]:
 
 
 def _replicates(cells: Any) -> str:  # noqa: ANN401 - a table
-    count = cells["replicate"].nunique()
-    return "1 replicate" if count == 1 else f"{count} replicates"
+    """How many replicates a load point has, from the fewest to the most."""
+    counts = cells.groupby("load")["replicate"].nunique()
+    fewest, most = int(counts.min()), int(counts.max())
+    if fewest != most:
+        return f"{fewest} to {most} replicates"
+    return "1 replicate" if most == 1 else f"{most} replicates"
 
 
 def _saturation(_: SaturationAnswer, data: StudyData) -> Iterator[str]:
@@ -254,11 +259,11 @@ def _reading(answer: ReadingAnswer, _: StudyData) -> Iterator[str]:
 
 
 def _is_profiled(data: StudyData) -> bool:
-    return any(True for _ in mechanisms(data))
+    return any(True for _ in recorded_sentences(data))
 
 
 def _profile(answer: ProfileAnswer, data: StudyData) -> Iterator[str]:
-    told = list(mechanisms(data))
+    told = list(recorded_sentences(data))
     if told:
         yield from (f"From profiles: {sentence}" for sentence in told)
     else:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from leverlab.report.figures.kernels import ORDER, class_bars, colour_of, difference_bars, kernel_timeline
 from leverlab.report.looks import VARIABLES
-from leverlab.report.mechanism import anatomy, mechanism
+from leverlab.report.mechanism import CLASS_WORDS, anatomy, mechanism
 from leverlab.report.phrases import context_phrase, load_heading
 from leverlab.report.profiled import Profiled, Recorded
 from leverlab.report.source import StudyData
@@ -48,6 +48,29 @@ def mechanisms(data: StudyData) -> Iterator[str]:
         where = f"{_heading(data, load, context)}: " if several else ""
         for sentence in _mechanisms(data, twins):
             yield f"{where}{sentence}"
+
+
+def recorded_sentences(data: StudyData) -> Iterator[str]:
+    """All that twins say in words: what a treatment changes, what a step of each is made of, how near its kernels come to the peaks."""
+    yield from mechanisms(data)
+    several = len({(twin.load, twin.context) for twin in data.profiles}) > 1
+    for twin in data.profiles:
+        where = f"{_heading(data, twin.load, twin.context)}: " if several else ""
+        own = [anatomy(twin, _short(data, twin)), *_counter_sentences(data, twin)]
+        yield from (f"{where}{sentence}" for sentence in own if sentence)
+
+
+def _counter_sentences(data: StudyData, twin: Profiled) -> Iterator[str]:
+    """A sentence for each class of kernels that Nsight Compute looked at."""
+    if twin.counters is None or not len(twin.counters):
+        return
+    for name, own in twin.counters.groupby("class"):
+        middle = own.median(numeric_only=True)
+        kernels = "1 kernel" if len(own) == 1 else f"{len(own)} kernels"
+        yield (
+            f"{_short(data, twin)}, {CLASS_WORDS.get(str(name), name)}: {middle['compute_share']:.0%} of the peak of arithmetic and "
+            f"{middle['dram_share']:.0%} of the memory's bandwidth (medians of {kernels})."
+        )
 
 
 def _heading(data: StudyData, load: str, context: tuple[str, str, str, int]) -> str:

@@ -1,0 +1,77 @@
+"""A page of a study that is measured in part says no more than was measured."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from leverlab.report.accuracy import accuracy_section
+from leverlab.report.page import render_study
+from leverlab.report.questions import questions
+from leverlab.report.source import StudyData
+from leverlab.report.theory_values import theory_values
+from tests.unit.report_study import make_study
+
+TEXT = """\
+question: What does the batch limit do?
+engines: [vllm]
+models: [llama-3.1-8b-shape]
+gpus: [h200]
+workload: shared-system-prompt
+load: {rates: [1, 4]}
+levers: {max_num_seqs: [64, 16, 4], prefix_caching: [on]}
+baseline: {max_num_seqs: 64, prefix_caching: on}
+primary: {max_num_seqs: throughput at rate 4}
+replicates: 3
+accuracy: {task: gsm8k, limit: 200}
+questions:
+  - {ask: "Which is best?", answers: [{kind: levels, lever: max_num_seqs, metrics: [throughput at rate 4]}]}
+  - {ask: "How does it go with the load?", answers: [{kind: load, metrics: [throughput]}]}
+  - {ask: "What does a token take?", answers: [{kind: theory, quantities: [kv_bytes_per_token]}]}
+"""
+UNMEASURED = "max_num_seqs=16"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> StudyData:
+    return make_study(tmp_path, "partial", text=TEXT, records=False).read()
+
+
+@pytest.fixture
+def partial(data: StudyData) -> StudyData:
+    """Without one of the treatments, and without a replicate of another cell."""
+    gone = (data.cells["treatment"] == UNMEASURED) | (
+        (data.cells["treatment"] == "baseline") & (data.cells["load"] == "rate 4") & (data.cells["replicate"] == "r3")
+    )
+    nothing = {"baseline": None, "value": None, "estimate": None, "low": None, "high": None, "verdict": "not judgeable"}
+    effects = [replace(e, **nothing) if e.treatment == UNMEASURED else e for e in data.effects]
+    return replace(
+        data, cells=data.cells.assign(status=data.cells["status"].mask(gone, "missing")), effects=tuple(effects)
+    )
+
+
+def answers(data: StudyData) -> list[tuple[str, ...]]:
+    return [answer.sentences for answer in questions(data, theory_values(data))]
+
+
+def test_the_baseline_is_told_where_the_first_level_was_not_measured(data: StudyData, partial: StudyData) -> None:
+    whole, less = answers(data)[0][0], answers(partial)[0][0]
+    assert " at 64, " in whole and " at 16 and " in whole
+    assert " at 64 and " in less and "Whether it differs from 64 at 16 is not resolved." in less
+
+
+def test_replicates_are_those_of_the_load_points(data: StudyData, partial: StudyData) -> None:
+    assert all("(medians of 3 replicates)" in sentence for sentence in answers(data)[1])
+    baseline, other = answers(partial)[1]
+    assert "(medians of 2 to 3 replicates)" in baseline and "(medians of 3 replicates)" in other
+
+
+def test_theory_does_not_speak_for_a_treatment_that_was_not_measured(data: StudyData, partial: StudyData) -> None:
+    assert answers(data)[2][0].startswith("Every treatment, at every load point: ")
+    assert answers(partial)[2][0].startswith("Every treatment that was measured, at every load point: ")
+
+
+def test_nothing_is_said_of_how_it_was_asked_where_nothing_was_asked(data: StudyData) -> None:
+    section = accuracy_section(data)
+    assert section is not None and section.note == "" and section.remark.startswith("Nothing was asked")
+    assert "Each server was started once more" not in render_study(data)
