@@ -1,4 +1,4 @@
-"""Which studies' smoke sizes are run: all of them with `--all-studies`, else a sample that differs from commit to commit."""
+"""Which studies' smoke sizes are run: all of them with `pytest -m studies` or `--all-studies`, else a sample, drawn anew for each commit."""
 
 import os
 import random
@@ -50,9 +50,14 @@ def sample(configuration: Configuration, drawn_from: str, left_s: float) -> list
     return chosen
 
 
+def asks_for_all(config: pytest.Config) -> bool:
+    """Whether it was told to run all of them, or nothing else."""
+    return bool(config.getoption("--all-studies")) or config.getoption("-m") == "studies"
+
+
 def chosen_studies(config: pytest.Config) -> list[str]:
     configuration = load(REPOSITORY, {"study": "smoke"})
-    if config.getoption("--all-studies"):
+    if asks_for_all(config):
         return configuration.smoke_names()
     return sample(configuration, seed(), config.getoption("--studies-seconds"))
 
@@ -63,7 +68,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    if config.getoption("--all-studies"):
+    if asks_for_all(config):
         return "studies: the smoke size of every study"
     return f"studies: {', '.join(chosen_studies(config))} ({SEED_VARIABLE}={seed()} draws them again)"
 
