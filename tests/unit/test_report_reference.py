@@ -38,6 +38,14 @@ def test_the_list_is_made_from_the_tables_beside_it(study: ReportStudy, tmp_path
     assert f"{len(kept.cells)} cells measured" in listed
 
 
+def test_tables_that_are_older_than_a_metric_are_read(study: ReportStudy) -> None:
+    path = study.layout.study(CROSSED) / "cells.parquet"
+    before = study.write_report().read_text()
+    pq.write_table(pq.read_table(path).drop_columns(["proxy_added_s", "tpot_s_p99"]), path)
+    after = study.write_report().read_text()
+    assert "Output throughput" in text_of(before) and "Output throughput" in text_of(after)
+
+
 def test_a_week_that_was_not_measured_is_said_to_be_not_run(study: ReportStudy, tmp_path: Path) -> None:
     folder = tmp_path / "reference" / "lab"
     publish(CROSSED, study.configuration, study.layout, folder)

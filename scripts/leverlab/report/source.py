@@ -198,7 +198,7 @@ def read_study(name: str, configuration: Configuration, layout: Layout, tables: 
             raise FileNotFoundError(
                 f"{folder / table}.parquet is missing: run `snakemake -c1 partial --config study={name}`"
             )
-    cells = pq.read_table(folder / "cells.parquet").to_pandas()
+    cells = _with_every_metric(pq.read_table(folder / "cells.parquet").to_pandas())
     known = {treatment.name: treatment for treatment in treatments(study)}
     effects = [_effect(row) for row in pq.read_table(folder / "effects.parquet").to_pylist()]
     return StudyData(
@@ -214,6 +214,12 @@ def read_study(name: str, configuration: Configuration, layout: Layout, tables: 
         tuple(effect for effect in effects if effect.kind == "simple effect"),
         _accuracy(folder / "accuracy.parquet", known),
     )
+
+
+def _with_every_metric(cells: pd.DataFrame) -> pd.DataFrame:
+    """The table with a column for each metric, null for those that are newer than it: kept tables stay readable."""
+    lacking = [column for key in metric_keys() if (column := metric_column(*key)) not in cells]
+    return cells.assign(**dict.fromkeys(lacking, float("nan")))
 
 
 def _accuracy(path: Path, known: Mapping[str, Treatment]) -> tuple[Mapping[str, Any], ...]:
