@@ -8,6 +8,7 @@ import pytest
 from leverlab.report.accuracy import accuracy_section
 from leverlab.report.page import render_study
 from leverlab.report.questions import questions
+from leverlab.report.sentences import correction_sentence
 from leverlab.report.source import StudyData
 from leverlab.report.theory_values import theory_values
 from tests.unit.report_study import make_study
@@ -75,3 +76,9 @@ def test_nothing_is_said_of_how_it_was_asked_where_nothing_was_asked(data: Study
     section = accuracy_section(data)
     assert section is not None and section.note == "" and section.remark.startswith("Nothing was asked")
     assert "Each server was started once more" not in render_study(data)
+
+
+def test_no_interval_is_spoken_of_where_there_is_none(data: StudyData) -> None:
+    nothing = [replace(effect, low=None, high=None) for effect in data.effects]
+    assert correction_sentence(data.effects, data.telling).startswith("Each interval above")
+    assert correction_sentence(nothing, data.telling) == ""

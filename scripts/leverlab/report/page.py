@@ -99,7 +99,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "finished": last_measured(data),
         "headline": headline(data.effects, data.telling),
         "findings": findings(data),
-        "correction": correction_sentence(data.telling),
+        "correction": correction_sentence(data.effects, data.telling),
         "incomplete": _incomplete(data),
         "forest": forest_block(data),
         "noise_floor": noise_floor_sentences(data),

@@ -174,9 +174,9 @@ def limit_sentence(effect: Effect, telling: Telling) -> str:
     return f"{subject}: with {_replicates(effect.pairs)} on this machine, a change by less than {smallest} in {what} could easily have gone unseen."
 
 
-def correction_sentence(telling: Telling) -> str:
-    """What the intervals of the primary verdicts are corrected for; empty where there is nothing to correct."""
-    if telling.comparisons < 2:
+def correction_sentence(effects: Sequence[Effect], telling: Telling) -> str:
+    """What the intervals of the primary verdicts are corrected for; empty where there is nothing to correct, or no interval."""
+    if telling.comparisons < 2 or not any(effect.primary and effect.low is not None for effect in effects):
         return ""
     return (
         f"Each interval above is the one that its verdict rests on. The study has {telling.comparisons} primary comparisons, "
