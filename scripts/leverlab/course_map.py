@@ -34,7 +34,11 @@ _ELSEWHERE: Final = {
     "accuracy": ("accuracy", "Accuracy"),
 }
 """What a study collects that is no metric of a cell: (where it comes from, where the report has it)."""
-_CURVES: Final = {"throughput": "Throughput against per-user speed", "achieved_rate": "Saturation"}
+_CURVES: Final = {
+    "throughput": "Throughput against per-user speed",
+    "achieved_rate": "Saturation",
+    **dict.fromkeys(("chunk_gap_s", "mean_running", "mean_waiting"), "One cell over time"),
+}
 
 
 def course_map(configuration: Configuration, course: Mapping[str, CourseEntry]) -> str:

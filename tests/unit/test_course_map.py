@@ -53,7 +53,7 @@ def test_a_new_metric_of_a_study_changes_the_page(copy: Path) -> None:
     path.write_text(path.read_text().replace("collects:\n", "collects:\n  Waiting: mean_waiting\n", 1))
     added = set(page_of(copy).splitlines()) - set(before.splitlines())
     (line,) = added
-    assert "| Waiting | `mean_waiting` | server gauges | tables |" in line
+    assert "| Waiting | `mean_waiting` | server gauges | One cell over time |" in line
 
 
 def test_the_command_finds_drift_and_mends_it(copy: Path) -> None:
