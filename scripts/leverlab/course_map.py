@@ -86,7 +86,7 @@ def _smoke(name: str, configuration: Configuration) -> str:
 
 def _of_document(name: str, entry: CourseEntry) -> str:
     rows = [(row, *cells) for row, given in entry.everywhere.items() for cells in _cells(given)]
-    heading = f"## {name.replace('-', ' ').capitalize()}: {entry.title}\n\nMeasured in every study.\n\n"
+    heading = f"## {name.replace('-', ' ').capitalize()}: {entry.title}\n\nIn every study, as far as its server, GPU and prices tell it.\n\n"
     return heading + _table(("Its metric", "Here", "Comes from", "Figure or section"), rows)
 
 
