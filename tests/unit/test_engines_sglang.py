@@ -119,7 +119,7 @@ def test_the_key_is_an_argument_and_on_no_command_line_and_spawned_processes_sta
         ENGINE.command(started), env=environment, capture_output=True, text=True, check=True, timeout=60
     )
     told = json.loads(done.stdout)
-    assert told["arguments"][-2:] == ["--api-key", "secret"]
+    assert told["arguments"][-1] == "--api-key=secret"
     assert told["arguments"][:2] == ["--model-path", "models/tiny"]
     assert told["child"] == ["__mp_main__", []]
     assert "secret" not in " ".join(told["command_line"])

@@ -81,7 +81,8 @@ def test_the_key_reaches_the_server_by_its_environment_alone(tmp_path: Path) -> 
         "seen = open('/proc/self/cmdline').read()\n"
         f"print(json.dumps([sys.argv[1:], '{KEY_VARIABLE}' in os.environ, 'secret' in seen]))\n"
     )
-    wanted = replace(launch(identity(max_num_seqs=4)), command_prefix=[sys.executable])
+    # A random key may begin with a dash, and a parser would take it for another flag.
+    wanted = replace(launch(identity(max_num_seqs=4)), command_prefix=[sys.executable], api_key="-secret")
     done = subprocess.run(
         ENGINE.command(wanted),
         env={**os.environ, **ENGINE.environment(wanted), "PYTHONPATH": str(tmp_path)},
@@ -90,7 +91,7 @@ def test_the_key_reaches_the_server_by_its_environment_alone(tmp_path: Path) -> 
         check=True,
     )
     told, still_in_environment, shown = json.loads(done.stdout)
-    assert told[-2:] == ["--api-key", "secret"] and "--max-num-seqs" in told
+    assert told[-1] == "--api-key=-secret" and "--max-num-seqs" in told
     assert not still_in_environment and not shown
 
 

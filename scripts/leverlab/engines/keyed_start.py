@@ -6,7 +6,7 @@ from leverlab.load.plan import KEY_VARIABLE
 
 _CODE: Final = (
     "import os, runpy, sys\n"
-    "sys.argv += ['--api-key', os.environ.pop('{variable}')]\n"
+    "sys.argv.append('--api-key=' + os.environ.pop('{variable}'))\n"  # one word: a key may begin with a dash
     "runpy.run_module('{module}', run_name='__main__', alter_sys=True)"
 )
 
