@@ -68,7 +68,7 @@ def theory_table(data: StudyData, values: TheoryValues) -> Table | None:
         "Medians over the replicates of valid cells. A measured value is never below a floor nor above a ceiling, and about equal to what is expected; "
         f"a property has nothing beside it. docs/theory.md has the formulas and their sources.{left_out}"
     )
-    return Table("theory-table", "Theory beside measurement", columns, tuple(groups), note)
+    return Table("theory-table", "What was measured, and what theory says", columns, tuple(groups), note)
 
 
 def _rows(data: StudyData, values: Sequence[Beside]) -> list[Row]:

@@ -31,7 +31,7 @@ def roofline(
     """`bandwidth` in bytes/s and `peaks` (dtype → FLOP/s) are those of one GPU; None where there is no point or no peak."""
     if not points or not peaks:
         return None
-    figure, axes = new_figure((PANEL[0] * 1.25, PANEL[1] * 1.25))
+    figure, axes = new_figure((PANEL[0] * 1.1, PANEL[1] * 1.25))  # no wider: its text must be read on a phone
     ridges = {dtype: peak / bandwidth for dtype, peak in peaks.items()}
     low, high = min(0.5, *(point.intensity / 1.5 for point in points)), 4 * max(*ridges.values(), *_xs(points))
     highest = max(ridges.values())
