@@ -2,9 +2,11 @@
 
 import pytest
 
+from leverlab.aggregate.comparisons import contrasts
 from leverlab.config import load
 from leverlab.layout import Layout
 from leverlab.matrix.expand import expand
+from leverlab.matrix.treatments import treatments
 from leverlab.plan import render_plan
 from tests.unit.repository import SOURCE
 
@@ -17,6 +19,13 @@ def test_a_study_is_planned(name: str) -> None:
     matrix = expand(ALL, [name])
     assert matrix.jobs
     assert (ALL.study(name).title or name) in render_plan(matrix, Layout(SOURCE / "nowhere"))
+
+
+@pytest.mark.parametrize("name", [*ALL.study_names(), *ALL.smoke_names()])
+def test_what_a_study_asks_can_be_compared_in_both_sizes(name: str) -> None:
+    """A smoke size may leave out a lever that a question asks about."""
+    study = ALL.study(name)
+    assert contrasts(study, treatments(study)) or all(len(levels) == 1 for levels in study.levers.values())
 
 
 def test_every_week_of_the_course_is_a_study() -> None:

@@ -177,6 +177,8 @@ def _simple(study: Study, treatments: Sequence[Treatment]) -> Iterator[Contrast]
 
     asked = [answer for question in study.questions for answer in question.answers if isinstance(answer, EffectAnswer)]
     for lever, each in dict.fromkeys((answer.lever, answer.each) for answer in asked if answer.each is not None):
+        if lever not in study.levers or each not in study.levers:
+            continue  # a smaller size of the study may leave a lever out
         places, levels = (
             [level for level in study.levers[name] if level != study.baseline[name]] for name in (each, lever)
         )
