@@ -12,6 +12,7 @@ from leverlab.profile.classes import kernel_classes
 from leverlab.profile.torch_trace import read_torch_traces
 from leverlab.profile.twin import COUNTERS
 from leverlab.records import Reason, TwinRecord, read_json, write_json
+from leverlab.report.layer_parts import decode_parts, prompt_parts
 from leverlab.report.mechanism import anatomy, mechanism
 from leverlab.report.page import render_study
 from leverlab.report.profiled import Profiled
@@ -144,6 +145,20 @@ def test_parts_of_a_step_sum_to_the_step(data: StudyData) -> None:
     said = anatomy(of(data, "baseline"), "Baseline")
     assert said.startswith("Baseline: a decode step of ")
     assert "The weights alone take 1 ms at the memory's bandwidth: matrix products reach 20% of it." in said
+
+
+def test_attention_is_told_from_the_mlp(data: StudyData) -> None:
+    """The model's MLP has 2.75 times the weights of attention's projections; attention itself comes on top of these."""
+    found = of(data, "baseline").recorded
+    assert found is not None
+    decode, prompts = decode_parts(found), prompt_parts(found)
+    assert decode is not None and prompts is not None
+    assert decode.unknown_s == prompts.unknown_s == 0
+    assert decode.projections_s < decode.mlp_s and decode.attention_share + decode.mlp_share < 1
+    assert prompts.mlp_share > decode.mlp_share, "256 tokens are multiplied at once, and one head's row is left out"
+    assert f"the MLP's matrix products {decode.mlp_share:.0%}," in anatomy(of(data, "baseline"), "Baseline")
+    page = render_study(data)
+    assert '<span id="layers-0">Attention and MLP</span>' in page
 
 
 def test_a_failed_twin_is_named_with_its_reason(tmp_path: Path) -> None:

@@ -136,6 +136,18 @@ def steps_from_kernels(trace: Trace, layers: int) -> Steps | None:
 
 def step_beginnings(kernels: pd.DataFrame, layers: int) -> tuple[pd.DataFrame, bool] | None:
     """The first layer's kernel of each step on one device, and whether a step had begun before the first of them."""
+    found = layer_anchors(kernels, layers)
+    if found is None:
+        return None
+    own, first = found
+    return own.iloc[first::layers], first > 0
+
+
+def layer_anchors(kernels: pd.DataFrame, layers: int) -> tuple[pd.DataFrame, int] | None:
+    """The kernels of one device, in their order, of which every layer runs one in a step; and which of them is the first layer's.
+
+    None where there is no such kernel.
+    """
     kernels = kernels.sort_values("start_s")
     anchor = _anchor(kernels, layers)
     if anchor is None:
@@ -148,7 +160,7 @@ def step_beginnings(kernels: pd.DataFrame, layers: int) -> tuple[pd.DataFrame, b
         position = np.arange(len(start)) % layers
         medians = [np.nanmedian(pause[position == each]) for each in range(layers)]
         first = int(np.argmax(medians))
-    return own.iloc[first::layers], first > 0
+    return own, first
 
 
 def _anchor(kernels: pd.DataFrame, layers: int) -> str | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from leverlab.profile.analysis import IDLE_CAUSES
+from leverlab.report.layer_parts import layer_sentence
 from leverlab.report.phrases import joined
 from leverlab.report.profiled import IDLE, Profiled, Recorded
 from leverlab.units import format_number, format_seconds
@@ -116,7 +117,7 @@ def anatomy(twin: Profiled, label: str) -> str:
     what = f"a decode step of {format_seconds(whole)}" if found.step is not None else "the window"
     causes = [f"{IDLE_CAUSES[name]} for {share:.0%}" for name, share in found.idle_causes.items() if share >= 0.01]
     waited = f" Nothing ran in {found.idle_share:.0%} of the window: {joined(causes)}." if causes else ""
-    return f"{label}: {what} is {joined(shares)}.{waited}{_weights(twin, found)}"
+    return f"{label}: {what} is {joined(shares)}.{layer_sentence(found)}{waited}{_weights(twin, found)}"
 
 
 def _weights(twin: Profiled, found: Recorded) -> str:

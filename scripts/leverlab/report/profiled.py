@@ -21,6 +21,7 @@ from leverlab.profile.analysis import (
     time_by_class,
     unnamed,
 )
+from leverlab.profile.products import LayerProducts, layer_products
 from leverlab.profile.twin import COUNTERS, read_twin
 from leverlab.profile.window import Window
 from leverlab.records import TwinRecord
@@ -28,7 +29,8 @@ from leverlab.records import TwinRecord
 IDLE: Final = "idle"
 """What of a step is in no class."""
 
-_PROMPTS: Final = ("prefill", "mixed")
+PROMPTS: Final = ("prefill", "mixed")
+"""Phases of steps that compute prompts."""
 
 _TIMELINE_STEPS: Final = 1.5
 _TIMELINE_S: Final = 0.02
@@ -48,6 +50,8 @@ class Recorded:
     other: tuple[tuple[str, float], ...]
     prompt_steps: float
     """Marked steps of a process that compute prompts."""
+    products: LayerProducts | None
+    """None where the model's layers are not known, or not seen in the kernels."""
 
     @property
     def idle_share(self) -> float:
@@ -73,7 +77,7 @@ class Recorded:
         """Class → its time in the mean step that computes prompts, alone or beside decoding; empty where there is none."""
         if not self.prompt_steps:
             return {}
-        own = self.classes[self.classes["phase"].isin(_PROMPTS)]
+        own = self.classes[self.classes["phase"].isin(PROMPTS)]
         by_class = own.groupby("class", sort=False)["time_s"].sum() / self.prompt_steps
         return {str(name): float(seconds) for name, seconds in by_class.items()}
 
@@ -183,12 +187,13 @@ def _recorded(folder: Path, record: TwinRecord) -> Recorded | None:
         _middle(trace, seen),
         tuple(unnamed(trace)),
         _prompt_steps(trace),
+        layer_products(trace, record.layers) if record.layers else None,
     )
 
 
 def _prompt_steps(trace: tables.Trace) -> float:
     processes = trace.steps["process"].nunique()
-    return float(trace.steps["phase"].isin(_PROMPTS).sum() / processes) if processes else 0.0
+    return float(trace.steps["phase"].isin(PROMPTS).sum() / processes) if processes else 0.0
 
 
 def _middle(trace: tables.Trace, seen: Steps | None) -> pd.DataFrame:

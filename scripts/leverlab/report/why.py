@@ -8,6 +8,7 @@ from typing import Final
 from markupsafe import Markup
 
 from leverlab.report.figures.kernels import ORDER, class_bars, colour_of, difference_bars, kernel_timeline
+from leverlab.report.layer_parts import layer_table
 from leverlab.report.looks import VARIABLES
 from leverlab.report.mechanism import CLASS_WORDS, anatomy, mechanism
 from leverlab.report.phrases import context_phrase, load_heading
@@ -29,8 +30,7 @@ class Why:
     mechanisms: tuple[str, ...]
     anatomies: tuple[str, ...]
     figures: tuple[FigureBlock, ...]
-    facts: Table | None
-    counters: Table | None
+    tables: tuple[Table, ...]
     missing: tuple[str, ...]
 
 
@@ -99,10 +99,21 @@ def _part(data: StudyData, twins: Sequence[Profiled], number: int) -> Why:
         mechanisms=_mechanisms(data, twins),
         anatomies=tuple(sentence for sentence in said if sentence),
         figures=tuple(_figures(data, there, f"w{number}")),
-        facts=_facts(data, there, f"why-{number}") if there else None,
-        counters=_counters(data, twins, f"counters-{number}"),
+        tables=tuple(_tables(data, twins, there, number)),
         missing=tuple(_missing(data, twin) for twin in twins if twin.recorded is None and twin.counters is None),
     )
+
+
+def _tables(
+    data: StudyData, twins: Sequence[Profiled], there: Sequence[tuple[Profiled, Recorded]], number: int
+) -> Iterator[Table]:
+    labelled = [(_short(data, twin), found) for twin, found in there]
+    found = (
+        _facts(data, there, f"why-{number}") if there else None,
+        layer_table(labelled, f"layers-{number}"),
+        _counters(data, twins, f"counters-{number}"),
+    )
+    yield from (table for table in found if table is not None)
 
 
 def _short(data: StudyData, twin: Profiled) -> str:
@@ -219,7 +230,6 @@ _COLUMNS: Final = (
     Column("Kernel launches", "number"),
     Column("Graph launches", "number"),
     Column("Communication", "number"),
-    Column("Attention : MLP and projections", "number"),
     Column("Weights alone", "number"),
     Column("Without a class", "number"),
     Column("Files"),
@@ -256,7 +266,6 @@ def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
     yield Cell("–" if step is None else format_number(step.kernel_launches))
     yield Cell("–" if step is None else format_number(step.graph_launches))
     yield _communication(found)
-    yield Cell(_attention(found))
     floor = record.step_floor_s / found.step_s if record.step_floor_s and found.step_s else None
     yield Cell("–" if floor is None else f"{floor:.0%}")
     other = sum(share for _, share in found.other)
@@ -283,12 +292,6 @@ def _communication(found: Recorded) -> Cell:
         f"{format_number(step.communication_kernels)} × {format_seconds(step.communication_s / step.communication_kernels)}",
         note=f"{shown / whole:.0%} of the step beside nothing else",
     )
-
-
-def _attention(found: Recorded) -> str:
-    parts = found.parts_s()
-    attention, products = parts.get("attention", 0.0), parts.get("gemm", 0.0) + parts.get("moe", 0.0)
-    return f"1 : {format_number(products / attention)}" if attention and products else "–"
 
 
 def _seconds(value: float | None) -> str:
