@@ -200,7 +200,8 @@ class TrialRecord(Record):
     )
     restarts: list[dict[str, Any]] = Field(
         default=[],
-        description="restarts for a phase that begins after one: its id, and the seconds of the stop and the start",
+        description="restarts for a phase that begins after one: its id, how the server before it ended (`stop`), and the seconds "
+        "of the start",
     )
     compile_caches: dict[str, Any] = Field(
         default={}, description="cache → its state before the start (cold, warm), and the entries that the start added"
@@ -211,7 +212,8 @@ class TrialRecord(Record):
     )
     warmup: dict[str, Any] = Field(default={}, description="its windows, and whether the last two agreed (`steady`)")
     stop: dict[str, Any] = Field(
-        default={}, description="how the server was ended, and whether the GPUs' memory came back"
+        default={},
+        description="how the server, after restarts the last one, was ended, and whether the GPUs' memory came back",
     )
     fingerprint: dict[str, Any] = {}
     effective: dict[str, Any] = Field(default={}, description="the configuration that the server reports")

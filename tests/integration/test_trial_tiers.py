@@ -51,6 +51,10 @@ def test_a_restart_tells_what_outlives_the_server(job: TrialJob) -> None:
     assert kept.cache["verified"] is True and found_below(kept) > 0.8
     trial = job.trial(1)
     assert [restart["phase"] for restart in trial.restarts] == ["burst-0000000002"]
+    ends = [trial.restarts[0]["stop"], trial.stop]  # of the server before the restart, and of the one after it
+    assert [(end["signal"], end["survivors"]) for end in ends] == [("SIGINT", [])] * 2
+    told = [line for line in job.events(1) if line["event"] == "stop"]
+    assert [line["duration_s"] for line in told] == [end["duration_s"] for end in ends]
     logs = sorted(path.name for path in job.trial_folder(1).glob("server*.log"))
     assert logs == ["server.before-restart-1.log", "server.log"]
     assert not job.servers()

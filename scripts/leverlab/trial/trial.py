@@ -157,7 +157,9 @@ class Trial:
             )
             raise ServerDiedError(Reason(code="cache_not_reset", message=message))
         lifetime.restart()
-        self._note(restarts=[*self._record.restarts, {"phase": wanted.phase, **lifetime.started.steps_s}])
+        ended, steps_s = self._record.stop, lifetime.started.steps_s
+        # How the server before ended stands with its restart: `stop` is of the one that runs now, which has not ended.
+        self._note(restarts=[*self._record.restarts, {"phase": wanted.phase, **steps_s, "stop": ended}], stop={})
         self._ready(lifetime)
         self._warm_up(lifetime.served)
 
