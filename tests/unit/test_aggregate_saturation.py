@@ -47,6 +47,26 @@ def requests(entry: StudyCell, replicate: ReplicateKey) -> list[Row]:
     return made
 
 
+def test_conversations_have_no_knee(tmp_path: Path) -> None:
+    """How fast their turns come depends on the answers: what looks kept up with is called neither that nor beyond the knee."""
+    repository = Repository.at(tmp_path)
+    shape = "{kind: multi-turn, requests: 40, turns: 4, system_tokens: 64, message_tokens: 16, output_tokens: 16}"
+    repository.change(
+        "{kind: shared-prefix, requests: 24, groups: 3, prefix_tokens: 256, suffix_tokens: 16, output_tokens: 16}",
+        shape,
+    )
+    repository.change("load: {rates: [8, inf]}", "load: {rates: [8, 16]}")
+    repository.change("max_num_seqs: throughput at burst", "max_num_seqs: throughput at rate 16")
+    study = repository.study()
+    for entry in study.cells:
+        for replicate in study.replicates:
+            measure(repository.layout, entry, replicate, requests(entry, replicate))
+    write_study(study, repository.layout)
+    folder = repository.layout.study("small")
+    assert {row["beyond_knee"] for row in pq.read_table(folder / "cells.parquet").to_pylist()} == {None}
+    assert pq.read_table(folder / "saturation.parquet").num_rows == 0
+
+
 def test_each_treatment_has_its_knee_between_two_rates(rows: dict[str, Row]) -> None:
     baseline, off = rows["baseline"], rows["prefix_caching=off"]
     assert (baseline["place"], round(baseline["low"]), round(baseline["high"])) == ("within", 4, 8)

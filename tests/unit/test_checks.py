@@ -13,6 +13,7 @@ from leverlab.aggregate.cell_metrics import MeasuredCell
 from leverlab.checks import CHECKS, CellInputs, check_cell, read_checks, worst, write_checks
 from leverlab.checks.conditions import keeps_up
 from leverlab.checks.window import achieved_rate, offered_rate, steady_window
+from leverlab.config.workload import MultiTurn
 from leverlab.load_point import LoadPoint
 from leverlab.records import CheckResult, SearchRecord
 from leverlab.telemetry.gpu import GPU
@@ -165,6 +166,7 @@ def test_nothing_is_marked_in_a_clean_cell() -> None:
     assert {result.code for result in results} == {check.code for check in CHECKS} - {
         "acceptance_not_as_asked",
         "few_cache_hits",
+        "saturation_not_judged",
         "search_not_settled",
         "prefills_missing",
         "kv_not_handed_over",
@@ -280,6 +282,7 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("server_ttft_disagrees", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"ttft_s_sum": 12.6})),
     ("server_ttft_disagrees", "caution", lambda: clean(server_delta=server_delta(rows()) | {"ttft_s_sum": 9.0})),
     ("saturated", "caution", lambda: clean(slow_server(capacity=6))),
+    ("saturation_not_judged", "caution", lambda: clean(specification=of_conversations(4))),
     ("cache_state_wrong", "invalid", lambda: clean(cache={"asked": "cold", "verified": False})),
     ("search_not_settled", "caution", lambda: clean(search=searched(highest_rate=None))),
     ("search_not_settled", "caution", lambda: clean(search=searched(missed=None))),
@@ -391,7 +394,37 @@ def test_the_check_and_the_column_of_the_tables_follow_one_rule() -> None:
     for capacity in (6.0, 7.6, 7.95, 9.0):
         inputs = clean(slow_server(capacity))
         cell = MeasuredCell(inputs.requests, inputs.chunks, inputs.load, {}, None)
-        assert ("saturated" in found(inputs)) is cell.beyond_knee is not keeps_up(inputs.requests, inputs.load)
+        assert (
+            ("saturated" in found(inputs))
+            is cell.beyond_knee
+            is not keeps_up(inputs.requests, inputs.load, waiting=False)
+        )
+
+
+def of_conversations(turns: int) -> dict[str, Any]:
+    """The clean cell's phase, of requests that wait for the answers to others where there is more than one turn."""
+    workload = MultiTurn(requests=120, turns=turns, system_tokens=64, message_tokens=16, output_tokens=8)
+    return SPECIFICATION | {"phase": SPECIFICATION["phase"] | {"workload": {"workload": workload.identity()}}}
+
+
+def test_conversations_that_hold_themselves_back_are_not_said_to_be_kept_up_with() -> None:
+    """A late answer makes the next turn come late: however slow the server is, as much is finished as comes."""
+    inputs = clean(specification=of_conversations(4))
+    assert found(inputs) == {"saturation_not_judged": "caution"}
+    assert "saturated" not in {check.code for check in check_cell(inputs)}
+    assert MeasuredCell(inputs.requests, inputs.chunks, inputs.load, {}, None, waiting=True).beyond_knee is None
+    assert found(clean(specification=of_conversations(1))) == {}, "one turn waits for nothing"
+    burst = of_conversations(4)
+    burst["phase"]["load"] = {"kind": "burst", "value": None}
+    assert "saturation_not_judged" not in found(clean(specification=burst)), "where no rate is offered nothing is asked"
+
+
+def test_of_conversations_that_get_slower_the_drift_is_told() -> None:
+    """Beyond the capacity it is not asked for, as it says no more; here nothing else says that."""
+    assert set(found(clean(slow_server(capacity=6), specification=of_conversations(4)))) == {
+        "saturation_not_judged",
+        "drift",
+    }
 
 
 def test_saturation_never_makes_a_cell_invalid() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from leverlab.report.accuracy import accuracy_section
+from leverlab.report.knees import knee_table
 from leverlab.report.page import render_study
 from leverlab.report.questions import questions
 from leverlab.report.sentences import correction_sentence
@@ -29,6 +30,7 @@ questions:
   - {ask: "Which is best?", answers: [{kind: levels, lever: max_num_seqs, metrics: [throughput at rate 4]}]}
   - {ask: "How does it go with the load?", answers: [{kind: load, metrics: [throughput]}]}
   - {ask: "What does a token take?", answers: [{kind: theory, quantities: [kv_bytes_per_token]}]}
+  - {ask: "Where does it stop?", answers: [{kind: saturation}]}
 """
 UNMEASURED = "max_num_seqs=16"
 
@@ -53,6 +55,22 @@ def partial(data: StudyData) -> StudyData:
 
 def answers(data: StudyData) -> list[tuple[str, ...]]:
     return [answer.sentences for answer in questions(data, theory_values(data))]
+
+
+def test_a_treatment_whose_load_cannot_tell_is_said_not_to_be_judged(data: StudyData) -> None:
+    """Its requests wait for one another: neither the table of the knees nor the question is silent about it."""
+    of_it = data.cells["treatment"] == UNMEASURED
+    codes = data.cells["check_codes"].mask(of_it, "saturation_not_judged,drift")
+    others = tuple(row for row in data.saturation if row["treatment"] != UNMEASURED)
+    told = replace(data, cells=data.cells.assign(check_codes=codes), saturation=others)
+    for study, said in ((told, True), (data, False)):
+        table = knee_table(study)
+        assert table is not None
+        where = {row.cells[0].text: row.cells[1].text for group in table.groups for row in group.rows}
+        assert (where[data.label(UNMEASURED)] == "not judged: requests wait for one another") is said
+        assert sum("not judged" in text for text in where.values()) == said
+        sentences = [text for text in answers(study)[3] if text.startswith("Not answered for")]
+        assert [data.label(UNMEASURED) in text for text in sentences] == [True] * said
 
 
 def test_the_baseline_is_told_where_the_first_level_was_not_measured(data: StudyData, partial: StudyData) -> None:

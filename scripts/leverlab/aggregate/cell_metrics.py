@@ -49,7 +49,7 @@ _SERVER_MEANS: Final = (
 class MeasuredCell:
     """The tables of one cell, ready to be computed with. `server_delta` and `server_facts` as in cell.json, the tables `gpu` and
     `server_metrics` as they are kept beside it, None where they are not. `gpu_count`: GPUs that the server takes, 1 on a CPU;
-    `processes` as in cell.json.
+    `processes` as in cell.json. `waiting`: whether requests wait for the answers to others.
 
     Of a cell that searched for its rate, `load` is the rate of its tables, and `highest_rate` what it found.
     """
@@ -66,6 +66,7 @@ class MeasuredCell:
         server_metrics: pa.Table | None = None,
         gpu_count: int = 1,
         processes: Mapping[str, Any] = NO_PROCESSES,
+        waiting: bool = False,
     ) -> None:
         self._table = requests
         self._well = np.array([status == "ok" for status in requests.column("status").to_pylist()], bool)
@@ -77,6 +78,7 @@ class MeasuredCell:
         self._server_metrics = server_metrics
         self._gpu_count = gpu_count
         self._processes = processes
+        self._waiting = waiting
         self._chunk_index, self._arrival_s = numeric(chunks, "index"), numeric(chunks, "arrival_s")
         self._chunk_tokens = numeric(chunks, "tokens")
         self.window: Window | None = steady_window(
@@ -90,8 +92,11 @@ class MeasuredCell:
 
     @property
     def beyond_knee(self) -> bool | None:
-        """Whether the server was offered more than it sustains (see `leverlab.stats.knee.beyond_knee`); None but at a rate."""
-        if self.window is None or self._load.kind != "rate":
+        """Whether the server was offered more than it sustains (see `leverlab.stats.knee.beyond_knee`).
+
+        None but at a rate, and where requests wait for the answers to others: then the server itself sets how fast they come.
+        """
+        if self.window is None or self._load.kind != "rate" or self._waiting:
             return None
         scheduled_s, last_s = self._column("scheduled_s"), self._column("last_token_s")
         kept_share = finished_share(self.window, self._well, scheduled_s, last_s, self._load)

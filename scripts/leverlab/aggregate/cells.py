@@ -11,7 +11,7 @@ from leverlab.aggregate.cell_metrics import MeasuredCell
 from leverlab.aggregate.measured import StoredCell, stored_cell
 from leverlab.aggregate.schema import lever_column, metric_column
 from leverlab.checks import worst
-from leverlab.checks.base import offered_load
+from leverlab.checks.base import offered_load, requests_wait
 from leverlab.layout import Layout
 from leverlab.load.schema import REQUESTS
 from leverlab.matrix.cells import ReplicateKey
@@ -51,6 +51,7 @@ def study_rows(matrix: StudyMatrix, layout: Layout) -> Iterator[StudyRow]:
                     stored.server_metrics,
                     gpu_count=stored.record.specification["server"]["gpu"]["count"],
                     processes=stored.record.processes,
+                    waiting=requests_wait(stored.record.specification["phase"]),
                 )
                 row |= numbers(stored.requests, cell, matrix.study.objectives)
             yield StudyRow(row, stored.requests)

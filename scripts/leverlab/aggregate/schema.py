@@ -110,7 +110,11 @@ def cells_schema(levers: Sequence[str]) -> pa.Schema:
             "requests that arrived in the window / its length, as they were drawn",
             "requests/s",
         ),
-        _field("beyond_knee", _FLAG, "whether more was offered than the server sustains; null but at a rate"),
+        _field(
+            "beyond_knee",
+            _FLAG,
+            "whether more was offered than the server sustains; null but at a rate, and where requests wait for the answers to others",
+        ),
     ]
     for name, statistic in metric_keys():
         metric = METRICS[name]

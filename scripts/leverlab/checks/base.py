@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
+from leverlab.config.workload import Workload, rounds_of
 from leverlab.load_point import LoadPoint
 from leverlab.records import CheckResult, SearchRecord
 from leverlab.theory.floors import Floors
 
 Severity = Literal["ok", "caution", "invalid"]
 Floats = NDArray[np.float64]
+_WORKLOAD: Final[TypeAdapter[Workload]] = TypeAdapter(Workload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,12 @@ class Check:
 def offered_load(specification: Mapping[str, Any], search: SearchRecord | None) -> LoadPoint:
     """The load point at which a cell's tables were made: that of its phase, or the rate that a search kept."""
     return LoadPoint(**specification["phase"]["load"]) if search is None else LoadPoint("rate", search.kept)
+
+
+def requests_wait(phase: Mapping[str, Any]) -> bool:
+    """Whether requests of a phase (its identity) wait for the answers to others, so that a slow server is asked less."""
+    drawn = phase.get("workload", {}).get("workload")
+    return drawn is not None and rounds_of(_WORKLOAD.validate_python(dict(drawn)))[0] > 1
 
 
 def ended_well(requests: pa.Table) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from leverlab.checks.base import CellInputs, Check, Finding, ended_well, numeric
+from leverlab.checks.base import CellInputs, Check, Finding, ended_well, numeric, requests_wait
 from leverlab.checks.window import achieved_rate, comparable_arrival_rate, steady_window
 from leverlab.load_point import LoadPoint
 from leverlab.stats.knee import SATURATION_SHARE, beyond_knee
@@ -28,9 +28,12 @@ def _rates(requests: pa.Table, load: LoadPoint) -> tuple[float, float] | None:
     return None if offered is None or achieved is None else (offered, achieved)
 
 
-def keeps_up(requests: pa.Table, load: LoadPoint) -> bool:
-    """Whether the server finishes requests about as fast as they come; true where no rate is offered, or too few tell."""
-    return not _beyond_knee(requests, _rates(requests, load))
+def keeps_up(requests: pa.Table, load: LoadPoint, waiting: bool) -> bool:
+    """Whether the server finishes requests about as fast as they come; true where no rate is offered, or too few tell.
+
+    True, too, where requests are `waiting` for the answers to others (`requests_wait`): then nothing tells.
+    """
+    return waiting or not _beyond_knee(requests, _rates(requests, load))
 
 
 def _beyond_knee(requests: pa.Table, rates: tuple[float, float] | None) -> bool | None:
@@ -44,6 +47,8 @@ def _beyond_knee(requests: pa.Table, rates: tuple[float, float] | None) -> bool 
 
 
 def _saturated(inputs: CellInputs) -> Finding | None:
+    if requests_wait(inputs.specification["phase"]):
+        return None
     rates = _rates(inputs.requests, inputs.load)
     beyond = _beyond_knee(inputs.requests, rates)
     if rates is None or beyond is None:
@@ -63,6 +68,18 @@ def _saturated(inputs: CellInputs) -> Finding | None:
         expected,
         "a finding, not a fault: beyond its capacity latencies grow with the length of the run, and throughput at this "
         "rate is what was offered; achieved_rate and the burst say what the server can sustain",
+    )
+
+
+def _saturation_not_judged(inputs: CellInputs) -> Finding | None:
+    if inputs.load.kind != "rate" or not requests_wait(inputs.specification["phase"]):
+        return None
+    return Finding(
+        "caution",
+        "requests wait for the answers to others: a server that is slow is asked less, so that what it finishes always keeps up with "
+        "what comes",
+        "requests that come whether or not others are answered",
+        "not judged, and not a fault: see how TTFT grows with the rate; a workload whose requests stand alone tells the capacity",
     )
 
 
@@ -209,6 +226,11 @@ def _not_warmed_up(inputs: CellInputs) -> Finding | None:
 
 CONDITION_CHECKS: Final = (
     Check("saturated", "Did the server keep up with the offered rate?", _saturated),
+    Check(
+        "saturation_not_judged",
+        "Does the workload let it be judged whether the server keeps up?",
+        _saturation_not_judged,
+    ),
     Check("search_not_settled", "Is the highest rate known to the precision that was asked for?", _search_not_settled),
     Check("cache_state_wrong", "Was the cache in the stated state?", _cache_state),
     Check("foreign_cache_hits", "Were all cache hits from prompts of this phase?", _foreign_cache_hits),

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from leverlab.checks.base import CellInputs, Check, Finding, Floats, milliseconds, numeric
+from leverlab.checks.base import CellInputs, Check, Finding, Floats, milliseconds, numeric, requests_wait
 from leverlab.checks.conditions import keeps_up
 from leverlab.checks.window import steady_window
 from leverlab.stats.trend import robust_slope
@@ -67,7 +67,7 @@ def _drift(inputs: CellInputs) -> Finding | None:
         window is None
         or inputs.load.kind == "burst"
         or inputs.search is not None
-        or not keeps_up(inputs.requests, inputs.load)
+        or not keeps_up(inputs.requests, inputs.load, requests_wait(inputs.specification["phase"]))
     ):
         return None
     inside = window.inside & inputs.ended_well

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from leverlab.report.marked import codes_of
 from leverlab.report.phrases import context_phrase, value_phrase
-from leverlab.report.source import StudyData
+from leverlab.report.source import StudyData, rows_of
 from leverlab.report.view import Cell, Column, Group, Row, Table
 
 _WHERE: Final = {
@@ -13,17 +14,21 @@ _WHERE: Final = {
     "within": "between {low} and {high}",
 }
 
+_WHY_NOT: Final = "requests wait for one another"
+
 
 def knee_table(data: StudyData) -> Table | None:
     """A row a treatment; None where the study has fewer than two finite rates."""
     rates = {row["load"] for _, row in data.cells.iterrows() if row["load_kind"] == "rate"}
-    if len(rates) < 2 or not data.saturation:
+    if len(rates) < 2 or not (data.saturation or not_judged(data)):
         return None
     groups = []
     for context in data.contexts:
         own = [row for row in data.saturation if _context(row) == context]
         title = context_phrase(*context) if len(data.contexts) > 1 else ""
-        groups.append(Group(tuple(_row(data, row) for row in own), title))
+        rows = [_row(data, row) for row in own]
+        rows += [_not_judged_row(data, treatment) for *place, treatment in not_judged(data) if tuple(place) == context]
+        groups.append(Group(tuple(rows), title))
     columns = (
         Column("Treatment"),
         Column("Keeps up until", "prose"),
@@ -52,6 +57,18 @@ def knee_sentence(data: StudyData, row: Mapping[str, Any]) -> str:
     return f"{data.label(row['treatment'])}{where}: keeps up until {_WHERE[row['place']].format(**told)}, in {replicates}.{capacity}"
 
 
+def not_judged_sentence(data: StudyData, place: tuple[str, str, str, int, str]) -> str:
+    """What is said of a treatment (a context and its name) whose load does not let it be judged."""
+    where = f" ({context_phrase(*place[:4])})" if len(data.contexts) > 1 else ""
+    return f"Not answered for {data.label(place[4])}{where}: {_WHY_NOT}, so that a slow server is asked less."
+
+
+def not_judged(data: StudyData) -> list[tuple[str, str, str, int, str]]:
+    """Context and treatment of cells at a rate of which it cannot be judged whether the server keeps up, each once."""
+    marked = (row for row in rows_of(data.cells) if "saturation_not_judged" in codes_of(row))
+    return list(dict.fromkeys((*_context(row), row["treatment"]) for row in marked))
+
+
 def _row(data: StudyData, row: Mapping[str, Any]) -> Row:
     told = {name: value_phrase("achieved_rate", row[name]) for name in ("low", "high")}
     return Row(
@@ -71,6 +88,10 @@ def _row(data: StudyData, row: Mapping[str, Any]) -> Row:
             Cell(str(row["replicates"])),
         )
     )
+
+
+def _not_judged_row(data: StudyData, treatment: str) -> Row:
+    return Row((Cell(data.label(treatment)), Cell(f"not judged: {_WHY_NOT}"), Cell("–"), Cell("–"), Cell("–")))
 
 
 def _with_interval(text: str, low: float | None, high: float | None) -> str:

@@ -26,7 +26,7 @@ from leverlab.metrics import METRICS, MetricReference, parse_metric_reference
 from leverlab.report.accuracy import lever_sentences
 from leverlab.report.beside_theory import is_measured, theory_sentences
 from leverlab.report.effect import Effect
-from leverlab.report.knees import knee_sentence
+from leverlab.report.knees import knee_sentence, not_judged, not_judged_sentence
 from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
 from leverlab.report.ranges import range_sentences
 from leverlab.report.sentences import capital, verdict_sentence
@@ -246,6 +246,8 @@ def _replicates(cells: Any) -> str:  # noqa: ANN401 - a table
 def _saturation(_: SaturationAnswer, data: StudyData) -> Iterator[str]:
     for row in data.saturation:
         yield f"{_prefix(data)}{knee_sentence(data, row)}"
+    for place in not_judged(data):
+        yield not_judged_sentence(data, place)
 
 
 def _accuracy(answer: AccuracyAnswer, data: StudyData) -> Iterator[str]:

@@ -61,11 +61,12 @@ def search_rate(
     settings: Mapping[str, Any],
     limit_s: float,
     say: Callable[[str], None],
+    waiting: bool,
 ) -> tuple[Measurement, SearchRecord]:
     """Search by `measure(load, run)`: the run at the rate that the record calls `kept`, all runs in its table `runs`, and the record.
 
-    `settings`: `search` of the phase's identity; no run is begun that would end after `limit_s`; `say` is told how each went. A
-    burst, which is over soonest, tells where to begin.
+    `settings`: `search` of the phase's identity; no run is begun that would end after `limit_s`; `say` is told how each went;
+    `waiting` as for `keeps_up`. A burst, which is over soonest, tells where to begin.
     """
     begun_s = time.monotonic()
     objectives = dict(settings["objectives"])
@@ -76,7 +77,7 @@ def search_rate(
     def run(load: LoadPoint) -> tuple[Measurement, Judgement]:
         started_s = time.monotonic()
         found = measure(load, len(rows))
-        judged = judge(found.tables["requests"], load, objectives)
+        judged = judge(found.tables["requests"], load, objectives, waiting)
         offered, achieved = _rates(found.tables["requests"], load)
         rows.append(
             {
@@ -134,10 +135,11 @@ def search_rate(
     return replace(measurement, tables=tables, duration_s=duration_s), record
 
 
-def judge(requests: pa.Table, load: LoadPoint, objectives: Mapping[str, float]) -> Judgement:
+def judge(requests: pa.Table, load: LoadPoint, objectives: Mapping[str, float], waiting: bool) -> Judgement:
     """How the run met `objectives` (`{ttft_p95: seconds, error_ratio: share}`), over the requests that ended well.
 
     A server that does not keep up misses, whatever its latencies in a short run; so does one of which a statistic is not known.
+    Where requests are `waiting` for the answers to others, the latencies alone tell.
     """
     well = ended_well(requests)
     if 1 - well.mean() > objectives.get(ERROR_RATIO, 0.0):
@@ -153,7 +155,7 @@ def judge(requests: pa.Table, load: LoadPoint, objectives: Mapping[str, float]) 
     worst = max(margins, key=lambda name: margins[name])
     if margins[worst] > 0:
         return Judgement(margins[worst], worst)
-    return Judgement(margins[worst], None) if keeps_up(requests, load) else Judgement(math.inf, KEPT_UP)
+    return Judgement(margins[worst], None) if keeps_up(requests, load, waiting) else Judgement(math.inf, KEPT_UP)
 
 
 def _rates(requests: pa.Table, load: LoadPoint) -> tuple[float | None, float | None]:

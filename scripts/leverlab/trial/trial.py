@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from leverlab.checks import CellInputs, check_cell, worst
+from leverlab.checks.base import requests_wait
 from leverlab.config.model_reference import with_folders
 from leverlab.engines.base import EngineUnreachableError, Launch, placed
 from leverlab.layout import CARD_FILE
@@ -247,9 +248,8 @@ class Trial:
 
         try:
             if searching:
-                found, search = search_rate(
-                    measure, searching, math.inf if wanted.search_limit_s is None else wanted.search_limit_s, self._say
-                )
+                limit_s = math.inf if wanted.search_limit_s is None else wanted.search_limit_s
+                found, search = search_rate(measure, searching, limit_s, self._say, requests_wait(wanted.identity))
             else:
                 found, search = measure(load), None
         except ClientFailedError as error:
