@@ -10,14 +10,18 @@ import pytest
 from leverlab.profile import tables
 from leverlab.profile.classes import kernel_classes
 from leverlab.profile.torch_trace import read_torch_traces
-from leverlab.profile.twin import COUNTERS
+from leverlab.profile.twin import COUNTERS, REQUESTS
 from leverlab.records import Reason, TwinRecord, read_json, write_json
+from leverlab.report.class_rates import ClassRate, NoRate, class_rates, rate_table
 from leverlab.report.layer_parts import decode_parts, prompt_parts
 from leverlab.report.mechanism import anatomy, mechanism
 from leverlab.report.page import render_study
 from leverlab.report.profiled import Profiled
+from leverlab.report.roofline_block import roofline_parts
 from leverlab.report.source import StudyData
-from tests.unit.report_study import PROFILED, make_study
+from leverlab.report.theory_values import theory_values
+from leverlab.units import format_number
+from tests.unit.report_study import PROFILED, STUDIES, ReportStudy, make_study
 from tests.unit.repository import SOURCE
 
 RECORDED = SOURCE / "tests" / "data" / "profiles" / "cpu-engine.pt.trace.json.gz"
@@ -43,16 +47,21 @@ def keep_twin(folder: Path, slower: float) -> None:
         files=["kernels.parquet", "raw/rank0.pt.trace.json.gz"],
     )  # fmt: skip
     write_json(folder / "twin.json", record)
+    answered = {"status": ["ok", "ok"], "prompt_tokens": [128, 128], "completion_tokens": [16, 16]}
+    pd.DataFrame(answered).to_parquet(folder / REQUESTS)
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> StudyData:
-    study = make_study(tmp_path, PROFILED)
+def with_twins(study: ReportStudy) -> StudyData:
     for treatment, slower in (("baseline", 1.0), (TREATMENT, 2.0)):
         cells = study.read().cells
         row = cells[(cells["treatment"] == treatment) & (cells["replicate"] == "r1")].iloc[0]
         keep_twin(study.layout.profile(str(row["server"]), str(row["phase"]), "torch"), slower)
     return study.read()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> StudyData:
+    return with_twins(make_study(tmp_path, PROFILED))
 
 
 def of(data: StudyData, treatment: str) -> Profiled:
@@ -159,6 +168,59 @@ def test_attention_is_told_from_the_mlp(data: StudyData) -> None:
     assert f"the MLP's matrix products {decode.mlp_share:.0%}," in anatomy(of(data, "baseline"), "Baseline")
     page = render_study(data)
     assert '<span id="layers-0">Attention and MLP</span>' in page
+
+
+def rates(data: StudyData, treatment: str = "baseline") -> list[ClassRate]:
+    found = class_rates(of(data, treatment), data.configuration)
+    return [rate for rate in found if isinstance(rate, ClassRate)]
+
+
+def test_classes_reach_what_their_work_takes(data: StudyData) -> None:
+    """Two requests, each of 128 tokens and half of its 16 before it; a CPU states no roof."""
+    products, attention = rates(data)
+    found = of(data, "baseline").recorded
+    assert found is not None and found.step is not None
+    assert (products.name, products.time_s) == ("gemm", found.step.class_s["gemm"])
+    matrices = 8 * (512 * (512 + 2 * 256) + 512 * 512 + 3 * 512 * 1408)
+    assert products.work.flop == pytest.approx(2 * 2 * (matrices + 16384 * 512), rel=0.001)
+    assert attention.work.flop == 4 * 8 * 8 * 64 * (128 + 8) * 2
+    assert attention.work.bytes_read == 2 * 8 * 4 * 64 * 2 * (128 + 8) * 2
+    assert rates(data, TREATMENT)[0].bytes_per_s == pytest.approx(products.bytes_per_s / 2), "twice as slow"
+    page = render_study(data).replace("\N{NO-BREAK SPACE}", " ")
+    assert "Classes of a decode step against the roofline" in page
+    assert "not known of the GPU: config/gpus.yaml states no memory bandwidth of cpu (`bandwidth`)" in page
+
+
+def test_with_roofs_classes_stand_below_them(tmp_path: Path) -> None:
+    text = STUDIES[PROFILED].replace("rates: [1]", "concurrencies: [2]").replace("rate 1", "concurrency 2")
+    made = make_study(tmp_path, PROFILED, text=text)
+    gpus = tmp_path / "config" / "gpus.yaml"
+    roofs = "  device: cpu\n  bandwidth: 60 GB/s\n  peak: {bf16: 2 TFLOP/s}\n"
+    gpus.write_text(gpus.read_text().replace("  device: cpu\n", roofs))
+    study = with_twins(ReportStudy(made.root, made.name))
+    products, attention = rates(study)
+    assert (products.peak, products.bandwidth, products.lacking) == (2e12, 60e9, "")
+    (part,) = roofline_parts(study, theory_values(study))
+    (panel,) = part.figure.panels
+    said = panel[panel.index("Kernels: ") :]
+    assert said.count("matrix products of ") == said.count("attention of ") == 2
+    assert f"at {format_number(products.work.intensity)} FLOP/byte" in said
+    table = rate_table([("Baseline", [products, attention])], "rates")
+    assert table is not None
+    of_its_roof = table.groups[0].rows[0].cells[-1].text
+    assert of_its_roof == f"{products.bytes_per_s / 60e9:.0%}", "memory bounds two rows"
+
+
+def test_what_theory_lacks_of_a_class_is_said(data: StudyData) -> None:
+    twin = of(data, "baseline")
+    (twin.folder / REQUESTS).unlink()
+    products, attention = class_rates(twin, data.configuration)
+    assert isinstance(products, ClassRate) and isinstance(attention, NoRate)
+    assert attention.reason.startswith("requests.parquet of the twin")
+    assert twin.recorded is not None and twin.recorded.step is not None
+    unmarked = replace(twin, recorded=replace(twin.recorded, step=replace(twin.recorded.step, batch=None, tokens=None)))
+    (products, _) = class_rates(unmarked, data.configuration)
+    assert isinstance(products, NoRate) and "how many requests" in products.reason
 
 
 def test_a_failed_twin_is_named_with_its_reason(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from leverlab.config.workload import SharedPrefix
 from leverlab.quantities import QUANTITIES
 from leverlab.theory.__main__ import main
 from leverlab.theory.configured import model_dimensions, server_of
-from leverlab.theory.expected import expected
+from leverlab.theory.expected import expected, step_bytes, step_flop
 from leverlab.theory.occasion import Occasion
 from leverlab.theory.server import TheoryServer
+from leverlab.theory.step_kernels import attention_work, products_work
 from leverlab.theory.unknown import DoesNotApplyError, NotKnownError
 from leverlab.theory.weights import counted
 from tests.unit.repository import SOURCE
@@ -228,3 +229,30 @@ def test_the_command_prints_every_model_and_gpu(
     monkeypatch.setattr("sys.argv", ["theory", "llama-3.1-8b", "h20", "--root", str(SOURCE)])
     assert main() == 1
     assert "there is no 'h20' in config/gpus.yaml; did you mean 'h200'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [{}, {"kv-cache-dtype": "fp8"}, {"quantization": "fp8"}])
+def test_products_and_attention_are_what_a_step_does(flags: dict[str, Any]) -> None:
+    of, context = server(flags), OCCASION.context_tokens
+    products, attention = products_work(of, 16, 16), attention_work(of, 16, 16, context)
+    assert products.flop + attention.flop == pytest.approx(step_flop(of, OCCASION))
+    assert products.bytes_read + attention.bytes_read == pytest.approx(step_bytes(of, OCCASION))
+    # 32 heads share 8 heads of keys and values: each byte pair meets 4 queries, with two operations for each of key and value.
+    assert attention.intensity == (8 if "kv-cache-dtype" in flags else 4)
+
+
+def test_gpus_that_share_a_model_share_its_kernels_work() -> None:
+    alone, halved = server(), server({"tensor-parallel-size": 2}, count=2)
+    assert products_work(halved, 4, 4).bytes_read == products_work(alone, 4, 4).bytes_read / 2
+    assert attention_work(halved, 4, 4, 1000).bytes_read == attention_work(alone, 4, 4, 1000).bytes_read / 2
+    assert attention_work(halved, 4, 4, 1000).flop == attention_work(alone, 4, 4, 1000).flop / 2
+
+
+def test_a_verified_draft_computes_more_and_reads_the_same() -> None:
+    plain, drafted = products_work(server(), 4, 4), products_work(server(), 4, 16)
+    assert drafted.bytes_read == plain.bytes_read and drafted.flop == 4 * plain.flop
+
+
+def test_of_a_mixture_products_are_of_another_class() -> None:
+    with pytest.raises(DoesNotApplyError, match="mixture"):
+        products_work(server(model="tiny-mixtral", gpu="cpu"), 4, 4)

@@ -189,6 +189,8 @@ class DecodeStep:
     """Time of the communication's kernels, also where others ran beside them."""
     batch: float | None
     """Requests in the batch; None where the engine did not mark it."""
+    tokens: float | None
+    """Tokens that are computed for them: more than requests where a draft is verified; None where the engine did not mark them."""
 
 
 def decode_step(trace: Trace) -> DecodeStep | None:
@@ -216,8 +218,13 @@ def decode_step(trace: Trace) -> DecodeStep | None:
         class_s={str(name): float(seconds) for name, seconds in decode.items()},
         communication_kernels=len(talk) / count / devices,
         communication_s=float(talk["duration_s"].sum()) / count / devices,
-        batch=float(marked["decode_requests"].mean()) if marked["decode_requests"].notna().any() else None,
+        batch=_mean(marked["decode_requests"]),
+        tokens=_mean(marked["decode_tokens"]),
     )
+
+
+def _mean(column: "pd.Series[Any]") -> float | None:
+    return float(column.mean()) if column.notna().any() else None
 
 
 def mean_idle_share(trace: Trace) -> float:

@@ -48,6 +48,7 @@ RAW: Final = "raw"
 """Folder of what the profiler wrote."""
 
 COUNTERS: Final = "counters.parquet"
+REQUESTS: Final = "requests.parquet"
 
 _REPORT_TIMEOUT_S: Final = 300.0
 _PART: Final = ".part"
@@ -297,7 +298,7 @@ class _Run:
                 self._part,
                 watched,
             )
-            pq.write_table(offered.requests, self._part / "requests.parquet", compression="zstd")
+            pq.write_table(offered.requests, self._part / REQUESTS, compression="zstd")
             self._requests = _request_facts(offered.requests, offered.chunks)
         except ClientFailedError:
             # The server may end with the profiler; what was recorded by then counts.

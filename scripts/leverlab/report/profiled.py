@@ -1,5 +1,6 @@
 """The twins of a study as its report reads them: what each recorded, in the numbers that are told."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,8 @@ class Profiled:
     load: str
     treatment: str
     folder: Path
+    identity: Mapping[str, Any] | None
+    """Of the server; None in tables that do not tell it."""
     record: TwinRecord | None
     recorded: Recorded | None
     counters: pd.DataFrame | None
@@ -161,6 +164,7 @@ def _profiled(layout: Layout, row: Mapping[str, Any]) -> Profiled:
         str(row["load"]),
         str(row["treatment"]),
         folder,
+        json.loads(row["specification"]).get("server"),
         record,
         _recorded(folder, record) if record is not None and record.outcome == "recorded" else None,
         pd.read_parquet(folder / COUNTERS) if (folder / COUNTERS).is_file() else None,

@@ -1,8 +1,9 @@
 """The roofline figure of a study: a panel for each engine, model and GPU whose rates are stated."""
 
 from leverlab.report.blocks import Part, legend
+from leverlab.report.class_rates import WORDS, ClassRate, class_rates
 from leverlab.report.figures.axes import Series
-from leverlab.report.figures.roofline import RooflinePoint, roofline
+from leverlab.report.figures.roofline import KernelPoint, RooflinePoint, roofline
 from leverlab.report.phrases import context_phrase
 from leverlab.report.source import StudyData
 from leverlab.report.theory_values import Context, TheoryValues
@@ -13,7 +14,7 @@ def roofline_parts(data: StudyData, values: TheoryValues) -> list[Part]:
     """A figure for each context and set of treatments that is drawn together; none where no decode step's place is known."""
     parts = []
     for place, context in enumerate(data.contexts):
-        points = _points(values, context)
+        points, kernels = _points(values, context), _kernels(data, context)
         gpu = data.configuration.gpus.get(context[2])
         if gpu is None or gpu.bandwidth is None:
             continue
@@ -21,13 +22,19 @@ def roofline_parts(data: StudyData, values: TheoryValues) -> list[Part]:
         for number, (about, names) in enumerate(data.series_sets({point.treatment for point in points})):
             series = [Series(name, data.label(name), position) for position, name in enumerate(names)]
             own = [point for point in points if point.treatment in names]
-            drawn = roofline(gpu.bandwidth, gpu.peak, own, series, f"roofline{place}-{number}")
+            hollow = [point for point in kernels if point.treatment in names]
+            drawn = roofline(gpu.bandwidth, gpu.peak, own, hollow, series, f"roofline{place}-{number}")
             if drawn is None:
                 continue
             block = FigureBlock(
                 (drawn,),
                 "how far decoding is from what the GPU allows, and which limit it would reach first: left of the ridge it waits for memory, and a larger batch "
-                "moves it to the right almost for nothing. The line is the roof; a point is a treatment at a load point, c16 being 16 concurrent streams.",
+                "moves it to the right almost for nothing. The line is the roof; a point is a treatment at a load point, c16 being 16 concurrent streams."
+                + (
+                    " Hollow: its matrix products and its attention, by the time that they have in the twin's decode step."
+                    if hollow
+                    else ""
+                ),
                 "what a single kernel does: intensity and operations are those of a whole step by theory, at the batch and context that were measured; only the "
                 "time is measured, and with prefills in between it holds theirs too.",
                 "",
@@ -51,4 +58,15 @@ def _points(values: TheoryValues, context: Context) -> list[RooflinePoint]:
         for value in values.values
         if value.context == context and value.quantity.name == "decode_roof_flop_per_s" and value.measured is not None
         if (place := (value.treatment, value.load)) in intensities
+    ]
+
+
+def _kernels(data: StudyData, context: Context) -> list[KernelPoint]:
+    """The classes of kernels of the twins' decode steps in `context`, of one GPU."""
+    return [
+        KernelPoint(twin.treatment, twin.load, WORDS[rate.name], rate.work.intensity, rate.flop_per_s)
+        for twin in data.profiles
+        if twin.context == context
+        for rate in class_rates(twin, data.configuration)
+        if isinstance(rate, ClassRate)
     ]

@@ -7,6 +7,7 @@ from typing import Final
 
 from markupsafe import Markup
 
+from leverlab.report.class_rates import class_rates, rate_table
 from leverlab.report.figures.kernels import ORDER, class_bars, colour_of, difference_bars, kernel_timeline
 from leverlab.report.layer_parts import layer_table
 from leverlab.report.looks import VARIABLES
@@ -111,6 +112,9 @@ def _tables(
     found = (
         _facts(data, there, f"why-{number}") if there else None,
         layer_table(labelled, f"layers-{number}"),
+        rate_table(
+            [(_short(data, twin), class_rates(twin, data.configuration)) for twin, _ in there], f"rates-{number}"
+        ),
         _counters(data, twins, f"counters-{number}"),
     )
     yield from (table for table in found if table is not None)

@@ -159,6 +159,11 @@ class TheoryServer:
         """
         if self.quantization is not None and self.gpu.peak:
             return max(self.gpu.peak.values())
+        return self.unquantized_peak
+
+    @property
+    def unquantized_peak(self) -> float:
+        """The same of what is computed in the model's own type, as attention is. Raises as `peak` does."""
         if self.dtype not in _HALF:
             known = self.dtype in DTYPE_BYTES
             raise NotKnownError(

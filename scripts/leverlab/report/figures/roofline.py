@@ -25,15 +25,36 @@ class RooflinePoint:
     """Operations of a step / measured time per token, of one GPU."""
 
 
+@dataclass(frozen=True, slots=True)
+class KernelPoint:
+    """A class of kernels of a decode step, of one GPU: operations and bytes by theory, time by a twin."""
+
+    treatment: str
+    load: str
+    kernels: str
+    """The class, in words."""
+    intensity: float
+    flop_per_s: float
+
+
 def roofline(
-    bandwidth: float, peaks: Mapping[str, float], points: Sequence[RooflinePoint], series: Sequence[Series], name: str
+    bandwidth: float,
+    peaks: Mapping[str, float],
+    points: Sequence[RooflinePoint],
+    kernels: Sequence[KernelPoint],
+    series: Sequence[Series],
+    name: str,
 ) -> Markup | None:
-    """`bandwidth` in bytes/s and `peaks` (dtype → FLOP/s) are those of one GPU; None where there is no point or no peak."""
+    """`bandwidth` in bytes/s and `peaks` (dtype → FLOP/s) are those of one GPU; None where there is no point or no peak.
+
+    `kernels` are drawn hollow beside the steps that they are of.
+    """
     if not points or not peaks:
         return None
     figure, axes = new_figure((PANEL[0] * 1.1, PANEL[1] * 1.25))  # no wider: its text must be read on a phone
     ridges = {dtype: peak / bandwidth for dtype, peak in peaks.items()}
-    low, high = min(0.5, *(point.intensity / 1.5 for point in points)), 4 * max(*ridges.values(), *_xs(points))
+    everything: list[RooflinePoint | KernelPoint] = [*points, *kernels]
+    low, high = min(0.5, *(x / 1.5 for x in _xs(everything))), 4 * max(*ridges.values(), *_xs(everything))
     highest = max(ridges.values())
     axes.plot([low, highest], [low * bandwidth, highest * bandwidth], color=INK, linewidth=1.4)
     for dtype, peak in peaks.items():
@@ -49,10 +70,11 @@ def roofline(
     )  # fmt: skip
     for entry in series:
         _draw(axes, [point for point in points if point.treatment == entry.treatment], entry)
+    _draw_kernels(axes, kernels, series)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, high)
-    axes.set_ylim(min(low * bandwidth, *(point.flop_per_s / 2 for point in points)), 2.5 * max(peaks.values()))
+    axes.set_ylim(min(low * bandwidth, *(point.flop_per_s / 2 for point in everything)), 2.5 * max(peaks.values()))
     for axis, unit in ((axes.xaxis, 1.0), (axes.yaxis, 1e12)):
         axis.set_major_locator(LogLocator())
         axis.set_minor_formatter(NullFormatter())
@@ -66,10 +88,39 @@ def roofline(
         for point in points
         if point.treatment in labels
     )
-    return inline(figure, name, f"Roofline with decode steps below it. {spoken}.")
+    hollow = "; ".join(
+        f"{point.kernels} of {labels[point.treatment]}, {point.load}: {format_number(point.flop_per_s / 1e12)} TFLOP/s at "
+        f"{format_number(point.intensity)} FLOP/byte"
+        for point in kernels
+        if point.treatment in labels
+    )
+    return inline(
+        figure, name, f"Roofline with decode steps below it. {spoken}.{f' Kernels: {hollow}.' if hollow else ''}"
+    )
 
 
-def _xs(points: Sequence[RooflinePoint]) -> list[float]:
+def _draw_kernels(axes: Axes, points: Sequence[KernelPoint], series: Sequence[Series]) -> None:
+    """Hollow marks in the treatments' colours; the highest mark of a class bears its name, as they lie close together."""
+    for entry in series:
+        own = [point for point in points if point.treatment == entry.treatment]
+        style = look(entry.number)
+        axes.plot(
+            _xs(own), [point.flop_per_s for point in own], color=style.colour, marker=style.marker, markerfacecolor="none",
+            linestyle="none",
+        )  # fmt: skip
+    shown = {entry.treatment for entry in series}
+    for kernels in dict.fromkeys(point.kernels for point in points if point.treatment in shown):
+        highest = max(
+            (point for point in points if point.kernels == kernels and point.treatment in shown),
+            key=lambda point: point.flop_per_s,
+        )
+        axes.annotate(
+            kernels, (highest.intensity, highest.flop_per_s), (0, 7), textcoords="offset points", ha="center", fontsize=9,
+            color=MUTED,
+        )  # fmt: skip
+
+
+def _xs(points: Sequence[RooflinePoint | KernelPoint]) -> list[float]:
     return [point.intensity for point in points]
 
 
