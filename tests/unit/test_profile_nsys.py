@@ -1,4 +1,4 @@
-"""Nsight Systems round a server: its command line, its report awaited, its errors told. Its exports need a GPU."""
+"""Nsight Systems round a server: its command line, its report awaited, its errors told."""
 
 import json
 from pathlib import Path
