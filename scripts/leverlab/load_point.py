@@ -5,8 +5,8 @@ from typing import Literal
 
 LoadKind = Literal["rate", "concurrency", "burst", "search"]
 
-Client = Literal["replay", "vllm-bench"]
-"""leverlab's own replay client, or `vllm bench serve`."""
+Client = Literal["replay", "vllm-bench", "offline"]
+"""leverlab's own replay client, `vllm bench serve`, or nobody: whole batches are handed to the engine's program."""
 
 CacheState = Literal["cold", "warm", "tier", "restarted"]
 """From which state of the caches a phase starts: nothing is kept anywhere; the workload's prompts are in the engine's own

@@ -17,6 +17,7 @@ from rich.text import Text
 from leverlab.accuracy.plan import AccuracyJob, read_run, run_folder, study_jobs
 from leverlab.config import Configuration
 from leverlab.layout import Layout
+from leverlab.load_point import LoadPoint
 from leverlab.matrix.cells import Phase
 from leverlab.matrix.expand import Job, Matrix, StudyMatrix
 from leverlab.matrix.jobs import request_count
@@ -169,8 +170,11 @@ def _print_study(console: Console, matrix: Matrix, study: StudyMatrix, progress:
     console.print(f"\n[bold]{study.study.title or study.name}[/bold]  {study.study.question}")
     servers = len({(entry.cell.server.id, entry.treatment.copy) for entry in study.cells})
     total = len(study.cells) * len(study.replicates)
+    each, others = divmod(len(study.cells), servers)
+    # Not every treatment has every load point.
+    asked = f"{servers} servers with {len(study.cells)} cells" if others else f"{servers} servers × {each} load points"
     console.print(
-        f"{servers} servers × {len(study.cells) // servers} load points × {len(study.replicates)} replicates = {total} cells: "
+        f"{asked} × {len(study.replicates)} replicates = {total} cells: "
         f"{counts['measured']} measured, {counts['failed']} failed, {counts['infeasible']} infeasible, "
         + (f"{counts['skipped']} skipped, " if counts["skipped"] else "")
         + f"{counts[None]} to be measured"
@@ -219,22 +223,22 @@ def _table(study: StudyMatrix, status: Mapping[tuple[str, str], str | None]) -> 
     for point in points:
         table.add_column(str(point), justify="center")
     table.add_column("server", overflow="fold", style="dim")
-    rows: dict[tuple[str, str], list[str | Text]] = {}
+    rows: dict[tuple[str, str], tuple[list[str], dict[LoadPoint, Text]]] = {}
     for entry in study.cells:
         server = entry.cell.server
         gpu = server.gpu if server.gpu_count == 1 else f"{server.gpu_count}×{server.gpu}"
         names = {"engine": server.engine, "model": server.model, "gpu": gpu}
-        row = rows.setdefault(
+        _, signs_at = rows.setdefault(
             (server.id, entry.treatment.name),
-            [*(names[key] for key, wanted in several.items() if wanted), entry.treatment.name],
+            ([*(names[key] for key, wanted in several.items() if wanted), entry.treatment.name], {}),
         )
         signs = Text()
         for replicate in study.replicates:
             found = status[entry.cell.id, str(entry.key(replicate))]
             signs.append(_SIGNS[found], _STYLES[found])
-        row.append(signs)
-    for (server_id, _), row in rows.items():
-        table.add_row(*row, server_id)
+        signs_at[entry.load] = signs
+    for (server_id, _), (named, signs_at) in rows.items():
+        table.add_row(*named, *(signs_at.get(point, "") for point in points), server_id)
     return table
 
 

@@ -180,7 +180,7 @@ class CellRecord(Record):
         default={}, description="what the node was and had installed: see leverlab.trial.fingerprint"
     )
     not_sampled: dict[str, str] = Field(
-        default={}, description="table of samples that is not there, or not whole → why"
+        default={}, description="table of samples, or column of requests, that is not there, or not whole → why"
     )
     files: dict[str, str] = Field(default={}, description="artifact → SHA-256 of its content")
 

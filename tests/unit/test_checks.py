@@ -175,6 +175,22 @@ def test_nothing_is_marked_in_a_clean_cell() -> None:
     assert all(result.saw and result.expected for result in results)
 
 
+def test_an_offline_batch_is_not_asked_about_a_client() -> None:
+    """All its requests end with the batch, long after the engine itself counts most of them as ended; nobody stamps tokens."""
+    unstamped = {"ttft_s": None, "ttft_service_s": None, "send_lag_s": None, "ttft_error_s": None, "chunks": 0}
+    made = [
+        row | unstamped | {"scheduled_s": 0.0, "sent_s": 0.0, "first_token_s": 0.1, "last_token_s": 20.0}
+        for row in rows()
+    ]
+    offline = {**SPECIFICATION, "phase": {**SPECIFICATION["phase"], "load": {"kind": "burst"}, "client": "offline"}}
+    cell = replace(
+        clean(), requests=requests_table(made), chunks=chunks_table([]), specification=offline, instrument={}
+    )
+    results = {result.code for result in check_cell(cell)}
+    assert {"client_error", "send_late", "server_e2e_disagrees", "server_ttft_disagrees"}.isdisjoint(results)
+    assert {"generated_tokens_disagree", "foreign_requests", "timestamps_out_of_order"} <= results
+
+
 def test_a_request_whose_cached_tokens_are_not_reported_may_have_found_nothing() -> None:
     """SGLang reports no zeros: of a cold cache only the hits within the workload are told."""
     told = [row | {"cached_tokens": row["cached_tokens"] or None} for row in rows()]

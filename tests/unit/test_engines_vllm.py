@@ -346,3 +346,10 @@ def test_an_unknown_kind_names_the_known_ones() -> None:
     assert engine_for("vllm").kind == "vllm"
     with pytest.raises(ValueError, match="vllm, sglang, static, truth"):
         engine_for("vlm")
+
+
+def test_an_offline_batch_is_the_same_flags_to_a_program_of_its_own() -> None:
+    served = identity(max_num_seqs=4)
+    words = ENGINE.command(launch({**served, "topology": "offline"}))
+    assert words[1].endswith("leverlab/offline_batch/__main__.py")
+    assert words[2:] == ENGINE.command(launch(served))[4:]

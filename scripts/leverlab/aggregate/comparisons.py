@@ -80,9 +80,12 @@ def comparisons(matrix: StudyMatrix, cells: Sequence[CellRow]) -> Iterator[Compa
     replicates = [replicate.seed_key for replicate in matrix.replicates]
     treatments = list(dict.fromkeys(entry.treatment for entry in matrix.cells))
     loads = list(dict.fromkeys(entry.load for entry in matrix.cells))
+    asked = {(entry.treatment, entry.load) for entry in matrix.cells}
     found = contrasts(matrix.study, treatments)
     for context in dict.fromkeys(place[0] for place in places):
         for contrast, load in itertools.product(found, loads):
+            if not all((each, load) in asked for each, _ in (*contrast.baseline, *contrast.treatment)):
+                continue  # an offline batch has no rates
             sides = tuple(
                 tuple(Weighed(_place(places, context, treatment, load), weight) for treatment, weight in side)
                 for side in (contrast.baseline, contrast.treatment)

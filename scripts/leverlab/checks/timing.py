@@ -16,7 +16,14 @@ WAIT_SHARE: Final = 0.05
 _ARITHMETIC_TOLERANCE_S: Final = 1e-6
 
 
-def _client_error(inputs: CellInputs) -> Finding:
+def _no_client(inputs: CellInputs) -> bool:
+    """Whether nobody sent the requests and stamped their tokens: an offline batch."""
+    return bool(inputs.specification["phase"].get("client") == "offline")
+
+
+def _client_error(inputs: CellInputs) -> Finding | None:
+    if _no_client(inputs):
+        return None
     error_s = inputs.instrument.get("ttft_error_s")
     median_s = _median(inputs, "ttft_s")
     if error_s is None:
@@ -134,6 +141,8 @@ def _server_ttft_disagrees(inputs: CellInputs) -> Finding | None:
 
 
 def _server_e2e_disagrees(inputs: CellInputs) -> Finding | None:
+    if _no_client(inputs):
+        return None  # every request of a batch ends with the batch
     return _against_server(inputs, "e2e_s", inputs.column("last_token_s") - inputs.column("sent_s"))
 
 

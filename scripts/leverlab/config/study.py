@@ -193,7 +193,7 @@ class Study(StrictModel):
     )
     client: Client = Field(
         default="replay",
-        description="who sends them: leverlab's own replay client, or `vllm bench serve`; a lever whose levels name clients "
+        description="who sends them: leverlab's own replay client, `vllm bench serve`, or nobody (`offline`: whole batches, docs/topologies.md); a lever whose levels name clients "
         "compares them",
     )
     stop_after_saturation: bool = Field(

@@ -20,6 +20,9 @@ LMCACHE_DAEMON: Final = "lmcache-daemon"
 CACHE_DAEMONS: Final = ("vllm",)
 """Kinds of engines that can keep blocks in it."""
 
+OFFLINE_ENGINES: Final = ("vllm",)
+"""Kinds of engines that are called by a program of their own, without a server."""
+
 CONNECTORS: Final[Mapping[str, tuple[Connector, ...]]] = {
     "vllm": ("nixl", "example"),
     "sglang": ("nixl", "mooncake"),
@@ -97,7 +100,18 @@ class CacheDaemon(StrictModel):
         return 1
 
 
-Topology = Annotated[Single | Replicas | PrefillDecode | CacheDaemon, Field(discriminator="kind")]
+class Offline(StrictModel):
+    """The engine in a program of its own, which is handed whole batches: there is no server, and nothing is streamed."""
+
+    kind: Literal["offline"] = "offline"
+
+    @property
+    def engine_servers(self) -> int:
+        """How many engine servers there are; each takes the same share of the GPUs."""
+        return 1
+
+
+Topology = Annotated[Single | Replicas | PrefillDecode | CacheDaemon | Offline, Field(discriminator="kind")]
 
 _TOPOLOGY: Final[TypeAdapter[Topology]] = TypeAdapter(Topology)
 
@@ -138,7 +152,7 @@ def topology_of(identity: Mapping[str, Any]) -> Topology:
 def parts_of(identity: Mapping[str, Any]) -> list[Part]:
     """The engine servers of a server's identity, in the order of their names' numbers, prefill before decode."""
     topology = topology_of(identity)
-    if isinstance(topology, Single | CacheDaemon):
+    if isinstance(topology, Single | CacheDaemon | Offline):
         return [_part("server", "server", identity, Pool())]
     if isinstance(topology, Replicas):
         return list(_pool("replica", identity, Pool(servers=topology.servers), numbered=True))

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import httpx
 
+from leverlab import offline_batch
 from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Settings, Transfer
 from leverlab.engines.cores import dealt
 from leverlab.engines.exits import explain_exit
@@ -25,6 +26,7 @@ from leverlab.records import Reason
 _RESET_ATTEMPTS: Final = 20
 _RESET_PAUSE_S: Final = 0.5
 _INFO_TIMEOUT_S: Final = 60.0
+_OFFLINE_PROGRAM: Final = Path(offline_batch.__file__).with_name("__main__.py")
 
 _ALWAYS: Final[Mapping[str, str]] = {
     "HF_HUB_OFFLINE": "1",
@@ -55,12 +57,13 @@ class VllmEngine:
 
     def command(self, launch: Launch) -> list[str]:
         flags = dict(launch.identity["flags"])
+        offline = launch.identity.get("topology") == "offline"
         # A line in the log for each request and each look at /metrics would be work inside the measurement.
         flags.setdefault("disable-uvicorn-access-log", True)
         return [
             *launch.command_prefix,
-            *keyed_start("vllm.entrypoints.cli.main"),
-            *("serve", str(launch.model_folder)),
+            *([str(_OFFLINE_PROGRAM)] if offline else [*keyed_start("vllm.entrypoints.cli.main"), "serve"]),
+            str(launch.model_folder),
             *("--served-model-name", self.served_model_name),
             *("--host", launch.host, "--port", str(launch.port)),
             *flag_words(flags),

@@ -8,7 +8,7 @@ from leverlab.engines.exits import LogWords
 LOG_WORDS: Final = LogWords(
     name="vLLM",
     prefix=re.compile(r"^(\([\w-]+( pid=\d+)?\) )?((INFO|WARNING|ERROR|DEBUG|CRITICAL) \d\d-\d\d [\d:]+ \[[^]]+\] ?)?"),
-    ready=("Application startup complete", "Starting vLLM server on"),
+    ready=("Application startup complete", "Starting vLLM server on", "takes batches on"),
     consequences=(
         "Engine core initialization failed",
         "Engine process failed to start",

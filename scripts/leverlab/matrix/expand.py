@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Final
 
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.study import GpuChoice, Study
@@ -10,7 +11,7 @@ from leverlab.identity import content_hash
 from leverlab.load_point import CacheState, LoadPoint
 from leverlab.matrix.cells import Cell, ReplicateKey, WorkloadFile, build_cell, build_phase, build_workload
 from leverlab.matrix.servers import Server, build_server, engine_versions
-from leverlab.matrix.settings import Place, places, setting_of
+from leverlab.matrix.settings import Place, Setting, places, setting_of
 from leverlab.matrix.treatments import Treatment, treatments
 from leverlab.metrics import HIGHEST_RATE, MINIMUM_SAMPLES, MetricReference, parse_metric_reference
 
@@ -165,9 +166,11 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
             server = build_server(configuration, setting, versions[setting.engine], place.gpu)
             workload = build_workload(configuration, setting.workload, place.model)
             _check_restarts(name, study, setting.cache)
+            _check_offline(name, study, setting, server)
             phases = [
                 build_phase(study, workload, load, setting.client, setting.request, setting.cache)
                 for load in study.load.points()
+                if setting.client != "offline" or load.kind in BATCHES
             ]
             if not treatment.copy:
                 _check_distinct(name, asked, (server.id, phases[0].id), f"{treatment.name} on {place.engine}")
@@ -193,6 +196,31 @@ def _check_restarts(name: str, study: Study, cache: CacheState) -> None:
     if cache == "restarted" and study.load.search is not None:
         raise ConfigError(
             f"config/studies/{name}.yaml: load.search: a phase that begins `restarted` is offered once: give rates instead"
+        )
+
+
+BATCHES: Final = ("burst", "concurrency")
+"""Kinds of load that an offline batch has: all at once, or batches of that size. Requests do not arrive at it one by one."""
+
+
+def _check_offline(name: str, study: Study, setting: Setting, server: Server) -> None:
+    """See that batches are handed to a program that takes them, and to nothing else, and hold what it takes."""
+    asked, made = setting.client == "offline", server.identity["topology"] == "offline"
+    where = f"config/studies/{name}.yaml"
+    if asked != made:
+        raise ConfigError(
+            f"{where}: the client `offline` and the topology `offline` go together, and a treatment has "
+            f"{'the client' if asked else 'the topology'} alone: take the lever `interface`, whose level `offline` sets both"
+        )
+    if not asked:
+        return
+    if not any(load.kind in BATCHES for load in study.load.points()):
+        raise ConfigError(
+            f"{where}: load: an offline batch has no rate and no search: add `inf` to `rates`, or `concurrencies`"
+        )
+    if study.endpoint != "completions" or setting.request:
+        raise ConfigError(
+            f"{where}: an offline batch is of plain prompts: take the endpoint `completions`, and no lever that adds fields to requests"
         )
 
 

@@ -14,7 +14,16 @@ from leverlab.config.base import FlagValue, nearest
 from leverlab.config.engine import Container, Engine, LockedEnvironment
 from leverlab.config.model import Model, SyntheticSource
 from leverlab.config.model_reference import asks_for_draft, named_models, with_draft
-from leverlab.config.topology import CACHE_DAEMONS, CONNECTORS, CacheDaemon, PrefillDecode, Topology, topology_from
+from leverlab.config.topology import (
+    CACHE_DAEMONS,
+    CONNECTORS,
+    OFFLINE_ENGINES,
+    CacheDaemon,
+    Offline,
+    PrefillDecode,
+    Topology,
+    topology_from,
+)
 from leverlab.environments import identity_versions
 from leverlab.identity import canonical, make_id
 from leverlab.matrix.settings import Setting
@@ -176,6 +185,10 @@ def _topology(setting: Setting, named: Mapping[str, Any], engine: Engine) -> Top
     if isinstance(topology, CacheDaemon) and engine.kind not in CACHE_DAEMONS:
         raise ConfigError(
             f"{where}: an engine of kind {engine.kind!r} keeps nothing in LMCache's daemon: there is {CACHE_DAEMONS[0]}"
+        )
+    if isinstance(topology, Offline) and engine.kind not in OFFLINE_ENGINES:
+        raise ConfigError(
+            f"{where}: an engine of kind {engine.kind!r} has no program for offline batches: there is {OFFLINE_ENGINES[0]}"
         )
     servers = topology.engine_servers
     if engine.device == "cuda" and setting.gpu_count % servers:

@@ -15,12 +15,13 @@ _STREAM_HEAD: Final = (
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request. `path` is without its query, names of `headers` are in lower case."""
+    """One request. `path` is without its `query`, names of `headers` are in lower case."""
 
     method: str
     path: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    query: str = ""
 
 
 class Connection(asyncio.Protocol):
@@ -106,8 +107,8 @@ class Connection(asyncio.Protocol):
         elif len(rest) >= int(length):
             self._buffer = rest[int(length) :]
             self._answering = True
-            path = words[1].partition("?")[0]
-            self._handle(self, HttpRequest(words[0], path, headers, rest[: int(length)]))
+            path, _, query = words[1].partition("?")
+            self._handle(self, HttpRequest(words[0], path, headers, rest[: int(length)], query))
 
     def _refuse(self, status: int) -> None:
         self._buffer = b""

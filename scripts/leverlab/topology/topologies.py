@@ -6,7 +6,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from leverlab.config.topology import LMCACHE_DAEMON, CacheDaemon, Part, PrefillDecode, Single, parts_of, topology_of
+from leverlab.config.topology import (
+    LMCACHE_DAEMON,
+    CacheDaemon,
+    Offline,
+    Part,
+    PrefillDecode,
+    Single,
+    parts_of,
+    topology_of,
+)
 from leverlab.engines.base import TIER_FOLDER, Engine, Launch, Settings, Transfer
 from leverlab.engines.cores import dealt
 from leverlab.identity import content_hash
@@ -34,7 +43,7 @@ def planned(engine: Engine, launch: Launch, kept: Mapping[str, ProcessPlan] = NO
     `kept`: name → plan of those that run already.
     """
     topology, parts = topology_of(launch.identity), parts_of(launch.identity)
-    if isinstance(topology, Single):
+    if isinstance(topology, Single | Offline):
         return Plan([[_engine_server(engine, launch, parts[0], LOG_FILE)]])
     if isinstance(topology, CacheDaemon):
         daemon = kept.get(DAEMON) or cache_daemon(launch, topology)

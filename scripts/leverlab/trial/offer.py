@@ -1,13 +1,14 @@
 """Offering a workload to a server by the client that the phase names."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 
 from leverlab.identity import seed_from
+from leverlab.load.offline import NOT_TOLD, OfflineError, offer_offline
 from leverlab.load.parse import parse
 from leverlab.load.plan import LoadPoint, PlannedRequest, Target
 from leverlab.load.replay import ReplayProcessError, replay_in_subprocess
@@ -29,6 +30,8 @@ class Offered:
     chunks: pa.Table
     instrument: Mapping[str, Any]
     origin_ns: int | None
+    not_told: Mapping[str, str] = field(default_factory=dict)
+    """Column or table → why the client leaves it empty."""
 
 
 class ClientFailedError(Exception):
@@ -58,7 +61,7 @@ class Clients:
         folder: Path,
         progress: Progress,
     ) -> Offered:
-        """Offer `requests` by `client` (`replay`, `vllm-bench`), each followed for `timeout_s`; temporary files go to `folder`.
+        """Offer `requests` by `client` (`replay`, `vllm-bench`, `offline`), each followed for `timeout_s`; temporary files go to `folder`.
 
         Raises ClientFailedError.
         """
@@ -72,6 +75,12 @@ class Clients:
                 raise ClientFailedError(str(error)) from error
             parsed = parse(log)
             return Offered(parsed.requests, parsed.chunks, asdict(parsed.instrument), log.origin_ns)
+        if client == "offline":
+            try:
+                run = offer_offline(target, requests, load, timeout_s=timeout_s, progress=progress)
+            except OfflineError as error:
+                raise ClientFailedError(str(error)) from error
+            return Offered(run.requests, run.chunks, {}, run.origin_ns, NOT_TOLD)
         progress(0, len(requests))
         arrivals_s = requests[-1].arrival_unit_s / load.value if load.kind == "rate" and load.value else 0.0
         try:

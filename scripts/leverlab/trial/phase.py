@@ -87,6 +87,6 @@ def measure_phase(
         cache=cache,
         instrument=offered.instrument,
         server_delta={**difference(before, after), **samples.log_counters},
-        not_sampled=samples.missing,
+        not_sampled={**samples.missing, **offered.not_told},
         compilation_lines=samples.compilation_lines,
     )
