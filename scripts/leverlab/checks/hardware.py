@@ -159,12 +159,12 @@ def _faster_than_roofline(inputs: CellInputs) -> Finding | None:
         found.append(("a decode step", float(np.nanmin(steps_s)), floors.step_s))
     if floors.prefill_s_per_token is not None:
         uncached = inputs.column("prompt_tokens") - inputs.column("cached_tokens")
-        asked = inputs.ended_well & ~np.isnan(uncached) & (uncached > 0)
+        waited_s = inputs.column("ttft_service_s")
+        asked = inputs.ended_well & ~np.isnan(uncached) & (uncached > 0) & ~np.isnan(waited_s)
         if asked.any():
-            shares = inputs.column("ttft_service_s")[asked] / uncached[asked]
-            place = int(np.nanargmin(shares))
+            place = int(np.argmin(waited_s[asked] / uncached[asked]))
             tokens = float(uncached[asked][place])
-            least_s = float(inputs.column("ttft_service_s")[asked][place])
+            least_s = float(waited_s[asked][place])
             found.append((f"a prefill of {tokens:.0f} tokens", least_s, floors.prefill_s_per_token * tokens))
     if not found:
         return None
