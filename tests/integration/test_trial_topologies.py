@@ -68,6 +68,7 @@ def test_a_disaggregated_cell_is_measured_and_its_counts_agree(disaggregated: Tr
     delta = cell.server_delta
     assert (delta["prompt_tokens"], delta["generation_tokens"], delta["requests_finished"]) == (16 * 112, 16 * 8, 16)
     assert (delta["prefill:generation_tokens"], delta["decode:generation_tokens"]) == (16, 16 * 8)
+    assert delta["prefix_queried_tokens"] == delta["prefill:prefix_queried_tokens"] == 16 * 112, "a prompt counts once"
     assert delta["kv_transfer_bytes_sum"] == 1000 * delta["handed_over_tokens"] > 0
     assert delta["proxy_added_s_count"] == delta["proxy_prefill_s_count"] == 16
     assert cell.cache["verified"] is True

@@ -16,7 +16,7 @@ from leverlab.engines.sglang import SglangEngine
 from leverlab.engines.truth import TruthEngine
 from leverlab.engines.vllm import VllmEngine
 from leverlab.topology import RunningServer, ServerEnded, Servers, engine_launches, launches_to_check, start, wait_ready
-from leverlab.topology.counters import Counted, combined
+from leverlab.topology.counters import Counted, combined, over_all
 from leverlab.topology.topologies import planned
 from tests.unit.proxied import PREFILL_DECODE, launch_of
 from tests.unit.test_topology import marked, until
@@ -289,6 +289,32 @@ def test_counters_of_several_servers() -> None:
     }
     assert values["prefill:prompt_tokens"] == values["decode:prompt_tokens"] == 10
     assert combined([counted("server", True, prompt_tokens=3)]) == {"prompt_tokens": 3}
+
+
+def test_prompts_are_looked_up_where_they_are_computed() -> None:
+    """A decode server looks each prompt up again: of 100 tokens with 60 hits, both added would tell 30 %."""
+    looks = {"prefix_queried_tokens": 100, "prefix_hit_tokens": 60}
+    before = counted("prefill", False, **looks, external_queried_tokens=40, external_hit_tokens=30)
+    after = counted(
+        "decode",
+        True,
+        prefix_queried_tokens=100,
+        prefix_hit_tokens=0,
+        external_queried_tokens=100,
+        external_hit_tokens=96,
+    )
+    values = combined([before, after])
+    assert {name: value for name, value in values.items() if ":" not in name} == {
+        **looks,
+        "external_queried_tokens": 40,
+        "external_hit_tokens": 30,
+        "handed_over_queried_tokens": 100,
+        "handed_over_tokens": 96,
+    }
+    assert over_all(values, "prefix_queried_tokens") == 200, "each server's own cache"
+    replicas = combined([counted("replica-1", True, **looks), counted("replica-2", True, **looks)])
+    assert replicas["prefix_hit_tokens"] == over_all(replicas, "prefix_hit_tokens") == 120
+    assert over_all({"prefix_hit_tokens": 7}, "prefix_hit_tokens") == 7, "of one server alone"
 
 
 def test_processes_are_kept_apart_from_others_of_this_machine(tmp_path: Path) -> None:

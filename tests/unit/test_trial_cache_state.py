@@ -9,6 +9,7 @@ import pytest
 
 from leverlab.load.plan import PlannedRequest
 from leverlab.models.tokenizer import synthetic_tokenizer
+from leverlab.topology.counters import Counted, combined
 from leverlab.trial.cache_state import TIER_PROBE_TOKENS, bring_about, fill
 from leverlab.trial.warmup import PromptMaker
 
@@ -187,6 +188,41 @@ def test_without_a_tier_the_state_tier_is_an_empty_cache(prompts: PromptMaker) -
     state = bring_about("tier", server, WORKLOAD, prompts)
     assert state.verified is True and "no tier" in state.saw
     assert server.prompts == {}
+
+
+class FakeDisaggregation(FakeServer):
+    """A prefill and a decode server that are sent the same: each with its own cache, and a connector below the first."""
+
+    def __init__(self, *, decode_forgets: bool = True) -> None:
+        super().__init__()
+        self.decode = FakeServer(forgets=decode_forgets)
+        self.tier, self.has_tier = {}, False
+
+    def reset_cache(self, *, tiers: bool = True) -> bool:
+        if not self.has_tier:
+            self.tier = {}  # the connector is asked, and keeps nothing
+        return self.decode.reset_cache(tiers=tiers) and super().reset_cache(tiers=tiers)
+
+    def settled_counters(self) -> dict[str, float]:
+        prefill, decode = super().settled_counters(), self.decode.settled_counters()
+        return combined([Counted("prefill", False, prefill), Counted("decode", True, decode)])
+
+    def send_to_each(self, requests: Sequence[PlannedRequest], streams: int) -> pa.Table:
+        return pa.concat_tables([super().send_to_each(requests, streams), self.decode.send_to_each(requests, streams)])
+
+
+def test_prefill_and_decode_servers_are_each_seen_to_be_cold(prompts: PromptMaker) -> None:
+    assert bring_about("cold", FakeDisaggregation(), WORKLOAD, prompts).verified is True
+    assert bring_about("cold", FakeDisaggregation(decode_forgets=False), WORKLOAD, prompts).verified is False
+
+
+def test_a_tier_below_prefill_servers_is_seen_and_a_connector_is_not_taken_for_one(prompts: PromptMaker) -> None:
+    server = FakeDisaggregation()
+    server.has_tier = True
+    state = bring_about("tier", server, WORKLOAD, prompts)
+    assert state.verified is True and state.saw.startswith("100%")
+    without = bring_about("tier", FakeDisaggregation(), WORKLOAD, prompts)
+    assert without.verified is None and "no tier" in without.saw
 
 
 def test_a_tier_that_says_it_was_emptied_and_was_not_is_not_cold(prompts: PromptMaker) -> None:

@@ -114,12 +114,16 @@ def _cache_state(inputs: CellInputs) -> Finding:
     if verified is False:
         saw = f"not {asked}: {told}" if (told := inputs.cache.get("saw")) else f"not {asked}"
         return Finding("invalid", saw, expected, "the cache did not reset or fill: restart the server")
-    if asked == "tier" and (below := _below(inputs)) is not None and below[1] <= 0 < below[0]:
+    # A prefill server's connector is asked whether or not a tier lies behind it.
+    has_tier = inputs.specification["server"].get("topology") != "prefill-decode"
+    if asked == "tier" and has_tier and (below := _below(inputs)) is not None and below[1] <= 0 < below[0]:
         saw = f"of {below[0]:.0f} tokens asked of the tier below the engine's own cache none were there"
         return Finding("invalid", saw, expected, "the tier lost what it was filled with: is it large enough?")
     if verified is True:
         return Finding("ok", f"seen to be {asked}", expected)
-    return Finding("caution", "could not be seen", expected, "this engine does not show the state of its cache")
+    told = inputs.cache.get("saw")
+    saw = f"could not be seen: {told}" if told else "could not be seen"
+    return Finding("caution", saw, expected, "this engine does not show the state of its cache")
 
 
 def _foreign_cache_hits(inputs: CellInputs) -> Finding | None:

@@ -1,6 +1,7 @@
 """The processes of a server: what a topology declares of them, and how they are started, asked, reset and stopped."""
 
 from leverlab.topology.confinement import confine
+from leverlab.topology.counters import over_all
 from leverlab.topology.declared import LOG_FILE, Plan, ProcessPlan
 from leverlab.topology.ports import LOOPBACK, free_port
 from leverlab.topology.processes import Part
@@ -23,6 +24,7 @@ __all__ = [
     "engine_launches",
     "free_port",
     "launches_to_check",
+    "over_all",
     "start",
     "wait_ready",
 ]

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from leverlab.load.plan import PlannedRequest
 from leverlab.load_point import CacheState
+from leverlab.topology import over_all
 from leverlab.trial.warmup import PromptMaker
 
 PROBE_TOKENS: Final = 320
@@ -34,6 +35,7 @@ WARM_SHARE: Final = 0.5
 _NOTHING_TOLD: Final = "the server tells neither hits nor cached tokens, or did not answer the probe"
 _NO_RESET: Final = "the server did not reset its cache"
 _NO_TIER: Final = "the server asks for no prompt below its own cache: it has no tier there"
+_NOTHING_BELOW: Final = "the prefill servers found nothing below their own caches: they have no tier there, or it lost what it was filled with"
 _SHARE_BELOW: Final = "{:.0%} of the tokens of a sample that the engine's own cache did not have were in the tier below"
 
 
@@ -78,6 +80,8 @@ class _Look:
     hits: float | None
     below_queried: float = 0.0
     below_hits: float = 0.0
+    disaggregated: bool = False
+    """Whether a connector stands below the caches in any case, to hand KV caches over: that it is asked tells of no tier."""
 
     @property
     def found(self) -> float | None:
@@ -113,7 +117,8 @@ def fill(server: CachedServer, workload: Sequence[PlannedRequest]) -> bool:
 
 def _cold(server: CachedServer, prompts: PromptMaker) -> CacheReport:
     probe = prompts.request(PROBE_TOKENS, 1)
-    if _look(server, [probe]).below_queried:
+    look = _look(server, [probe])
+    if look.below_queried and not look.disaggregated:
         probe = prompts.request(TIER_PROBE_TOKENS, 1)
         server.send_to_each([probe], 1)
     how = "reset; a probe that was there before found nothing; reset again"
@@ -157,6 +162,8 @@ def _tier(server: CachedServer, workload: Sequence[PlannedRequest]) -> CacheRepo
         return CacheReport("tier", how, None if look == _NOTHING_TOLD else False, look)
     if not look.below_queried:
         return CacheReport("tier", how, True, _NO_TIER)
+    if look.disaggregated and not look.below_hits:
+        return CacheReport("tier", how, None, _NOTHING_BELOW)
     share = _share_below(look)
     return CacheReport("tier", how, share >= WARM_SHARE, _SHARE_BELOW.format(share))
 
@@ -199,6 +206,7 @@ def _look_below(server: CachedServer, workload: Sequence[PlannedRequest]) -> _Lo
         sum(look.hits or 0.0 for look in known),
         sum(look.below_queried for look in known),
         sum(look.below_hits for look in known),
+        any(look.disaggregated for look in known),
     )
 
 
@@ -228,9 +236,18 @@ def _look(server: CachedServer, requests: Sequence[PlannedRequest]) -> _Look:
     def counted(name: str) -> float:
         return after.get(name, 0.0) - before.get(name, 0.0)
 
+    def everywhere(name: str) -> float:
+        return over_all(after, name) - over_all(before, name)
+
     if "prefix_hit_tokens" in after and "prefix_queried_tokens" in after:
-        below = ("external_queried_tokens", "external_hit_tokens")
-        return _Look(counted("prefix_queried_tokens"), counted("prefix_hit_tokens"), *map(counted, below))
+        # Each server's own cache is to be in the state; only what prefill servers have below theirs is a tier.
+        return _Look(
+            everywhere("prefix_queried_tokens"),
+            everywhere("prefix_hit_tokens"),
+            counted("external_queried_tokens"),
+            counted("external_hit_tokens"),
+            disaggregated="handed_over_queried_tokens" in after,
+        )
     cached = table.column("cached_tokens").to_pylist()
     if None in cached:
         return _Look(None, None)
