@@ -46,7 +46,7 @@ rule plan:
     log:
         "results/logs/plan.log",
     params:
-        settings=SETTINGS,
+        settings=PLAN_SETTINGS,
         studies=STUDIES,
     shell:
         "python scripts/plan.py --settings {params.settings:q} --study {params.studies} | tee {log}"

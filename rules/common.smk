@@ -59,15 +59,12 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
-# What scripts need of the command line's settings; which studies were asked for must not decide what is made again.
-SETTINGS = json.dumps(
-    {
-        key: value
-        for key, value in config.items()
-        if key not in ("study", "retry_failed", "nsys", "nsys_libraries", "ncu", "lm_eval_python")
-    },
-    sort_keys=True,
-)
+# What scripts need of the command line's settings. Which studies were asked for, and how their jobs are to be run, must not
+# decide what is made again.
+OF_THE_RUN = ("study", "retry_failed", "profiles", "nsys", "nsys_libraries", "ncu", "lm_eval_python")
+SETTINGS = json.dumps({key: value for key, value in config.items() if key not in OF_THE_RUN}, sort_keys=True)
+# A plan counts twins.
+PLAN_SETTINGS = json.dumps({**json.loads(SETTINGS), "profiles": CONFIGURATION.settings.profiles}, sort_keys=True)
 
 JOBS = {job.hash: job for job in MATRIX.jobs}
 
@@ -272,17 +269,19 @@ def prepare_jobs():
     write_specifications(planned, CONFIGURATION, LAYOUT)
     write_accuracy_specifications(asked, CONFIGURATION, LAYOUT)
     if not workflow.local_exec:
-        wait_for_previous_jobs({(job.server.id, str(job.replicate)) for job in planned}, LAYOUT)
+        targets = {("measure", f"{job.server.id}_{job.replicate}") for job in planned}
+        targets |= {("profile", twin.id) for twin in due} | {("accuracy", job.hash) for job in asked}
+        wait_for_previous_jobs(targets, LAYOUT)
 
 
 def twin_setup(twin):
     """What must be there before a twin's server can be started.
 
-    A run that would start a twin without its profiler ends here, before anything is submitted; one that only plans, or makes
-    a page of what there is, does not.
+    A run that would start a twin without its profiler ends here, before anything is submitted; one that only plans, a dry run,
+    or one that makes a page of what there is, does not.
     """
     missing = profiler_missing(twin, CONFIGURATION, workflow.local_exec)
-    if missing is not None:
+    if missing is not None and not workflow.dryrun:
         raise WorkflowError(missing)
     return setup_of(twin.cell.server)
 

@@ -14,11 +14,20 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast
 
 from leverlab.layout import Layout
 
-#: How the Slurm plugin of Snakemake labels a job of the rule `measure` (its job name is one id for all jobs of a run).
-COMMENT = re.compile(r"rule_measure_wildcards_(?P<server>.+)_(?P<replicate>[^_]+)_(?P<job>[^_]+)")
+Rule = Literal["measure", "profile", "accuracy"]
+"""The rules whose jobs start a server."""
+
+Target = tuple[Rule, str]
+"""What two jobs must not do at once: a rule, and `<server>_<replicate>` of a measurement, whose jobs share a folder; otherwise the name
+of the one record that the job makes."""
+
+#: How the Slurm plugin of Snakemake labels a job, by the wildcards of its output in their order (its job name is one id for all
+#: jobs of a run).
+COMMENT = re.compile(r"rule_(?P<rule>measure|profile|accuracy)_wildcards_(?P<where>.+)_(?P<record>[^_]+)")
 #: What the commands say where they are installed but belong to no cluster.
 NO_CLUSTER = "configuration source"
 #: What squeue says of a job that ended so long ago that Slurm has forgotten it.
@@ -40,13 +49,12 @@ class SlurmJob:
 
 
 @dataclass(frozen=True, slots=True)
-class QueuedMeasurement:
-    """A job of the rule `measure` that Slurm still holds: pending, running, or on its way out."""
+class QueuedJob:
+    """A job with a server that Slurm still holds: pending, running, or on its way out."""
 
     id: str
     state: str
-    server: str
-    replicate: str
+    target: Target
 
 
 class SlurmUnreachableError(Exception):
@@ -79,34 +87,35 @@ def job_is_alive(job: str) -> bool | None:
     return None if lines is None else bool(lines)
 
 
-def queued_measurements(layout: Layout) -> list[QueuedMeasurement]:
-    """The living jobs of this user that measure into this results folder; none without Slurm.
+def queued_jobs(layout: Layout) -> list[QueuedJob]:
+    """The living jobs of this user that start a server for this results folder; none without Slurm.
 
     Raises SlurmUnreachableError.
     """
-    measurements = []
+    queued = []
     for line in _squeue("--me", "--format=%i|%T|%Z|%k") or []:
         job, state, folder, comment = line.split("|", maxsplit=3)
         label = COMMENT.fullmatch(comment.strip())
         if label and Layout(Path(folder)).results.resolve() == layout.results.resolve():
-            measurements.append(QueuedMeasurement(job, state, label["server"], label["replicate"]))
-    return measurements
+            rule = cast(Rule, label["rule"])
+            queued.append(QueuedJob(job, state, (rule, label["where" if rule == "measure" else "record"])))
+    return queued
 
 
 def wait_for_previous_jobs(
-    targets: Collection[tuple[str, str]],
+    targets: Collection[Target],
     layout: Layout,
     log: Callable[[str], None] = print,
     poll_s: float = 10.0,
 ) -> None:
-    """Return once no job that an earlier run left in Slurm measures one of `targets`, pairs of server and replicate.
+    """Return once no job that an earlier run left in Slurm works at one of `targets`.
 
     While Slurm does not answer nothing is known, and nothing could be submitted either: it is asked again.
     """
     told: str | None = None
     while True:
         try:
-            living = [job for job in queued_measurements(layout) if (job.server, job.replicate) in targets]
+            living = [job for job in queued_jobs(layout) if job.target in targets]
         except SlurmUnreachableError as error:
             message = f"Slurm does not say whether jobs of an earlier run still live ({error}); asking again."
         else:
@@ -114,7 +123,7 @@ def wait_for_previous_jobs(
                 return
             jobs = ", ".join(f"{job.id} ({job.state.lower()})" for job in living)
             message = (
-                f"Waiting for {len(living)} jobs that an earlier run of Snakemake left in Slurm: {jobs}. What they measure "
+                f"Waiting for {len(living)} jobs that an earlier run of Snakemake left in Slurm: {jobs}. What they finish "
                 f"is kept; to do without them: scancel {' '.join(job.id for job in living)}"
             )
         if message != told:

@@ -4,16 +4,16 @@ import pytest
 
 from leverlab.layout import Layout
 from leverlab.scheduler import (
-    QueuedMeasurement,
+    QueuedJob,
     SlurmJob,
     SlurmUnreachableError,
     current_job,
     job_is_alive,
-    queued_measurements,
+    queued_jobs,
     wait_for_previous_jobs,
 )
 
-TARGET = ("vllm-h100-base-1a2b3c", "r1")
+TARGET = ("measure", "vllm-h100-base-1a2b3c_r1")
 LABEL = "rule_measure_wildcards_vllm-h100-base-1a2b3c_r1_0f9e8d"
 
 
@@ -48,14 +48,14 @@ def test_without_slurm_there_is_nothing(nowhere, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert current_job() is None
     assert job_is_alive("7") is None
-    assert queued_measurements(Layout()) == []
+    assert queued_jobs(Layout()) == []
     wait_for_previous_jobs({TARGET}, Layout())
 
 
 def test_installed_but_of_no_cluster_is_without_slurm(squeue):
     squeue(error="squeue: fatal: Could not establish a configuration source\n", code=1)
     assert job_is_alive("7") is None
-    assert queued_measurements(Layout()) == []
+    assert queued_jobs(Layout()) == []
 
 
 def test_the_job_of_this_process(monkeypatch):
@@ -87,7 +87,7 @@ def test_nothing_is_known_while_slurm_is_silent(squeue):
     squeue(error="slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n", code=1)
     assert job_is_alive("42") is None
     with pytest.raises(SlurmUnreachableError, match="Unable to contact"):
-        queued_measurements(Layout())
+        queued_jobs(Layout())
 
 
 def test_only_measurements_into_this_folder_count(squeue, tmp_path):
@@ -105,10 +105,30 @@ def test_only_measurements_into_this_folder_count(squeue, tmp_path):
             f"6|RUNNING|{here}|(null)",
         ]
     )
-    assert queued_measurements(Layout(here)) == [
-        QueuedMeasurement("1", "RUNNING", "vllm-h100-base-1a2b3c", "r1"),
-        QueuedMeasurement("2", "PENDING", "a_server_with_dashes-2", "r3"),
+    assert queued_jobs(Layout(here)) == [
+        QueuedJob("1", "RUNNING", ("measure", "vllm-h100-base-1a2b3c_r1")),
+        QueuedJob("2", "PENDING", ("measure", "a_server_with_dashes-2_r3")),
     ]
+
+
+def test_waits_for_twins_and_for_servers_that_are_asked_too(squeue, tmp_path):
+    """Each starts a server and keeps one record: another of the same would be started beside it."""
+    twin = "rule_profile_wildcards_vllm_h100_max-num-seqs-4-1a2b3c_random_rate-8_cold-77aa_beba94e7b8"
+    asked = "rule_accuracy_wildcards_vllm_h100_max-num-seqs-4-1a2b3c_0f9e8d7c6b"
+    listed = [f"1|RUNNING|{tmp_path}|{twin}", f"2|PENDING|{tmp_path}|{asked}", f"3|RUNNING|{tmp_path}|{LABEL}"]
+    squeue(listed)
+    assert [job.target for job in queued_jobs(Layout(tmp_path))] == [
+        ("profile", "beba94e7b8"),
+        ("accuracy", "0f9e8d7c6b"),
+        TARGET,
+    ]
+    calls = squeue(listed, listed[1:], listed[2:])
+    calls.unlink()
+    said = []
+    targets = {("profile", "beba94e7b8"), ("accuracy", "0f9e8d7c6b")}
+    wait_for_previous_jobs(targets, Layout(tmp_path), log=said.append, poll_s=0)
+    assert [("1 (running)" in line, "2 (pending)" in line) for line in said] == [(True, True), (False, True)]
+    assert not any("3 (running)" in line for line in said)
 
 
 def test_waits_until_the_server_is_free(squeue, tmp_path):

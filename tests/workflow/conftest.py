@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,13 +49,18 @@ class Checkout:
         assert old in text, f"{path} does not hold {old!r}"
         file.write_text(text.replace(old, new))
 
-    def command(self, *arguments: str, study: str = "small") -> list[str]:
-        return [sys.executable, "-m", "snakemake", *arguments, "--config", f"study={study}"]
+    def command(self, *arguments: str, study: str = "small", settings: Sequence[str] = ()) -> list[str]:
+        return [sys.executable, "-m", "snakemake", *arguments, "--config", f"study={study}", *settings]
 
     def snakemake(
-        self, *arguments: str, study: str = "small", check: bool = True, timeout: float = 300
+        self,
+        *arguments: str,
+        study: str = "small",
+        settings: Sequence[str] = (),
+        check: bool = True,
+        timeout: float = 300,
     ) -> subprocess.CompletedProcess[str]:
-        command = self.command(*arguments, study=study)
+        command = self.command(*arguments, study=study, settings=settings)
         done = subprocess.run(
             command,
             cwd=self.root,
@@ -70,9 +76,10 @@ class Checkout:
             )
         return done
 
-    def planned(self, *arguments: str, study: str = "small") -> dict[str, int]:
+    def planned(self, *arguments: str, study: str = "small", settings: Sequence[str] = ()) -> dict[str, int]:
         """Jobs per rule that a dry run would start."""
-        done = self.snakemake("--dry-run", "--cores", "2", "--quiet", "rules", *arguments, study=study)
+        dry = ("--dry-run", "--cores", "2", "--quiet", "rules")
+        done = self.snakemake(*dry, *arguments, study=study, settings=settings)
         counts = re.findall(r"^(\w+)\s+(\d+)\s*$", done.stdout + done.stderr, flags=re.MULTILINE)
         return {rule: int(count) for rule, count in counts if rule not in ("total", "all")}
 

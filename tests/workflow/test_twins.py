@@ -83,6 +83,25 @@ def test_a_twin_that_cannot_run_leaves_a_complete_study(checkout: Checkout) -> N
     assert "its twin is failed: no trace" in (checkout.root / "reports" / "twin.html").read_text()
     assert checkout.planned(study="twin") == {}
 
+    # To leave twins out is no other environment, model or workload, and no other table.
+    assert set(checkout.planned(study="twin", settings=["profiles=false"])) <= {"report", "index"}
+
+
+def test_a_run_needs_the_profiler_and_a_dry_run_does_not(checkout: Checkout) -> None:
+    """As `plan`, which tells of twins on a machine that has no profiler."""
+    on_gpus = (
+        STUDY.replace("[vllm-cpu]", "[vllm]").replace("[tiny-llama]", "[llama-3.1-8b-shape]").replace("[cpu]", "[h100]")
+    )
+    checkout.write_study("twin", on_gpus)
+    nowhere = ["nsys=/nowhere/nsys"]
+    assert checkout.planned(study="twin", settings=nowhere)["profile"] == 1
+    done = checkout.snakemake("--cores", "2", study="twin", settings=nowhere, check=False)
+    assert done.returncode != 0
+    assert (
+        "the study asks for a profile by Nsight Systems, and `nsys: /nowhere/nsys` names no file"
+        in done.stdout + done.stderr
+    )
+
 
 def test_a_twin_runs_where_its_server_is_measured(checkout: Checkout) -> None:
     checkout.write_study("twin", f"{STUDY}node: elsewhere\n")
