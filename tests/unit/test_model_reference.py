@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from leverlab.config import ConfigError
-from leverlab.config.model_reference import asks_for_draft, named_models, with_draft, with_folders
+from leverlab.config.model_reference import named_models, own_models, with_folders, with_own
 from leverlab.engines.base import Launch
 from leverlab.engines.vllm import VllmEngine
 from leverlab.matrix.jobs import job_specification
@@ -34,8 +34,9 @@ def servers(repository: Repository, **settings: Any) -> dict[str, Server]:
 
 def test_references_are_found_wherever_they_stand() -> None:
     flags = {"a": {"model": "{draft}"}, "b": ["x", "{model:one}/tokenizer"], "c": 5, "d": "{model:two} {model:one}"}
-    assert asks_for_draft(flags) and not asks_for_draft({"b": ["draft", 1], "c": None})
-    named = with_draft(flags, "three")
+    assert own_models(flags) == ["draft"] and own_models({"b": ["draft", 1], "c": None}) == []
+    assert own_models({"a": "{eagle}", "b": ["{draft}", "{eagle}"]}) == ["eagle", "draft"]
+    named = with_own(flags, "draft", "three")
     assert named == {**flags, "a": {"model": "{model:three}"}}
     assert named_models(named) == ["three", "one", "two"]
     filled = with_folders({"flags": named, "gpu": 1}, {"one": "/m/1", "two": "/m/2", "three": "results/3"})
@@ -125,3 +126,15 @@ def test_synthetic_acceptance_yields_what_the_levels_say(repository: Repository)
     for tokens in (1, 3, 5, 7):
         rates = drafting("speculative_tokens", str(tokens))["synthetic_acceptance_rates"]
         assert rates == pytest.approx([0.8**position for position in range(1, tokens + 1)], rel=1e-5)
+
+
+def test_an_eagle_head_is_named_by_the_model_that_it_drafts_for(repository: Repository) -> None:
+    repository.change("speculation: [off, draft]", "speculation: [off, eagle3]")
+    server = servers(repository)["speculation=eagle3"]
+    assert server.identity["flags"]["speculative-config"]["model"] == "{model:tiny-llama-eagle3}"
+    assert server.other_models == ("tiny-llama-eagle3",)
+    repository.change("  eagle: tiny-llama-eagle3\n", "", "config/models.yaml")
+    with pytest.raises(
+        ConfigError, match=r"tiny-llama: a level of config/levers.yaml asks for its EAGLE head.*add `eagle:`"
+    ):
+        servers(repository)

@@ -182,6 +182,10 @@ def test_drafts_by_a_model_cost_what_it_reads() -> None:
     assert value("speculative_speedup", of) == pytest.approx(3.689 / (1 + 5 * 1_235_814_400 / 7_504_924_672), abs=2e-3)
     stated = server({"speculative-config": {**told, "synthetic_acceptance_length": 4}})
     assert value("tokens_per_draft", stated) == 4
+    head = server({"speculative-config": {**told, "method": "eagle3", "synthetic_acceptance_rates": rates}})
+    assert value("tokens_per_draft", head) == pytest.approx(3.689, abs=1e-3)
+    with pytest.raises(NotKnownError, match="what a drafted token costs with the method 'eagle3' is not known"):
+        value("speculative_speedup", head)
     for flags in ({"speculative-config.num_speculative_tokens": 5}, {"speculative-config": told}):
         with pytest.raises(NotKnownError, match="accepted"):
             value("tokens_per_draft", server(flags))

@@ -45,6 +45,11 @@ class Model(StrictModel):
         default=None,
         description="the model that drafts for it where a lever asks for `{draft}`: a name of models.yaml, of the same vocabulary",
     )
+    eagle: str | None = Field(
+        default=None,
+        description="its EAGLE-3 head, which drafts for it where a lever asks for `{eagle}`: a name of models.yaml, of one layer and the same "
+        "hidden size",
+    )
     dimensions: dict[str, Any] = Field(
         default={},
         description="keys of its config.json, for theory where the files are not on the machine; part of no identity",

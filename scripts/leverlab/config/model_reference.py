@@ -1,4 +1,5 @@
-"""A second model that a flag names: `{draft}`, the served model's own draft model, and `{model:NAME}`, any model of models.yaml.
+"""A second model that a flag names: `{draft}` and `{eagle}`, the served model's own draft model and EAGLE head, and `{model:NAME}`,
+any model of models.yaml.
 
 An identity holds `{model:NAME}` and beside it what identifies that model; the folder with its files, which differs from machine
 to machine, takes its place when a server is started.
@@ -8,26 +9,27 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-DRAFT: Final = "{draft}"
+OWN_MODELS: Final[Mapping[str, str]] = {"draft": "draft model", "eagle": "EAGLE head"}
+"""Key of a model's entry in models.yaml, which stands in braces in a flag → what it names."""
+
 _MODEL: Final = re.compile(r"\{model:([^{}]*)\}")
 
 
-def asks_for_draft(value: Any) -> bool:  # noqa: ANN401 - any value that YAML can hold
-    """Whether `value`, or a value within it, asks for the served model's draft model."""
-    found = False
+def own_models(value: Any) -> list[str]:  # noqa: ANN401 - any value that YAML can hold
+    """Which of the served model's own models (keys of `OWN_MODELS`) `value`, or a value within it, asks for."""
+    found: list[str] = []
 
     def look(text: str) -> str:
-        nonlocal found
-        found = found or DRAFT in text
+        found.extend(key for key in OWN_MODELS if f"{{{key}}}" in text)
         return text
 
     replaced(value, look)
-    return found
+    return list(dict.fromkeys(found))
 
 
-def with_draft(value: Any, draft: str) -> Any:  # noqa: ANN401
-    """`value` with the model `draft` named where it asks for the draft model."""
-    return replaced(value, lambda text: text.replace(DRAFT, f"{{model:{draft}}}"))
+def with_own(value: Any, key: str, name: str) -> Any:  # noqa: ANN401
+    """`value` with the model `name` where it asks for the served model's own of `key`."""
+    return replaced(value, lambda text: text.replace(f"{{{key}}}", f"{{model:{name}}}"))
 
 
 def named_models(value: Any) -> list[str]:  # noqa: ANN401

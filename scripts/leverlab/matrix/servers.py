@@ -13,7 +13,7 @@ from leverlab.config import ConfigError, Configuration
 from leverlab.config.base import FlagValue, nearest
 from leverlab.config.engine import Container, Engine, LockedEnvironment
 from leverlab.config.model import Model, SyntheticSource
-from leverlab.config.model_reference import asks_for_draft, named_models, with_draft
+from leverlab.config.model_reference import OWN_MODELS, named_models, own_models, with_own
 from leverlab.config.topology import (
     CACHE_DAEMONS,
     CONNECTORS,
@@ -155,17 +155,19 @@ def _stands_for(setting: Setting) -> dict[str, FlagValue]:
 def _with_models_known(
     configuration: Configuration, served: str, flags: Mapping[str, FlagValue]
 ) -> dict[str, FlagValue]:
-    """`flags` with the draft model of the model `served` by its name, and every model that they name known."""
-    draft = configuration.models[served].draft
-    if asks_for_draft(flags):
-        if draft is None:
+    """`flags` with the models of the model `served` that they ask for by their names, and every model that they name known."""
+    said_by: dict[str, str] = {}
+    for key in own_models(flags):
+        own: str | None = getattr(configuration.models[served], key)
+        if own is None:
             raise ConfigError(
-                f"config/models.yaml: {served}: a level of config/levers.yaml asks for its draft model, and it names none: add `draft:`"
+                f"config/models.yaml: {served}: a level of config/levers.yaml asks for its {OWN_MODELS[key]}, and it names none: add `{key}:`"
             )
-        flags = with_draft(flags, draft)
+        flags = with_own(flags, key, own)
+        said_by[own] = f"config/models.yaml: {served}.{key}"
     for name in named_models(flags):
         if name not in configuration.models:
-            of = f"config/models.yaml: {served}.draft" if name == draft else "config/levers.yaml"
+            of = said_by.get(name, "config/levers.yaml")
             raise ConfigError(f"{of}: there is no model {name!r}{nearest(name, configuration.models)}")
     return dict(flags)
 

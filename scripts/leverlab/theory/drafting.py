@@ -12,6 +12,9 @@ from leverlab.theory.weights import step_weight_bytes
 _LOOKED_UP: Final = {"ngram", "ngram_gpu", "suffix"}
 """Methods whose drafts are looked up in the text: they cost no step of a model."""
 
+_HEADS: Final = {"eagle", "eagle3"}
+"""Methods whose drafts come from a head on the model's hidden states, whose matrices are others than those of a model of its shape."""
+
 
 @dataclass(frozen=True, slots=True)
 class Drafting:
@@ -26,11 +29,11 @@ class Drafting:
     def cost(self, server: TheoryServer) -> float:
         """Time of a drafted token / time of the model's step, both waiting for memory: the ratio of the bytes that they read.
 
-        Raises NotKnownError where the draft model's dimensions are not known.
+        Raises NotKnownError where the draft model's dimensions are not known, and for an EAGLE head.
         """
         if self.method in _LOOKED_UP:
             return 0.0
-        if server.draft is None:
+        if server.draft is None or self.method in _HEADS:
             raise NotKnownError(f"what a drafted token costs with the method {self.method!r} is not known")
         return step_weight_bytes(server.draft, server.draft.dtype, None, 1) / server.step_bytes_of_weights(1)
 
