@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from leverlab.config import ConfigError
 from leverlab.profile.again import again
-from leverlab.profile.twin import NothingRecordedError, run_twin
+from leverlab.profile.recorders import NothingRecordedError
+from leverlab.profile.twin import run_twin
 from leverlab.records import TwinSpecification, read_json, write_json
 from leverlab.trial.cell_files import DiskFullError
 from leverlab.trial.outcomes import EX_TEMPFAIL, Interrupted, MayPassError

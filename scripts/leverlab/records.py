@@ -112,6 +112,12 @@ class TwinRecord(Record):
     started_at: str
     duration_s: float = 0.0
     command: list[str] = Field(default=[], description="the server's command line, with the profiler's")
+    commands: dict[str, list[str]] = Field(
+        default={}, description="of several engine servers: name → its command line, and `command` is empty"
+    )
+    silent: dict[str, str] = Field(
+        default={}, description="of several engine servers those whose profiler left nothing that can be read → why"
+    )
     window: dict[str, Any] = Field(default={}, description="see leverlab.profile.window.Window")
     requests: dict[str, float] = Field(
         default={},

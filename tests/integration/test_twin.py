@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 
 from leverlab.engines.profiling import PROFILING, ProfilerRefusedError, Profiling
 from leverlab.profile import tables
+from leverlab.profile.again import again
 from leverlab.profile.twin import read_twin, run_twin
 from leverlab.records import TwinRecord, TwinSpecification
 from leverlab.trial.owner import Owner
@@ -51,15 +52,23 @@ class Stub(Profiling):
 
     def start(self, client: httpx.Client, tool: str, folder: Path) -> None:
         assert client.get("/health").status_code == 200
-        (folder / "begun").touch()
+        Stub.begun[str(client.base_url)] = folder
 
     def stop(self, client: httpx.Client) -> None:
-        [folder] = Stub.root.glob("*/*/.*.part/raw")
-        assert (folder / "begun").exists()
+        folder = Stub.begun[str(client.base_url)]
         shutil.copy(RECORDED, folder / "rank0.pt.trace.json.gz")
         (folder / "told-to-stop").touch()
 
-    root = Path()
+    begun: ClassVar[dict[str, Path]] = {}
+    """Server → the folder that it was told to write to."""
+
+
+class Idle(Stub):
+    """One whose prefill server had nothing to do while it recorded."""
+
+    def stop(self, client: httpx.Client) -> None:
+        if Stub.begun[str(client.base_url)].name != "prefill":
+            super().stop(client)
 
 
 class Refusing(Stub):
@@ -85,7 +94,7 @@ def run(
     folders: Mapping[str, str] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> TwinRecord:
-    Stub.root = job.root / "results" / "profiles"
+    Stub.begun.clear()
     monkeypatch.setitem(PROFILING, "truth", profiling(lambda tool, folder: {}, lambda tool, folder: None, None))  # type: ignore[arg-type]
     specification = TwinSpecification(
         twin="0123456789",
@@ -179,3 +188,59 @@ def test_a_server_that_outlives_its_profiler_is_ended(job: TrialJob, monkeypatch
         "nsys": "a stand-in for Nsight Systems"
     }
     assert record.window["opened_at_s"] is not None
+
+
+@pytest.fixture
+def disaggregated(job: TrialJob) -> TrialJob:
+    topology = {"topology": "prefill-decode", "topology_settings": {"connector": "nixl"}}
+    return job.changed(topology=topology, flags={**job.flags, "kv-transfer-per-token": 0.0001})
+
+
+def test_each_of_several_engine_servers_is_recorded(disaggregated: TrialJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = run(disaggregated, monkeypatch, Stub)
+    folder = folder_of(disaggregated, "torch")
+    assert record.outcome == "recorded" and record.window["problem"] is None and record.silent == {}
+    assert record.command == [] and set(record.commands) == {"prefill", "decode"}
+    assert {"raw/prefill/rank0.pt.trace.json.gz", "raw/decode/rank0.pt.trace.json.gz", "proxy.log"} <= set(record.files)
+    servers = tables.read(folder).servers
+    assert set(servers) == {"prefill", "decode"}
+    assert len(servers["prefill"].kernels) == len(servers["decode"].kernels) > 1000
+    assert record.requests["ok"] == 16
+    before = tables.read(folder).kernels
+    (folder / "kernels.parquet").unlink()
+    assert again(folder, SOURCE).startswith("read again from raw/")
+    assert tables.read(folder).kernels.equals(before)
+
+
+def test_a_server_that_had_nothing_to_do_leaves_the_others(
+    disaggregated: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = run(disaggregated, monkeypatch, Idle)
+    assert record.outcome == "recorded" and set(record.silent) == {"prefill"}
+    assert set(tables.read(folder_of(disaggregated, "torch")).servers) == {"decode"}
+
+
+def test_a_program_comes_round_each_engine_server_and_no_proxy(
+    disaggregated: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = disaggregated.root / "nsys"
+    program.write_text(NSYS)
+    program.chmod(0o755)
+    record = run(disaggregated, monkeypatch, Stub, str(program))
+    raw = folder_of(disaggregated, "nsys") / "raw"
+    assert (
+        record.outcome == "failed"
+        and record.reason is not None
+        and "the export holds no tables" in record.reason.message
+    )
+    for name in ("prefill", "decode"):
+        command = record.commands[name]
+        assert command[:2] == [str(program), "profile"] and f"--output={command_folder(command)}/report" in command
+        assert command_folder(command).name == name
+        assert (raw / name / "report.nsys-rep").read_text() == "report\n"
+    log = (raw.parent / "proxy.log").read_text()
+    assert "Generated" not in log and "Generated" in (raw.parent / "prefill.log").read_text()
+
+
+def command_folder(command: list[str]) -> Path:
+    return Path(next(word for word in command if word.startswith("--output=")).removeprefix("--output=")).parent

@@ -18,7 +18,7 @@ class Engine:
 
     def look(self) -> Looked:
         self.looks += 1
-        return Looked(10.0 * self.looks if self.tells_tokens else None, 4.0, float(self.looks))
+        return Looked(10.0 * self.looks if self.tells_tokens else None, 4.0, {"server": float(self.looks)})
 
     def begin(self) -> None:
         self.events.append("begin")
@@ -88,3 +88,27 @@ def test_without_a_count_nothing_is_claimed(missing: str) -> None:
         ("iterations_before_start", "iterations_after_start", "iterations_before_stop", "iterations_after_stop"), 1.0
     )
     assert Window(**{**counts, missing: None}).iterations is None  # type: ignore[arg-type]
+
+
+def test_iterations_of_several_servers_are_kept_apart() -> None:
+    class Two(Engine):
+        def look(self) -> Looked:
+            one = super().look()
+            return Looked(one.generated, one.running, {"prefill": 100.0, "decode": one.iterations["server"]})
+
+    engine = Two()
+    keeper = kept(engine, 0.01, tokens=300.0)
+    keeper.join(10)
+    window = keeper.finish(10)
+    assert window.by_server == {"prefill": [100.0] * 4, "decode": [12.0, 13.0, 14.0, 15.0]}
+    assert window.iterations_of("prefill") == (0.0, 0.0) and window.iterations_of("decode") == (1.0, 3.0)
+    assert window.iterations == (1.0, 3.0), "of all together"
+    assert Window(**window.as_mapping()) == window
+
+
+def test_of_a_server_that_stands_alone_nothing_is_kept_twice() -> None:
+    engine = Engine()
+    keeper = kept(engine, 0.01, tokens=300.0)
+    keeper.join(10)
+    window = keeper.finish(10)
+    assert window.by_server == {} and window.iterations_of("server") == window.iterations

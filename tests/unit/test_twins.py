@@ -168,3 +168,19 @@ def test_counters_of_chosen_kernels_are_asked_for_by_name(repository: Repository
     path = repository.layout.twin_specification(twin.cell.server.id, twin.cell.phase.id, twin.id)
     told = TwinSpecification.model_validate(read_json(path))
     assert (told.program, told.kernels, told.launches) == ("/opt/ncu", "nvjet", 4)
+
+
+def test_servers_of_several_processes_get_twins_and_counters_of_one(repository: Repository) -> None:
+    """Both profilers come round each engine server; Nsight Compute's kernels are chosen for one."""
+    several = (
+        GPU.replace("gpus: [h200]", 'gpus: ["h200:2"]')
+        .replace("  max_num_seqs: [64, 4]\n", "  max_num_seqs: [64]\n  disaggregation: [colocated, prefill-decode]\n")
+        .replace("max_num_seqs: 64}", "max_num_seqs: 64, disaggregation: colocated}")
+        .replace("  max_num_seqs: throughput at burst\n", "")
+    )
+    repository.write("small", several + ASKED)
+    topologies = {twin.cell.server.identity["topology"]: twin.tool for twin in twins(repository)}
+    assert topologies == {"replicas": "nsys", "prefill-decode": "nsys"}
+    repository.write("small", several + "profile: {at: [rate 8], tool: ncu}\n")
+    with pytest.raises(ConfigError, match="ncu counts in one engine server, and a replicas has several"):
+        twins(repository)

@@ -1,7 +1,7 @@
 """What the trial runner needs of an engine. Each engine is one module beside this one."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -51,6 +51,9 @@ class Launch:
     """GPUs that the server may see, as UUIDs or indices; empty: those that this process sees."""
     scratch: Path | None = None
     """A folder of the trial's on this machine's own disk, gone with it: for a tier on disk, and for sockets."""
+    around: Callable[[str, "Launch"], "Launch"] | None = None
+    """What becomes of each engine server's own launch, by the server's name: so a profiler comes round every one of them, and
+    round nothing that stands before or beside them."""
 
 
 def placed(identity: Mapping[str, Any], scratch: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import msgspec
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.base import nearest
 from leverlab.config.profile import PROFILED_KINDS, Profile, Tool
+from leverlab.config.topology import topology_of
 from leverlab.identity import content_hash
 from leverlab.layout import TWIN_FILE, Layout
 from leverlab.matrix.cells import Cell, ReplicateKey
@@ -96,10 +97,10 @@ def _tool(study: str, profile: Profile, cell: Cell, configuration: Configuration
             f"{where}: an engine of kind {engine.kind!r} has no profiler; name in `profile.treatments` those that another serves, "
             f"or take an engine of kind {' or '.join(PROFILED_KINDS)}"
         )
-    if cell.server.identity["topology"] != "single":
+    if tool == "ncu" and topology_of(cell.server.identity).engine_servers > 1:
         raise ConfigError(
-            f"{where}: a server of several processes ({cell.server.identity['topology']}) cannot be profiled yet: name in "
-            "`profile.treatments` those that one process serves"
+            f"{where}.tool: ncu counts in one engine server, and a {cell.server.identity['topology']} has several: name in "
+            "`profile.treatments` those that one serves, or take nsys"
         )
     if cell.phase.cache == "restarted":
         raise ConfigError(

@@ -5,8 +5,8 @@ from pathlib import Path
 from leverlab.profile import tables
 from leverlab.profile.analysis import unnamed
 from leverlab.profile.classes import kernel_classes
-from leverlab.profile.twin import RAW, read_profile, read_twin
-from leverlab.profile.unmarked import with_steps
+from leverlab.profile.recorders import RAW, read_profiles
+from leverlab.profile.twin import read_twin
 
 
 def again(folder: Path, root: Path = Path()) -> str:
@@ -18,8 +18,10 @@ def again(folder: Path, root: Path = Path()) -> str:
     if record is None:
         raise FileNotFoundError(f"{folder} holds no twin.json that can be read")
     classes = kernel_classes(root)
-    if any((folder / RAW).rglob("*.parquet")) or any((folder / RAW).glob("*trace.json*")):
-        trace, how = with_steps(read_profile(folder, record.tool, classes), record.layers), f"read again from {RAW}/"
+    if any((folder / RAW).rglob("*.parquet")) or any((folder / RAW).rglob("*trace.json*")):
+        servers = list(record.commands) or [tables.ALONE]
+        trace, _ = read_profiles(folder, record.tool, servers, classes, record.layers)
+        how = f"read again from {RAW}/"
     else:
         trace, how = tables.read(folder), "classed again"
         trace.kernels["class"] = trace.kernels["kernel"].map(classes.mapping(trace.kernels["kernel"]))

@@ -232,6 +232,13 @@ def mean_idle_share(trace: Trace) -> float:
     return float(np.mean([device.idle_share for device in devices(trace)]))
 
 
+def copies_s(trace: Trace) -> dict[str, float]:
+    """Copy's name → the time that it took in all, in the mean over the devices; beside a computation it counts too."""
+    own = trace.kernels[trace.kernels["class"] == "copy"]
+    by_name = own.groupby("kernel")["duration_s"].sum().sort_values(ascending=False) / max(len(trace.devices), 1)
+    return {str(name): float(seconds) for name, seconds in by_name.items()}
+
+
 def unnamed(trace: Trace) -> list[tuple[str, float]]:
     """(kernel, share of the kernels' time) of what no rule names, the longest first."""
     other = trace.kernels[trace.kernels["class"] == "other"]

@@ -21,6 +21,10 @@ def _field(name: str, kind: pa.DataType, unit: str, definition: str) -> pa.Field
 
 _NAME: Final = pa.dictionary(pa.int32(), pa.string())
 
+_SERVER: Final = _field(
+    "server", _NAME, "", "the engine server (`prefill`, `replica-2`); null where there is one alone"
+)
+
 KERNELS: Final[pa.Schema] = pa.schema(
     [
         _field("kernel", _NAME, "", "name of the kernel, copy or, on a CPU, outermost operator"),
@@ -34,6 +38,7 @@ KERNELS: Final[pa.Schema] = pa.schema(
         _field("launch_s", pa.float64(), "s", "when the call began that launched it or its graph; null where unknown"),
         _field("step", pa.int64(), "", "row of steps.parquet by the process's own count; null where unknown"),
         _field("phase", _NAME, "", "prefill, decode or mixed: the batch of its step; null where unknown"),
+        _SERVER,
     ]
 )
 
@@ -45,6 +50,7 @@ CALLS: Final[pa.Schema] = pa.schema(
         _field("start_s", pa.float64(), "s", "when it began, on the clock of kernels.parquet"),
         _field("duration_s", pa.float64(), "s", "how long it took"),
         _field("step", pa.int64(), "", "the step in which it was made; null where unknown"),
+        _SERVER,
     ]
 )
 
@@ -59,8 +65,13 @@ STEPS: Final[pa.Schema] = pa.schema(
         _field("decode_requests", pa.int64(), "1", "requests that were given a token in it"),
         _field("decode_tokens", pa.int64(), "tokens", "their tokens in it, drafts included"),
         _field("phase", _NAME, "", "prefill, decode or mixed"),
+        _SERVER,
     ]
 )
+
+
+ALONE: Final = "server"
+"""What an engine server is called that stands alone."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,15 @@ class Trace:
         if self.kernels["gpu"].isna().all():
             return [("cpu", self.kernels)] if len(self.kernels) else []
         return [(f"gpu {gpu}", own) for gpu, own in self.kernels.groupby("gpu")]
+
+    @property
+    def servers(self) -> dict[str, "Trace"]:
+        """Engine server → what it did; one that stands alone is called `ALONE`. Each has a clock and GPUs of its own."""
+        names = self.kernels["server"].dropna().unique()
+        return {str(name): Trace(*self._of(name)) for name in names} if len(names) else {ALONE: self}
+
+    def _of(self, server: str) -> list[pd.DataFrame]:
+        return [table[table["server"] == server] for table in (self.kernels, self.calls, self.steps)]
 
 
 def phase_of(prefill_requests: int, decode_requests: int) -> PhaseName | None:
@@ -110,7 +130,16 @@ def assigned(kernels: pd.DataFrame, calls: pd.DataFrame, steps: pd.DataFrame, cl
     origin = min((float(each["start_s"].min()) for each in (kernels, calls, steps) if len(each)), default=0.0)
     shifted = [each.assign(start_s=each["start_s"].astype(float) - origin) for each in (kernels, calls, steps)]
     shifted[0]["launch_s"] = shifted[0]["launch_s"] - origin
-    return Trace(*shifted)
+    return Trace(*(each.assign(server=None) for each in shifted))
+
+
+def together(traces: Mapping[str, Trace]) -> Trace:
+    """The traces of engine servers, at least one, in one: each row with its server, times on each server's own clock."""
+    named = [
+        [table.assign(server=name) for table in (trace.kernels, trace.calls, trace.steps)]
+        for name, trace in traces.items()
+    ]
+    return Trace(*(pd.concat(tables, ignore_index=True) for tables in zip(*named, strict=True)))
 
 
 def step_of(process: "pd.Series[Any]", when: "pd.Series[float]", steps: pd.DataFrame) -> "pd.Series[Any]":
@@ -131,7 +160,7 @@ def write(trace: Trace, folder: Path) -> None:
     """Write the three tables as zstd-compressed Parquet into `folder`."""
     for name, schema in FILES.items():
         frame: pd.DataFrame = getattr(trace, name)
-        columns = [frame[field.name] if field.name in frame else pd.Series(dtype="object") for field in schema]
+        columns = [frame[field.name] if len(frame) else pd.Series(dtype="object") for field in schema]
         arrays = [
             pa.array(column.astype("object").where(column.notna(), None), from_pandas=True).cast(
                 pa.string() if pa.types.is_dictionary(field.type) else field.type
@@ -151,6 +180,8 @@ def read(folder: Path) -> Trace:
     """The tables kept in `folder`. Raises FileNotFoundError."""
     found = {name: pq.read_table(folder / f"{name}.parquet").to_pandas() for name in FILES}
     for frame in found.values():
+        if "server" not in frame:  # tables from before there were twins of several
+            frame["server"] = None
         for name in frame.columns:
             if isinstance(frame[name].dtype, pd.CategoricalDtype):
                 frame[name] = frame[name].astype("object").where(frame[name].notna(), None)

@@ -16,19 +16,17 @@ import pyarrow.parquet as pq
 from leverlab.config.model_reference import with_folders
 from leverlab.engines import engine_for
 from leverlab.engines.base import Engine, Launch, placed
-from leverlab.engines.profiling import PROFILING, STOP_TIMEOUT_S, Profiling
+from leverlab.engines.profiling import STOP_TIMEOUT_S
 from leverlab.layout import TWIN_FILE, Layout
 from leverlab.load.plan import Endpoint, PlannedRequest, read_requests
 from leverlab.load_point import LoadPoint
 from leverlab.models.dimensions import dimensions
 from leverlab.profile import ncu, nsys, tables
 from leverlab.profile.classes import KernelClasses, kernel_classes
-from leverlab.profile.nsys_export import ExportError, read_nsys_export
-from leverlab.profile.torch_trace import TraceError, read_torch_traces
-from leverlab.profile.unmarked import with_steps
-from leverlab.profile.window import Looked, Window, WindowKeeper
+from leverlab.profile.recorders import RAW, NothingRecordedError, Recorders, read_profiles
+from leverlab.profile.window import Window, WindowKeeper
 from leverlab.records import Reason, TwinRecord, TwinSpecification, read_json, write_json
-from leverlab.topology import LOOPBACK, RunningServer, Servers
+from leverlab.topology import LOOPBACK, RunningServer, Servers, engine_launches
 from leverlab.trial.cache_state import bring_about
 from leverlab.trial.cell_files import told_of_full_disk
 from leverlab.trial.events import utc_now
@@ -44,18 +42,10 @@ from leverlab.trial.starting import Started, new_api_key, scratch_folder, starte
 from leverlab.trial.warmup import PromptMaker, warm_up, window_lengths
 from leverlab.units import format_seconds
 
-RAW: Final = "raw"
-"""Folder of what the profiler wrote."""
-
 COUNTERS: Final = "counters.parquet"
 REQUESTS: Final = "requests.parquet"
 
-_REPORT_TIMEOUT_S: Final = 300.0
 _PART: Final = ".part"
-
-
-class NothingRecordedError(Exception):
-    """The profiler left nothing that can be read; the text says why."""
 
 
 def run_twin(specification: TwinSpecification, progress: Progress, root: Path = Path()) -> TwinRecord:
@@ -92,18 +82,6 @@ def read_twin(folder: Path) -> TwinRecord | None:
         return None
 
 
-def read_profile(folder: Path, tool: str, classes: KernelClasses) -> tables.Trace:
-    """The trace that the profiler left below `folder`. Raises NothingRecordedError."""
-    raw = folder / RAW
-    try:
-        if tool == "nsys":
-            found = sorted(raw.rglob("CUPTI_ACTIVITY_KIND_KERNEL.parquet"))
-            return read_nsys_export(found[0].parent if found else raw, classes)
-        return read_torch_traces(sorted(raw.glob("*trace.json*")), classes)
-    except (ExportError, TraceError) as error:
-        raise NothingRecordedError(str(error)) from error
-
-
 def _recorded(
     spec: TwinSpecification, part: Path, scratch: Path, progress: Progress, classes: KernelClasses
 ) -> TwinRecord:
@@ -122,14 +100,18 @@ def _recorded(
     with lease_devices(job.device, job.gpu_count, progress.say) as devices:
         run = _Run(spec, part, scratch, devices, progress)
         record = record.model_copy(
-            update={"provenance": fingerprint(job, devices.gpus), "command": run.command(), "programs": run.programs()}
+            update={
+                "provenance": fingerprint(job, devices.gpus),
+                "programs": run.recorders.programs(),
+                **run.commands(),
+            }
         )
         try:
             run.serve()
-            run.export()
+            run.recorders.export()
             if spec.tool == "ncu":
                 return _counted(run, record, part, begun, progress, classes)
-            trace = with_steps(read_profile(part, spec.tool, classes), record.layers)
+            trace, silent = read_profiles(part, spec.tool, list(run.recorders.folders), classes, record.layers)
         except InfeasibleError as refused:
             return _ended(run.noted(record), begun, "infeasible", refused.reason, progress)
         except (ServerDiedError, ClientFailedError) as failed:
@@ -140,7 +122,9 @@ def _recorded(
             return _ended(run.noted(record), begun, "failed", reason, progress)
     tables.write(trace, part)
     progress.say(f"recorded {len(trace.kernels)} kernels in {len(trace.steps)} steps")
-    return _ended(run.noted(record), begun, "recorded", None, progress)
+    for name, why in silent.items():
+        progress.say(f"nothing of {name}: {why}")
+    return _ended(run.noted(record.model_copy(update={"silent": silent})), begun, "recorded", None, progress)
 
 
 def _counted(
@@ -202,10 +186,8 @@ class _Run:
         self._spec, self._part, self._scratch, self._devices, self._progress = spec, part, scratch, devices, progress
         self._job, self._wanted = spec.job, spec.job.cells[0]
         self._engine: Engine = engine_for(spec.job.engine_kind)
-        self._profiling: Profiling = PROFILING[spec.job.engine_kind]
-        self._raw = part / RAW
-        self._libraries = nsys.library_environment(spec.libraries)
-        self._launch = self._under_profiler()
+        self.recorders = Recorders(spec, self._engine, part / RAW)
+        self._launch = self._started()
         self._requests: dict[str, float] = {}
         self.window = Window()
 
@@ -216,25 +198,12 @@ class _Run:
             update={"window": self.window.as_mapping(), "requests": self._requests, "files": files}
         )
 
-    def _under_profiler(self) -> Launch:
-        spec, job = self._spec, self._job
-        started = placed(with_folders(job.identity, job.other_model_folders), self._scratch)
-        identity = {
-            **started,
-            "flags": {**started["flags"], **self._profiling.flags(spec.tool, self._raw)},
-            "environment": {**started["environment"], **self._libraries},
-        }
-        prefix = list(job.command_prefix)
-        if spec.tool == "nsys":
-            assert spec.program is not None
-            prefix = [*nsys.command_prefix(spec.program, self._raw), *prefix]
-        if spec.tool == "ncu":
-            assert spec.program is not None
-            prefix = [*ncu.command_prefix(spec.program, self._raw, spec.kernels, spec.launches), *prefix]
+    def _started(self) -> Launch:
+        job = self._job
         return Launch(
-            command_prefix=prefix,
+            command_prefix=list(job.command_prefix),
             model_folder=Path(job.model_folder),
-            identity=identity,
+            identity=placed(with_folders(job.identity, job.other_model_folders), self._scratch),
             host=LOOPBACK,
             port=0,
             api_key=new_api_key(),
@@ -242,17 +211,15 @@ class _Run:
             folder=self._part,
             gpus=self._devices.gpus,
             scratch=self._scratch,
+            around=self.recorders.around,
         )
 
-    def command(self) -> list[str]:
-        """The command line; its port is chosen when the server starts."""
-        return self._engine.command(self._launch)
-
-    def programs(self) -> dict[str, str]:
-        """The profiler's version, where it is a program of its own."""
-        if self._spec.program is None:
-            return {}
-        return {self._spec.tool: nsys.version(self._spec.program, self._libraries)}
+    def commands(self) -> dict[str, Any]:
+        """The command lines of the engine servers, as the record keeps them; their ports are chosen when they start."""
+        found = {
+            name: self._engine.command(launch) for name, launch in engine_launches(self._engine, self._launch).items()
+        }
+        return {"commands": found} if len(found) > 1 else {"command": next(iter(found.values()))}
 
     def serve(self) -> None:
         """Serve, offer the load, and have a window of it recorded."""
@@ -312,8 +279,7 @@ class _Run:
             raise NothingRecordedError("the profiler never began")
         if self._spec.tool == "nsys":
             self._progress.say("waiting for the report of Nsight Systems")
-            server = started.server
-            nsys.wait_for_report(self._raw, server.log_text, lambda: server.poll() is not None, _REPORT_TIMEOUT_S)
+            self.recorders.wait(started.server)
 
     def _served(self, started: Started, servers: Servers, profiler_ended: Callable[[], bool]) -> Served:
         server = started.server
@@ -337,31 +303,12 @@ class _Run:
         )
 
     def _keeper(self, server: RunningServer, workload: Sequence[PlannedRequest]) -> WindowKeeper:
-        def look() -> Looked:
-            with server.client() as client:
-                text = client.get("/metrics").text
-            known = self._engine.canonical_metrics(text)
-            return Looked(known.get("generation_tokens"), known.get("running"), self._profiling.iteration_count(text))
-
-        def begin() -> None:
-            with server.client() as client:
-                self._profiling.start(client, self._spec.tool, self._raw)
-
-        def end() -> None:
-            with server.client() as client:
-                self._profiling.stop(client)
-
         tokens = float(sum(request.output_tokens for request in workload))
-        return WindowKeeper(look, begin, end, self._spec.window_s, tokens)
-
-    def export(self) -> None:
-        """Bring what the profiler wrote into a form that can be read. Raises NothingRecordedError, NsysError, NcuError."""
-        if self._spec.tool == "torch":
-            return
-        assert self._spec.program is not None
-        if self._spec.tool == "ncu":
-            ncu.export(self._spec.program, self._raw)
-            return
-        if not nsys.report_file(self._raw).is_file():
-            raise NothingRecordedError(f"Nsight Systems left no report; {self._part.name}/server.log says more")
-        nsys.export(self._spec.program, self._raw, self._libraries)
+        recorders = self.recorders
+        return WindowKeeper(
+            lambda: recorders.look(server),
+            lambda: recorders.begin(server),
+            lambda: recorders.end(server),
+            self._spec.window_s,
+            tokens,
+        )

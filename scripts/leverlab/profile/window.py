@@ -3,8 +3,8 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 BEGIN_AT: Final = 1 / 3
@@ -18,11 +18,17 @@ _LOOK_EVERY_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What the server's counters say: tokens generated so far, requests running, iterations; None where it does not tell."""
+    """What the counters say: tokens generated so far, requests running; None where no server tells."""
 
     generated: float | None
     running: float | None
-    iterations: float | None
+    iterations: Mapping[str, float]
+    """Engine server → its iterations so far; those that count none are left out."""
+
+    @property
+    def all_iterations(self) -> float | None:
+        """Of all servers together."""
+        return sum(self.iterations.values()) if self.iterations else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +47,34 @@ class Window:
     load_ended_first: bool = False
     """The load was over before the window was as long as it was to be."""
     problem: str | None = None
+    by_server: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    """Of several engine servers each one's iterations before and after the start, before and after the stop."""
 
     @property
     def iterations(self) -> tuple[float, float] | None:
         """The least and the most iterations of the engine in the window; None where it does not count them."""
-        counts = (
-            (self.iterations_before_start, self.iterations_after_start),
-            (
-                self.iterations_before_stop,
-                self.iterations_after_stop,
-            ),
+        return _between(
+            self.iterations_before_start,
+            self.iterations_after_start,
+            self.iterations_before_stop,
+            self.iterations_after_stop,
         )
-        (before, after), (stopping, stopped) = counts
-        if before is None or after is None or stopping is None or stopped is None:
-            return None
-        return max(stopping - after, 0.0), stopped - before
+
+    def iterations_of(self, server: str) -> tuple[float, float] | None:
+        """The same of one engine server, by its name; of one that stands alone whatever it is called."""
+        return _between(*self.by_server[server]) if server in self.by_server else self.iterations
 
     def as_mapping(self) -> dict[str, Any]:
         """As twin.json keeps it."""
         return asdict(self)
+
+
+def _between(
+    before: float | None, after: float | None, stopping: float | None, stopped: float | None
+) -> tuple[float, float] | None:
+    if before is None or after is None or stopping is None or stopped is None:
+        return None
+    return max(stopping - after, 0.0), stopped - before
 
 
 class WindowKeeper(threading.Thread):
@@ -83,6 +98,7 @@ class WindowKeeper(threading.Thread):
         self._share = 0.0
         self._over = threading.Event()
         self._window: dict[str, Any] = {}
+        self._counted: list[Mapping[str, float]] = []
         self.closing = False
         """Whether the profiler was told to end: from then on it may take the server with it."""
 
@@ -96,6 +112,10 @@ class WindowKeeper(threading.Thread):
         self.join(timeout_s)
         if self.is_alive():
             self._window.setdefault("problem", f"the profiler did not end within {timeout_s:g} s")
+        names = sorted({name for counts in self._counted for name in counts})
+        if len(names) > 1:
+            rows = [*self._counted, *[{}] * (4 - len(self._counted))]
+            self._window["by_server"] = {name: [row.get(name) for row in rows] for name in names}
         return Window(**self._window)
 
     def run(self) -> None:
@@ -126,20 +146,24 @@ class WindowKeeper(threading.Thread):
         before = self._look()
         self._begin()
         after, begun = self._look(), time.monotonic()
+        self._counted += [before.iterations, after.iterations]
         self._window |= {
             "opened_at_s": opened_at_s,
-            "iterations_before_start": before.iterations,
-            "iterations_after_start": after.iterations,
+            "iterations_before_start": before.all_iterations,
+            "iterations_after_start": after.all_iterations,
             "running_at_start": after.running,
         }
         self._window["load_ended_first"] = self._over.wait(self._window_s)
         last = self._look()
+        self._counted.append(last.iterations)
         self._window |= {
             "recorded_s": round(time.monotonic() - begun, 6),
-            "iterations_before_stop": last.iterations,
+            "iterations_before_stop": last.all_iterations,
             "running_at_stop": last.running,
         }
         self.closing = True
         self._end()
         with contextlib.suppress(Exception):  # the server may have gone with the profiler
-            self._window["iterations_after_stop"] = self._look().iterations
+            gone = self._look()
+            self._window["iterations_after_stop"] = gone.all_iterations
+            self._counted.append(gone.iterations)

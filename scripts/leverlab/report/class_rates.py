@@ -72,7 +72,7 @@ def class_rates(twin: Profiled, configuration: Configuration) -> list[ClassRate 
 
 
 def _rate(name: str, time_s: float, server: TheoryServer, twin: Profiled) -> ClassRate:
-    requests, tokens = _batch(twin)
+    requests, tokens = _batch(twin, server)
     if name == "gemm":
         work = products_work(server, requests, tokens)
     else:
@@ -89,7 +89,7 @@ def _stated(value: Callable[[], float]) -> tuple[float | None, str]:
         return None, str(error)
 
 
-def _batch(twin: Profiled) -> tuple[float, float]:
+def _batch(twin: Profiled, server: TheoryServer) -> tuple[float, float]:
     """Requests of a decode step and tokens computed for them: as the engine marked its steps, or as it counted at the window's ends."""
     assert twin.recorded is not None and twin.recorded.step is not None
     step = twin.recorded.step
@@ -98,7 +98,7 @@ def _batch(twin: Profiled) -> tuple[float, float]:
     ends = [each for each in (twin.window.running_at_start, twin.window.running_at_stop) if each is not None]
     if not ends or not sum(ends):
         raise NotKnownError("the engine did not tell how many requests a step held")
-    running = sum(ends) / len(ends)
+    running = sum(ends) / len(ends) / server.replicas
     return running, running
 
 

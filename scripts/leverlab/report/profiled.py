@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 
 from leverlab.config.profile import Tool
+from leverlab.config.topology import parts_of
 from leverlab.layout import Layout
 from leverlab.profile import tables
 from leverlab.profile.analysis import (
     DecodeStep,
     Device,
     Steps,
+    copies_s,
     decode_step,
     devices,
     steps_from_kernels,
@@ -53,6 +55,8 @@ class Recorded:
     """Marked steps of a process that compute prompts."""
     products: LayerProducts | None
     """None where the model's layers are not known, or not seen in the kernels."""
+    copies_s: Mapping[str, float]
+    """Kind of copy → its whole time, also beside computation; see `leverlab.profile.analysis.copies_s`."""
 
     @property
     def idle_share(self) -> float:
@@ -108,23 +112,31 @@ class Profiled:
     context: tuple[str, str, str, int]
     load: str
     treatment: str
+    server: str
+    """Which of several engine servers; empty where one stands alone."""
     folder: Path
     identity: Mapping[str, Any] | None
-    """Of the server; None in tables that do not tell it."""
+    """Of the server, with the flags of this engine server; None in tables that do not tell it."""
     record: TwinRecord | None
     recorded: Recorded | None
     counters: pd.DataFrame | None
     """Of a twin by Nsight Compute: `leverlab.profile.ncu.COLUMNS` and the class of each kernel that it looked at."""
     measured_tpot_s: float | None
-    """Median TPOT of the measured cell in the twin's replicate; null where it is not there or not valid."""
+    """Median TPOT of the measured cell in the twin's replicate; None where it is not there or not valid, and of a server whose tokens
+    reach no client."""
     measured_gap_s: float | None
     """The same of the gaps between chunks."""
 
     @property
     def slowed_by(self) -> float | None:
-        """By what share the median gap between chunks is longer under the profiler."""
+        """By what share the median gap between chunks is longer under the profiler; None of a server whose tokens reach no client."""
         own = self.record.requests.get("chunk_gap_s_p50") if self.record else None
         return own / self.measured_gap_s - 1 if own and self.measured_gap_s else None
+
+    @property
+    def iterations(self) -> tuple[float, float] | None:
+        """The least and the most iterations of this engine server in the window; None where it does not count them."""
+        return self.window.iterations_of(self.server)
 
     @property
     def window(self) -> Window:
@@ -134,8 +146,11 @@ class Profiled:
 
 
 def read_profiles(layout: Layout, cells: pd.DataFrame, loads: list[str], treatments: list[str]) -> tuple[Profiled, ...]:
-    """The twins of the rows of `cells` (as cells.parquet) at `loads`, of `treatments`; each treatment's once per context and load."""
-    return tuple(_profiled(layout, row) for row in _rows(cells, loads, treatments))
+    """The twins of the rows of `cells` (as cells.parquet) at `loads`, of `treatments`; each treatment's once per context and load.
+
+    Of several engine servers each has an entry of its own; one for all where nothing was recorded.
+    """
+    return tuple(twin for row in _rows(cells, loads, treatments) for twin in _profiled(layout, row))
 
 
 def _rows(cells: pd.DataFrame, loads: list[str], treatments: list[str]) -> Iterator[Mapping[str, Any]]:
@@ -148,7 +163,7 @@ def _rows(cells: pd.DataFrame, loads: list[str], treatments: list[str]) -> Itera
     return iter(sorted(rows, key=lambda row: (loads.index(row["load"]), order[row["treatment"]])))
 
 
-def _profiled(layout: Layout, row: Mapping[str, Any]) -> Profiled:
+def _profiled(layout: Layout, row: Mapping[str, Any]) -> Iterator[Profiled]:
     server, phase = str(row["server"]), str(row["phase"])
     found: list[tuple[Path, TwinRecord]] = []
     for tool in get_args(Tool):
@@ -159,30 +174,54 @@ def _profiled(layout: Layout, row: Mapping[str, Any]) -> Profiled:
     found.sort(key=lambda each: each[1].outcome != "recorded")
     folder, record = found[0] if found else (layout.profile(server, phase, ""), None)
     valid = row["status"] == "measured" and row["checks"] != "invalid"
-    return Profiled(
+    identity = json.loads(row["specification"]).get("server")
+    whole = Profiled(
         (str(row["engine"]), str(row["model"]), str(row["gpu"]), int(row["gpu_count"])),
         str(row["load"]),
         str(row["treatment"]),
+        "",
         folder,
-        json.loads(row["specification"]).get("server"),
+        identity,
         record,
-        _recorded(folder, record) if record is not None and record.outcome == "recorded" else None,
+        None,
         pd.read_parquet(folder / COUNTERS) if (folder / COUNTERS).is_file() else None,
         _known(row.get("tpot_s_p50")) if valid else None,
         _known(row.get("chunk_gap_s_p50")) if valid else None,
     )
+    recorded = _recorded(folder, record) if record is not None and record.outcome == "recorded" else {}
+    if record is None or not record.commands or not recorded:
+        yield replace(whole, recorded=next(iter(recorded.values()), None))
+        return
+    parts = {} if identity is None else {part.name: part for part in parts_of(identity)}
+    for name in record.commands:
+        part = parts.get(name)
+        seen = part is None or part.answers
+        own = None if part is None else {**identity, "flags": part.flags, "environment": part.environment}
+        yield replace(
+            whole,
+            server=name,
+            identity=own,
+            recorded=recorded.get(name),
+            measured_tpot_s=whole.measured_tpot_s if seen else None,
+            measured_gap_s=whole.measured_gap_s if seen else None,
+        )
 
 
 def _known(value: Any) -> float | None:  # noqa: ANN401 - a number, or one of pandas' ways to say that there is none
     return None if value is None or value != value else float(value)
 
 
-def _recorded(folder: Path, record: TwinRecord) -> Recorded | None:
+def _recorded(folder: Path, record: TwinRecord) -> dict[str, Recorded]:
+    """Engine server → what it recorded; empty where the tables are not here."""
     try:
         trace = tables.read(folder)
     except FileNotFoundError:
-        return None
-    seen = steps_from_kernels(trace, record.layers) if record.layers else None
+        return {}
+    return {name: _told(own, record.layers) for name, own in trace.servers.items()}
+
+
+def _told(trace: tables.Trace, layers: int | None) -> Recorded:
+    seen = steps_from_kernels(trace, layers) if layers else None
     return Recorded(
         tuple(devices(trace)),
         time_by_class(trace),
@@ -191,7 +230,8 @@ def _recorded(folder: Path, record: TwinRecord) -> Recorded | None:
         _middle(trace, seen),
         tuple(unnamed(trace)),
         _prompt_steps(trace),
-        layer_products(trace, record.layers) if record.layers else None,
+        layer_products(trace, layers) if layers else None,
+        copies_s(trace),
     )
 
 

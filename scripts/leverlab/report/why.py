@@ -15,6 +15,7 @@ from leverlab.report.mechanism import CLASS_WORDS, anatomy, mechanism
 from leverlab.report.phrases import context_phrase, load_heading
 from leverlab.report.profiled import Profiled, Recorded
 from leverlab.report.source import StudyData
+from leverlab.report.transfers import transfer_sentence, transfer_table
 from leverlab.report.view import Cell, Column, FigureBlock, Group, LegendEntry, Link, Mark, Row, Table
 from leverlab.units import format_number, format_seconds
 
@@ -57,7 +58,11 @@ def recorded_sentences(data: StudyData) -> Iterator[str]:
     several = len({(twin.load, twin.context) for twin in data.profiles}) > 1
     for twin in data.profiles:
         where = f"{_heading(data, twin.load, twin.context)}: " if several else ""
-        own = [anatomy(twin, _short(data, twin)), *_counter_sentences(data, twin)]
+        own = [
+            anatomy(twin, _short(data, twin)),
+            transfer_sentence(_short(data, twin), twin),
+            *_counter_sentences(data, twin),
+        ]
         yield from (f"{where}{sentence}" for sentence in own if sentence)
 
 
@@ -79,16 +84,19 @@ def _heading(data: StudyData, load: str, context: tuple[str, str, str, int]) -> 
 
 
 def _mechanisms(data: StudyData, twins: Sequence[Profiled]) -> tuple[str, ...]:
-    baseline = _baseline(data, twins)
-    if baseline is None:
-        return ()
-    said = [mechanism(baseline, twin, data.label(twin.treatment)) for twin in twins if twin is not baseline]
+    pairs = [(_baseline(data, twins, twin.server), twin) for twin in twins]
+    said = [
+        mechanism(baseline, twin, _short(data, twin))
+        for baseline, twin in pairs
+        if baseline is not None and baseline is not twin
+    ]
     return tuple(sentence for sentence in said if sentence)
 
 
-def _baseline(data: StudyData, twins: Sequence[Profiled]) -> Profiled | None:
+def _baseline(data: StudyData, twins: Sequence[Profiled], server: str) -> Profiled | None:
+    """The baseline's twin that stands beside one of `server`: of several engine servers the one of the same name."""
     first = next(iter(data.treatments))
-    return next((twin for twin in twins if twin.treatment == first), None)
+    return next((twin for twin in twins if twin.treatment == first and twin.server == server), None)
 
 
 def _part(data: StudyData, twins: Sequence[Profiled], number: int) -> Why:
@@ -115,19 +123,23 @@ def _tables(
         rate_table(
             [(_short(data, twin), class_rates(twin, data.configuration)) for twin, _ in there], f"rates-{number}"
         ),
+        transfer_table([(_short(data, twin), twin, found) for twin, found in there], f"transfers-{number}"),
         _counters(data, twins, f"counters-{number}"),
     )
     yield from (table for table in found if table is not None)
 
 
 def _short(data: StudyData, twin: Profiled) -> str:
-    return "Baseline" if twin.treatment == next(iter(data.treatments)) else data.label(twin.treatment)
+    treatment = "Baseline" if twin.treatment == next(iter(data.treatments)) else data.label(twin.treatment)
+    return f"{treatment} ({twin.server})" if twin.server else treatment
 
 
 def _missing(data: StudyData, twin: Profiled) -> str:
     name = _short(data, twin)
     if twin.record is None:
         return f"{name}: its twin has not run, or was killed; the same command runs it."
+    if twin.server:
+        return f"{name}: recorded nothing: {twin.record.silent.get(twin.server, 'its tables are not on this machine')}"
     reason = twin.record.reason.message if twin.record.reason else "its tables are not on this machine"
     return f"{name}: its twin is {twin.record.outcome}: {reason}"
 
@@ -154,9 +166,9 @@ def _figures(data: StudyData, there: Sequence[tuple[Profiled, Recorded]], key: s
             "how long the gaps between these steps are; what runs in them is counted.",
             "", legend, "single",
         )  # fmt: skip
-    baseline = _baseline(data, [twin for twin, _ in there])
     changes: list[Markup] = []
     for number, (twin, found) in enumerate(there):
+        baseline = _baseline(data, [each for each, _ in there], twin.server)
         if baseline is not None and baseline.recorded is not None and twin is not baseline:
             changes.append(
                 difference_bars(
@@ -256,7 +268,7 @@ def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
     step, record = found.step, twin.record
     assert record is not None
     own_tpot = record.requests.get("tpot_s_p50")
-    counted = twin.window.iterations
+    counted = twin.iterations
     yield Cell(_short(data, twin), note=record.programs.get("nsys", record.tool))
     yield Cell(_seconds(found.step_s))
     yield Cell(_seconds(twin.measured_tpot_s))

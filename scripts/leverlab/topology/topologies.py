@@ -126,6 +126,8 @@ def _own_launch(engine: Engine, launch: Launch, part: Part, count: int, place: _
 
 
 def _engine_server(engine: Engine, launch: Launch, part: Part, log: str) -> ProcessPlan:
+    if launch.around is not None:
+        launch = launch.around(part.name, launch)
     return ProcessPlan(
         name=part.name,
         command=engine.command(launch),

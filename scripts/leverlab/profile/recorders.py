@@ -1,0 +1,174 @@
+"""The profilers of a twin: one round each engine server, told together when to record, each with files of its own.
+
+What stands before or beside the engine servers, a proxy or a daemon, is not profiled.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from leverlab.config.topology import parts_of
+from leverlab.engines.base import Engine, Launch
+from leverlab.engines.profiling import PROFILING, Profiling
+from leverlab.profile import ncu, nsys, tables
+from leverlab.profile.classes import KernelClasses
+from leverlab.profile.nsys_export import ExportError, read_nsys_export
+from leverlab.profile.torch_trace import TraceError, read_torch_traces
+from leverlab.profile.unmarked import with_steps
+from leverlab.profile.window import Looked
+from leverlab.records import TwinSpecification
+from leverlab.topology import Part, RunningServer
+
+RAW: Final = "raw"
+"""Folder of what the profilers wrote: their files, or a folder for each of several engine servers."""
+
+_REPORT_TIMEOUT_S: Final = 300.0
+
+
+class NothingRecordedError(Exception):
+    """The profiler left nothing that can be read; the text says why."""
+
+
+class Recorders:
+    """The profilers of the engine servers of `spec`, which write below `raw`."""
+
+    def __init__(self, spec: TwinSpecification, engine: Engine, raw: Path) -> None:
+        self._spec, self._engine = spec, engine
+        self._profiling: Profiling = PROFILING[spec.job.engine_kind]
+        self._libraries = nsys.library_environment(spec.libraries)
+        names = [part.name for part in parts_of(spec.job.identity)]
+        self.folders: Mapping[str, Path] = {names[0]: raw} if len(names) == 1 else {name: raw / name for name in names}
+        """Engine server → where its profiler writes."""
+        for folder in self.folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def around(self, name: str, launch: Launch) -> Launch:
+        """The launch of the engine server `name` with its profiler: `Launch.around`."""
+        spec, folder = self._spec, self.folders[name]
+        identity = {
+            **launch.identity,
+            "flags": {**launch.identity["flags"], **self._profiling.flags(spec.tool, folder)},
+            "environment": {**launch.identity["environment"], **self._libraries},
+        }
+        prefix = list(launch.command_prefix)
+        if spec.tool == "nsys":
+            prefix = [*nsys.command_prefix(self._program, folder), *prefix]
+        if spec.tool == "ncu":
+            prefix = [*ncu.command_prefix(self._program, folder, spec.kernels, spec.launches), *prefix]
+        return replace(launch, identity=identity, command_prefix=prefix)
+
+    def programs(self) -> dict[str, str]:
+        """The profiler's version, where it is a program of its own."""
+        if self._spec.program is None:
+            return {}
+        return {self._spec.tool: nsys.version(self._spec.program, self._libraries)}
+
+    @property
+    def _program(self) -> str:
+        assert self._spec.program is not None
+        return self._spec.program
+
+    def look(self, server: RunningServer) -> Looked:
+        """How far the load is: tokens and requests of the servers that answer, iterations of each. Raises httpx.HTTPError."""
+        generated: list[float] = []
+        running: list[float] = []
+        iterations: dict[str, float] = {}
+        for part in server.engine_parts:
+            with _client(server, part) as client:
+                text = client.get("/metrics").text
+            known = self._engine.canonical_metrics(text)
+            if part.plan.answers:
+                generated += [known["generation_tokens"]] if "generation_tokens" in known else []
+                running += [known["running"]] if "running" in known else []
+            count = self._profiling.iteration_count(text)
+            if count is not None:
+                iterations[part.plan.name] = count
+        return Looked(sum(generated) if generated else None, sum(running) if running else None, iterations)
+
+    def begin(self, server: RunningServer) -> None:
+        """Have every engine server record. Raises ProfilerRefusedError and httpx.HTTPError."""
+
+        def one(part: Part, client: httpx.Client) -> None:
+            self._profiling.start(client, self._spec.tool, self.folders[part.plan.name])
+
+        self._each(server, one)
+
+    def end(self, server: RunningServer) -> None:
+        """Have every one end, and write what it has. Raises as `begin` does."""
+        self._each(server, lambda _, client: self._profiling.stop(client))
+
+    def _each(self, server: RunningServer, tell: Callable[[Part, httpx.Client], None]) -> None:
+        """Tell all at once: one that writes its trace before it answers must not lengthen another's window."""
+
+        def told(part: Part) -> None:
+            with _client(server, part) as client:
+                tell(part, client)
+
+        parts = server.engine_parts
+        with ThreadPoolExecutor(len(parts)) as pool:
+            for done in [pool.submit(told, part) for part in parts]:
+                done.result()
+
+    def wait(self, server: RunningServer) -> None:
+        """Wait until the report of every engine server is whole."""
+        for part in server.engine_parts:
+            folder = self.folders[part.plan.name]
+            nsys.wait_for_report(
+                folder,
+                lambda part=part: part.log_from(0),  # type: ignore[misc]
+                lambda part=part: part.poll() is not None,  # type: ignore[misc]
+                _REPORT_TIMEOUT_S,
+            )
+
+    def export(self) -> None:
+        """Bring what the profilers wrote into a form that can be read. Raises NothingRecordedError, NsysError, NcuError."""
+        if self._spec.tool == "torch":
+            return
+        if self._spec.tool == "ncu":
+            for folder in self.folders.values():
+                ncu.export(self._program, folder)
+            return
+        reports = [folder for folder in self.folders.values() if nsys.report_file(folder).is_file()]
+        if not reports:
+            raise NothingRecordedError("Nsight Systems left no report; the server's log says more")
+        for folder in reports:
+            nsys.export(self._program, folder, self._libraries)
+
+
+def _client(server: RunningServer, part: Part) -> httpx.Client:
+    return part.plan.client(server.api_key, 30.0)
+
+
+def read_profiles(
+    folder: Path, tool: str, servers: Sequence[str], classes: KernelClasses, layers: int | None
+) -> tuple[tables.Trace, dict[str, str]]:
+    """The trace of `servers` whose profilers wrote below `folder`, with its steps; and those that left none → why.
+
+    Raises NothingRecordedError where none left anything.
+    """
+    if len(servers) == 1:
+        return with_steps(_read(folder / RAW, tool, classes), layers), {}
+    traces: dict[str, tables.Trace] = {}
+    silent: dict[str, str] = {}
+    for name in servers:
+        try:
+            traces[name] = with_steps(_read(folder / RAW / name, tool, classes), layers)
+        except NothingRecordedError as nothing:
+            silent[name] = str(nothing)
+    if not traces:
+        raise NothingRecordedError("; ".join(f"{name}: {why}" for name, why in silent.items()))
+    return tables.together(traces), silent
+
+
+def _read(raw: Path, tool: str, classes: KernelClasses) -> tables.Trace:
+    try:
+        if tool == "nsys":
+            found = sorted(raw.rglob("CUPTI_ACTIVITY_KIND_KERNEL.parquet"))
+            return read_nsys_export(found[0].parent if found else raw, classes)
+        return read_torch_traces(sorted(raw.glob("*trace.json*")), classes)
+    except (ExportError, TraceError) as error:
+        raise NothingRecordedError(str(error)) from error

@@ -1,0 +1,127 @@
+"""The report on twins of several engine servers: each told for itself, beside what its own servers did."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from leverlab.profile import tables
+from leverlab.profile.classes import kernel_classes
+from leverlab.profile.tables import Trace
+from leverlab.profile.torch_trace import read_torch_traces
+from leverlab.profile.twin import REQUESTS
+from leverlab.records import TwinRecord, write_json
+from leverlab.report.class_rates import ClassRate, class_rates
+from leverlab.report.page import render_study
+from leverlab.report.profiled import Profiled
+from leverlab.report.source import StudyData
+from leverlab.report.transfers import transfer_sentence, transfers
+from leverlab.report.why import why
+from tests.unit.report_study import make_study
+from tests.unit.repository import SOURCE
+
+RECORDED = SOURCE / "tests" / "data" / "profiles" / "cpu-engine.pt.trace.json.gz"
+STUDY = """\
+question: What does handing over cost?
+engines: [vllm-cpu]
+models: [tiny-llama]
+gpus: [cpu]
+workload: shared-system-prompt
+load: {concurrencies: [2]}
+levers: {disaggregation: [prefill-decode-files, colocated], prefix_caching: [off], max_num_seqs: [64]}
+baseline: {disaggregation: prefill-decode-files, prefix_caching: off, max_num_seqs: 64}
+primary: {disaggregation: ttft_s p50 at concurrency 2}
+replicates: 3
+profile: {at: [concurrency 2]}
+questions:
+  - ask: What does the transfer take beside computing?
+    answers: [{kind: profile, shows: copies beside computing}]
+"""
+RECORD = TwinRecord(
+    twin="t", server="s", phase="p", cell="c", replicate="r1", tool="torch", outcome="recorded", started_at="2026-01-01T00:00:00Z",
+    layers=8, requests={"ok": 2.0, "tpot_s_p50": 0.02, "chunk_gap_s_p50": 0.02}, step_floor_s=0.001,
+)  # fmt: skip
+
+
+def only(trace: Trace, phase: str) -> Trace:
+    """The part of the recorded trace that a server does whose steps are of `phase` alone."""
+    steps = trace.steps[trace.steps["phase"] == phase]
+    return replace(trace, kernels=trace.kernels[trace.kernels["phase"] == phase], steps=steps)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> StudyData:
+    study = make_study(tmp_path, "handed", text=STUDY)
+    trace = read_torch_traces([RECORDED], kernel_classes(SOURCE))
+    cells = study.read().cells
+    for treatment, servers in (
+        ("baseline", {"prefill": only(trace, "prefill"), "decode": only(trace, "decode")}),
+        ("disaggregation=colocated", {"replica-1": trace}),
+    ):
+        row = cells[(cells["treatment"] == treatment) & (cells["replicate"] == "r1")].iloc[0]
+        folder = study.layout.profile(str(row["server"]), str(row["phase"]), "torch")
+        folder.mkdir(parents=True)
+        tables.write(tables.together(servers), folder)
+        counts = {"prefill": [5.0, 5.0, 6.0, 6.0], "decode": [40.0, 41.0, 48.0, 50.0]}
+        window = {"iterations_before_start": 45.0, "iterations_after_stop": 56.0, "by_server": counts}
+        commands = {name: ["serve"] for name in servers}
+        silent = {}
+        if treatment != "baseline":
+            commands["replica-2"], silent = ["serve"], {"replica-2": "neither a kernel nor an operator was recorded"}
+        write_json(
+            folder / "twin.json", RECORD.model_copy(update={"commands": commands, "silent": silent, "window": window})
+        )
+        answered = {"status": ["ok", "ok"], "prompt_tokens": [128, 128], "completion_tokens": [16, 16]}
+        pd.DataFrame(answered).to_parquet(folder / REQUESTS)
+    return study.read()
+
+
+def of(data: StudyData, server: str) -> Profiled:
+    return next(twin for twin in data.profiles if twin.server == server)
+
+
+def test_each_server_has_a_place_of_its_own(data: StudyData) -> None:
+    assert [(twin.treatment, twin.server) for twin in data.profiles] == [
+        ("baseline", "prefill"), ("baseline", "decode"),
+        ("disaggregation=colocated", "replica-1"), ("disaggregation=colocated", "replica-2"),
+    ]  # fmt: skip
+    prefill, decode = of(data, "prefill"), of(data, "decode")
+    assert prefill.recorded is not None and decode.recorded is not None
+    assert (prefill.recorded.step, prefill.recorded.prompt_steps) == (None, 1.0)
+    assert decode.recorded.step is not None and decode.recorded.step.steps == 8 and decode.recorded.prompt_steps == 0
+    assert (prefill.iterations, decode.iterations) == ((1.0, 1.0), (7.0, 10.0))
+    assert prefill.measured_tpot_s is None and decode.measured_tpot_s is not None, (
+        "no client sees the prefill server's token"
+    )
+    assert of(data, "replica-1").measured_tpot_s is not None
+
+
+def test_the_page_tells_what_each_did_and_which_recorded_nothing(data: StudyData) -> None:
+    page = render_study(data).replace("\N{NO-BREAK SPACE}", " ")
+    section = page[page.index('id="why"') :]
+    assert "Baseline (prefill)" in section and "Baseline (decode)" in section and "(replica-1)" in section
+    assert "(replica-2): recorded nothing: neither a kernel nor an operator was recorded" in section
+    assert "Moving the KV cache beside computing" in section
+    assert "From profiles: Baseline (decode): of " in page
+    assert why(data)[0].mechanisms == (), "a prefill server is held against no replica"
+
+
+def test_copies_are_told_beside_computing_and_alone(data: StudyData) -> None:
+    twin = of(data, "prefill")
+    assert twin.recorded is not None
+    found = transfers(twin.recorded)
+    kernels = tables.read(twin.folder).servers["prefill"].kernels
+    by_class = kernels.groupby("class")["duration_s"].sum()
+    # One thread: no operator runs beside another.
+    assert found.copies_s == pytest.approx(by_class["copy"]) == pytest.approx(found.alone_s)
+    assert found.beside_s == pytest.approx(0.0, abs=1e-12)
+    assert found.computing_s == pytest.approx(found.busy_s - by_class["copy"] - by_class["kv_cache"])
+    assert "beside nothing else" in transfer_sentence("Prefill", twin)
+
+
+def test_a_servers_work_is_that_of_its_own_batch(data: StudyData) -> None:
+    rates = [rate for rate in class_rates(of(data, "decode"), data.configuration) if isinstance(rate, ClassRate)]
+    assert [rate.name for rate in rates] == ["gemm", "attention"]
+    assert rates[1].work.bytes_read == 2 * 8 * 4 * 64 * 2 * (128 + 8) * 2
+    assert class_rates(of(data, "prefill"), data.configuration) == []
