@@ -6,7 +6,7 @@ that no study collects is an error either way.
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +51,8 @@ def course_map(configuration: Configuration, course: Mapping[str, CourseEntry]) 
     ]
     if missing:
         raise ConfigError("\n".join(missing))
-    parts = [_of_week(entry, studies, configuration) for entry in course.values() if entry.week is not None]
+    smokes = set(configuration.smoke_names())
+    parts = [_of_week(entry, studies, smokes, configuration) for entry in course.values() if entry.week is not None]
     parts += [_of_document(name, entry) for name, entry in course.items() if entry.week is None]
     return _HEAD + "\n\n".join(parts) + "\n"
 
@@ -62,12 +63,14 @@ def missing_rows(entry: CourseEntry, studies: Mapping[str, Study]) -> list[str]:
     return [row for row in entry.metrics if row not in collected]
 
 
-def _of_week(entry: CourseEntry, studies: Mapping[str, Study], configuration: Configuration) -> str:
+def _of_week(
+    entry: CourseEntry, studies: Mapping[str, Study], smokes: Collection[str], configuration: Configuration
+) -> str:
     rows = []
     for name, study in studies.items():
         if study.week == entry.week:
             levers = ", ".join(f"`{lever}`" for lever, levels in study.levers.items() if len(levels) > 1)
-            smoke = _smoke(name, configuration)
+            smoke = _smoke(name, smokes, configuration)
             for row, given in study.collects.items():
                 rows += [(f"`{name}`", levers, smoke, row, *cells) for cells in _cells(given)]
     heading = f"## Week {entry.week}: {entry.title}\n\n"
@@ -76,9 +79,9 @@ def _of_week(entry: CourseEntry, studies: Mapping[str, Study], configuration: Co
     )
 
 
-def _smoke(name: str, configuration: Configuration) -> str:
+def _smoke(name: str, smokes: Collection[str], configuration: Configuration) -> str:
     smoke = f"{name}-smoke"
-    if smoke not in configuration.smoke_names():
+    if smoke not in smokes:
         return "–"
     study = configuration.study(smoke)
     return "simulated" if configuration.simulated(study) else f"on {', '.join(study.engines)}"

@@ -83,7 +83,7 @@ BAD_STUDIES = {
     "quantity": ("replicates: 2", "replicates: 2\nrequest_timeout: 5 parsecs", "request_timeout: '5 parsecs' is not a quantity of time"),
     "endless time": ("replicates: 2", "replicates: 2\nrequest_timeout: .inf", "request_timeout: must be a finite number"),
     "key twice": ("replicates: 2", "replicates: 2\nreplicates: 3", "'replicates' stands twice, on line 14 and line 15"),
-    "broken yaml": ("replicates: 2", "replicates: 2: 3", "line 14: not valid YAML: mapping values are not allowed here"),
+    "broken yaml": ("replicates: 2", "replicates: 2: 3", "line 14: not valid YAML: mapping values are not allowed"),
 }  # fmt: skip
 
 

@@ -12,8 +12,15 @@ from leverlab.config.base import ConfigError
 _LEFT_OUT = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
 
 
-class _Loader(yaml.SafeLoader):
+# libyaml's where PyYAML was built with it, as its wheels are: the same values, ten times sooner.
+_SafeLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):  # type: ignore[misc, valid-type]
     """SafeLoader without YAML 1.1's dates and its booleans beyond true and false, with YAML 1.2's `1e-5` and unique keys."""
+
+    shown = ""
+    """What messages call the file."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -34,13 +41,12 @@ def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
         key = loader.construct_object(key_node)
         line = key_node.start_mark.line + 1
         if not isinstance(key, Hashable):
-            raise ConfigError(f"{node.start_mark.name}: line {line}: a key must be a word, and is {key!r}")
+            raise ConfigError(f"{loader.shown}: line {line}: a key must be a word, and is {key!r}")
         if key in seen:
-            raise ConfigError(
-                f"{node.start_mark.name}: {key!r} stands twice, on line {seen[key]} and line {line}: rename one"
-            )
+            raise ConfigError(f"{loader.shown}: {key!r} stands twice, on line {seen[key]} and line {line}: rename one")
         seen[key] = line
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+    found: dict[Any, Any] = yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+    return found
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
@@ -60,7 +66,7 @@ def read_mapping(path: Path, shown: Path | str | None = None) -> dict[str, Any]:
         raise ConfigError(f"{name}: is not text in UTF-8") from None
     try:
         loader = _Loader(text)
-        loader.name = name
+        loader.shown = name
         data = loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
