@@ -68,12 +68,12 @@ def measure(
     replicate: ReplicateKey,
     rows: Sequence[dict[str, Any]],
     checks: Sequence[CheckResult] | None = (),
+    **changes: Any,
 ) -> None:
-    """Keep `rows` as the cell of `entry` in `replicate`."""
+    """Keep `rows` as the cell of `entry` in `replicate`, with `changes` to its record."""
     tables = {"requests": requests_table(rows), "chunks": chunks_table(rows)}
-    write_cell(
-        _folder(layout, entry, replicate), _record(entry, replicate, server_delta=server_delta(rows)), tables, checks
-    )
+    record = _record(entry, replicate, server_delta=server_delta(rows), **changes)
+    write_cell(_folder(layout, entry, replicate), record, tables, checks)
 
 
 def give_up(layout: Layout, entry: StudyCell, replicate: ReplicateKey, status: str, reason: Reason) -> None:

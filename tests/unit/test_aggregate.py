@@ -94,6 +94,22 @@ def test_a_whole_study(repository: Repository) -> None:
     assert len(effects) == 2 * 2 * statistics
 
 
+def test_a_fact_of_the_start_that_does_not_vary_is_a_difference(repository: Repository) -> None:
+    """The cache's size follows from the configuration; the time of the start is measured, and may not be by chance the same."""
+    for entry in repository.study().cells:
+        off = dict(entry.treatment.levels)["prefix_caching"] == "off"
+        for replicate in map(entry.key, repository.study().replicates):
+            rows = [request_row(index, index * 0.125, ttft_s(entry, replicate)) for index in range(20)]
+            facts = {"kv_cache_tokens": 6400.0 if off else 12800.0, "start_s": 4.0 if off else 8.0}
+            measure(repository.layout, entry, replicate, rows, server_facts=facts)
+    _, _, effects = tables(repository)
+    tokens, start = (effect(effects, OFF, name, None) for name in ("kv_cache_tokens", "start_s"))
+    assert (tokens["verdict"], tokens["estimate"]) == ("worsens", pytest.approx(0.5))
+    assert "does not vary" in tokens["reason"] and tokens["interval_low"] is tokens["p_value"] is None
+    assert start["verdict"] == "not judgeable" and "no spread" in start["reason"]
+    assert effect(effects, LIMITED, "kv_cache_tokens", None)["verdict"] == "no difference found"
+
+
 def test_the_paired_ratio_with_its_intervals(repository: Repository) -> None:
     measure_study(repository.layout, repository.study(), ttft_s)
     _, cells, effects = tables(repository)

@@ -131,6 +131,14 @@ def test_a_level_that_two_studies_disagree_about_is_not_advised(found: Ranking) 
     assert advice.sentences[0].startswith("No recommendation") and "worse in another" in advice.sentences[1]
 
 
+def test_a_fact_that_does_not_vary_counts_as_it_is(found: Ranking) -> None:
+    one = next(one for one in found.ranked if one.effect.primary and one.effect.decided and one.effect.by_ratio)
+    fact = dataclasses.replace(one.effect, low=None, high=None, estimate=2.0, verdict="improves")
+    assert dataclasses.replace(one, effect=fact).gain == pytest.approx(math.log(2.0))
+    unknown = dataclasses.replace(fact, verdict="not judgeable")
+    assert dataclasses.replace(one, effect=unknown).gain == 0
+
+
 def test_advice_for_few_gpus_rests_on_servers_of_few(found: Ranking) -> None:
     one = next(one for one in found.ranked if one.effect.primary and one.effect.decided)
     larger = dataclasses.replace(one, gpus=4, titles={**one.titles, one.lever: "Larger"})

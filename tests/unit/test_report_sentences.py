@@ -225,3 +225,13 @@ def test_the_spread_of_the_replicates_is_told_for_both_sides() -> None:
         == " The replicates themselves gave 61 ms to 63 ms at the baseline and 300 ms to 320 ms with the treatment."
     )
     assert spread_sentence(OFF, [0.061], [0.3, 0.32]) == ""
+
+
+def test_a_fact_that_does_not_vary_is_told_as_a_difference_without_an_interval() -> None:
+    fact = replace(
+        LIMIT, metric="kv_cache_tokens", baseline=12800.0, value=6400.0, estimate=0.5, low=None, high=None, level=None, alone=None,
+        minimum_detectable=None, reason="the same change in each of 3 pairs: a fact",
+    )  # fmt: skip
+    sentence = verdict_sentence(fact, TELLING)
+    assert " by a factor of 2.00: from " in sentence and "interval" not in sentence
+    assert sentence.endswith("That is worse. The same change in each of 3 pairs: a fact.")

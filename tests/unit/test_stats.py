@@ -217,3 +217,25 @@ def test_verdicts(changes: tuple[float, ...], better: str, verdict: str, compari
     judgement = judge(change, change.interval(), better)  # type: ignore[arg-type]
     assert judgement.verdict == verdict
     assert bool(judgement.reason) == (change.interval() is None or better == "neither")
+
+
+@pytest.mark.parametrize(
+    ("changes", "better", "verdict"),
+    [
+        ((0.25, 0.25, 0.25), "higher", "improves"),
+        ((0.25, 0.25), "lower", "worsens"),
+        ((-0.25, -0.25, -0.25), "lower", "improves"),
+        ((0.25, 0.25, 0.25), "neither", "not judgeable"),
+        ((0.25,), "higher", "not judgeable"),
+        ((0.0, 0.0, 0.0), "higher", "no difference found"),
+        ((0.50, 0.51, 0.49), "higher", "improves"),
+    ],
+)
+def test_a_fact_that_changes_by_the_same_in_each_pair_is_a_difference(
+    changes: tuple[float, ...], better: str, verdict: str
+) -> None:
+    """What a configuration decides, such as the tokens that fit, needs no interval; where it does vary, it has one as all."""
+    change = PairedChange("ratio", changes)
+    judgement = judge(change, change.interval(), better, fixed=True)  # type: ignore[arg-type]
+    assert judgement.verdict == verdict
+    assert ("does not vary" in judgement.reason) == (len(changes) > 1 and changes[0] == changes[1] != 0)

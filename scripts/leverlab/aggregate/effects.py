@@ -12,7 +12,7 @@ from leverlab.aggregate.comparisons import Comparison, comparisons
 from leverlab.aggregate.pairing import CellRow, Excluded
 from leverlab.load_point import LoadPoint
 from leverlab.matrix.expand import StudyMatrix
-from leverlab.metrics import METRICS
+from leverlab.metrics import FIXED_FACTS, METRICS
 from leverlab.metrics import Comparison as Scale
 from leverlab.stats.intervals import LEVEL, Interval
 from leverlab.stats.multiple import ALPHA, bonferroni_level, holm, holm_levels
@@ -162,7 +162,8 @@ def _row(
 
 
 def _judgement(comparison: Comparison, interval: Interval | None) -> Judgement:
-    judgement = judge(comparison.change, interval, METRICS[comparison.metric].better)
+    fixed = comparison.metric in FIXED_FACTS
+    judgement = judge(comparison.change, interval, METRICS[comparison.metric].better, fixed=fixed)
     excluded = comparison.pairing.excluded
     if not excluded:
         return judgement

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from leverlab.load_point import LoadPoint, parse_load_point
 from leverlab.metrics.metric import (
     ERROR_RATIO,
+    FIXED_FACTS,
     HIGHEST_RATE,
     MINIMUM_SAMPLES,
     SERVER_FACTS,
@@ -21,6 +22,7 @@ from leverlab.metrics.registry import METRICS
 
 __all__ = [
     "ERROR_RATIO",
+    "FIXED_FACTS",
     "HIGHEST_RATE",
     "METRICS",
     "MINIMUM_SAMPLES",

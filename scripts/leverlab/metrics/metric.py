@@ -23,6 +23,9 @@ SERVER_FACTS: Final = (
 )
 """Metrics that belong to the server's start: the same in every cell of one trial."""
 
+FIXED_FACTS: Final = frozenset({"kv_cache_tokens", "kv_blocks", "weights_bytes", "graph_memory_bytes"})
+"""Those that the configuration decides, so that they need not scatter: sizes. Times of the start are measured as all others."""
+
 STATISTICS: Final = ("mean", "p50", "p95", "p99")
 
 MINIMUM_SAMPLES: Final = {"mean": 1, "p50": 1, "p95": 20, "p99": 100}

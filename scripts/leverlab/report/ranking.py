@@ -45,12 +45,14 @@ class Ranked:
     def gain(self) -> float:
         """Logarithm of the improvement at the end of the interval that is nearest to no change; 0 where none was found.
 
-        For a metric that is compared by difference, of (baseline + change) / baseline; infinite from a baseline of 0.
+        For a metric that is compared by difference, of (baseline + change) / baseline; infinite from a baseline of 0. A fact that does
+        not vary has no interval, and counts as it is.
         """
         effect = self.effect
-        if not effect.decided or effect.low is None or effect.high is None:
-            return 0.0
         end = effect.low if effect.raises else effect.high
+        end = effect.estimate if end is None else end
+        if not effect.decided or end is None:
+            return 0.0
         if not effect.by_ratio:
             if not effect.baseline:
                 return math.copysign(math.inf, 1.0 if effect.verdict == "improves" else -1.0)

@@ -1,13 +1,16 @@
 """The verdict on a change, from the interval it rests on."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from leverlab.metrics import Better
 from leverlab.stats.intervals import Interval
 from leverlab.stats.paired import NO_CHANGE, PairedChange
 
 Verdict = Literal["improves", "worsens", "no difference found", "not judgeable", "invalid"]
+
+
+_NEITHER: Final = "neither direction of this metric is better"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +21,14 @@ class Judgement:
     reason: str = ""
 
 
-def judge(change: PairedChange, interval: Interval | None, better: Better) -> Judgement:
+def judge(change: PairedChange, interval: Interval | None, better: Better, *, fixed: bool = False) -> Judgement:
     """The verdict on `change`, resting on `interval` (at whatever level the family asks for).
 
     An interval that leaves out "no change" improves or worsens by the metric's direction, one that holds it finds no
     difference. Without an interval there is nothing to judge from: fewer than two pairs, or pairs that all changed by
     exactly the same, where "no spread" is not "no error". The exception is a metric that every pair left exactly as it
-    was: there no difference was found. A metric of which neither direction is better is never called improved.
+    was: there no difference was found; and a fact that the configuration decides (`fixed`), of which the same change in each pair is
+    the change. A metric of which neither direction is better is never called improved.
     """
     pairs, none = len(change.changes), NO_CHANGE[change.comparison]
     if pairs < 2:
@@ -33,12 +37,20 @@ def judge(change: PairedChange, interval: Interval | None, better: Better) -> Ju
     if interval is None:
         if not any(change.changes):
             return Judgement("no difference found", f"the same in each of {pairs} pairs, to the last digit")
+        if fixed:
+            told = f"the same change in each of {pairs} pairs: a fact of the server's start that does not vary, so that it has no interval"
+            if better == "neither":
+                return Judgement("not judgeable", f"{told}; {_NEITHER}")
+            return _moved(change.changes[0] > 0, better, told)
         return Judgement(
             "not judgeable", f"all {pairs} pairs changed by exactly the same: no spread to build an interval on"
         )
     if none in interval:
         return Judgement("no difference found")
     if better == "neither":
-        return Judgement("not judgeable", "it changed, and neither direction of this metric is better")
-    rises = interval.low > none
-    return Judgement("improves" if rises == (better == "higher") else "worsens")
+        return Judgement("not judgeable", f"it changed, and {_NEITHER}")
+    return _moved(interval.low > none, better)
+
+
+def _moved(rises: bool, better: Better, reason: str = "") -> Judgement:
+    return Judgement("improves" if rises == (better == "higher") else "worsens", reason)
