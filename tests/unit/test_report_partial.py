@@ -73,6 +73,22 @@ def test_a_treatment_whose_load_cannot_tell_is_said_not_to_be_judged(data: Study
         assert [data.label(UNMEASURED) in text for text in sentences] == [True] * said
 
 
+def test_each_level_that_is_not_resolved_has_its_own_reason(data: StudyData) -> None:
+    reasons = {"max_num_seqs=16": "one pair of replicates", "max_num_seqs=4": "treatment r1: infeasible"}
+    unresolved = tuple(
+        replace(e, verdict="not judgeable", reason=reasons[e.treatment]) if e.treatment in reasons else e
+        for e in data.effects
+    )
+    (said,) = answers(replace(data, effects=unresolved))[0]
+    assert said.endswith(
+        "Whether it differs from 64 at 16 is not resolved. One pair of replicates. "
+        "Whether it differs from 64 at 4 is not resolved. Treatment r1: infeasible."
+    )
+    alike = tuple(replace(e, reason="one pair of replicates") for e in unresolved)
+    (said,) = answers(replace(data, effects=alike))[0]
+    assert said.endswith("Whether it differs from 64 at 16 and 4 is not resolved. One pair of replicates.")
+
+
 def test_the_baseline_is_told_where_the_first_level_was_not_measured(data: StudyData, partial: StudyData) -> None:
     whole, less = answers(data)[0][0], answers(partial)[0][0]
     assert " at 64, " in whole and " at 16 and " in whole

@@ -180,11 +180,14 @@ def _best(effects: list[Effect], lever: str, better: str, data: StudyData) -> st
     baseline = data.study.baseline[lever]
     decided = [effect for effect in effects if effect.decided]
     unresolved = [effect for effect in effects if not effect.decided and effect.verdict != "no difference found"]
-    left = ""
-    if unresolved:
-        why = capital(unresolved[0].reason) or "There are too few pairs of replicates"
-        levels = joined([effect.changed[lever][0] for effect in unresolved])
-        left = f"Whether it differs from {baseline} at {levels} is not resolved. {why}."
+    reasons: dict[str, list[str]] = {}
+    for effect in unresolved:
+        why = capital(effect.reason) or "There are too few pairs of replicates"
+        reasons.setdefault(why, []).append(effect.changed[lever][0])
+    left = " ".join(
+        f"Whether it differs from {baseline} at {joined(levels)} is not resolved. {why}."
+        for why, levels in reasons.items()
+    )
     if not decided:
         return left or f"No difference from {baseline} was found at any level."
     names = {
