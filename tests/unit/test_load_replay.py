@@ -24,6 +24,8 @@ from leverlab.load.replay import ReplayJob, ReplayProcessError, replay, replay_i
 from leverlab.truth.log import read_truth_requests
 from tests.unit.truth_process import KEY, USAGE, arrivals_against_truth, plan, run, true_times, truth_engine
 
+pytestmark = pytest.mark.serial
+
 RATE, CLOSED, BURST = LoadPoint("rate", 100.0), LoadPoint("concurrency", 3.0), LoadPoint("burst")
 TTFT_S, GAP_S = 0.03, 0.005
 

@@ -11,6 +11,8 @@ from leverlab.load.plan import Endpoint, LoadPoint, PlannedRequest, Target
 from leverlab.load.schema import CHUNKS, REQUESTS
 from leverlab.load.vllm_bench import BenchError, bench_arguments, bench_serve, from_result
 
+pytestmark = pytest.mark.serial
+
 KEY = "secret-key-of-this-test"
 REQUESTS_SENT = [PlannedRequest(at, f"r{at}", f"prompt number {at}", 3, 4, float(at)) for at in range(4)]
 EXTRAS = {"ignore_eos": True, "stream_options": {"include_usage": True}, "min_tokens": 4}

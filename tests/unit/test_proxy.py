@@ -14,6 +14,8 @@ from leverlab.proxy.metrics import proxy_counters
 from leverlab.proxy.server import ProxyServer
 from leverlab.proxy.settings import Settings, parse_settings
 
+pytestmark = pytest.mark.serial
+
 HOST = "127.0.0.1"
 Reply = Callable[[socket.socket, bytes], None]
 PATH = "/v1/completions"

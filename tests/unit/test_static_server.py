@@ -15,6 +15,8 @@ from leverlab.static_batching.server import StaticServer
 from leverlab.static_batching.settings import Settings
 from tests.unit.test_static_batches import Words
 
+pytestmark = pytest.mark.serial
+
 KEY = "a-key-that-nobody-knows"
 
 

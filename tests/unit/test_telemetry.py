@@ -20,6 +20,8 @@ from leverlab.telemetry.server_metrics import SERVER_METRICS, MetricsSampler
 from leverlab.topology import start, wait_ready
 from tests.unit.test_topology import launch_in
 
+pytestmark = pytest.mark.serial
+
 
 @pytest.mark.parametrize("schema", [GPU, HOST, SERVER_METRICS], ids=["gpu", "host", "server_metrics"])
 def test_every_column_says_unit_and_definition(schema: pa.Schema) -> None:

@@ -21,6 +21,8 @@ from leverlab.topology.topologies import planned
 from tests.unit.proxied import PREFILL_DECODE, launch_of
 from tests.unit.test_topology import marked, until
 
+pytestmark = pytest.mark.serial
+
 ENGINE = TruthEngine()
 
 

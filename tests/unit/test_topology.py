@@ -30,6 +30,8 @@ from leverlab.topology import (
     wait_ready,
 )
 
+pytestmark = pytest.mark.serial
+
 KEY = "a-key-that-nobody-knows"
 
 

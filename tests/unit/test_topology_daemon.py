@@ -18,6 +18,8 @@ from leverlab.topology import LOOPBACK, Plan, ProcessPlan, RunningServer, Server
 from leverlab.topology.daemon import blocks_port, cache_daemon
 from leverlab.topology.topologies import planned
 
+pytestmark = pytest.mark.serial
+
 # Answers 200 to everything, and counts what it was asked to clear.
 KEEPER = """
 import http.server, json, sys

@@ -2,7 +2,11 @@
 
 import socket
 
+import pytest
+
 from leverlab.topology.ports import free_ports, steady_ports
+
+pytestmark = pytest.mark.serial
 
 
 def test_free_ports_are_different() -> None:

@@ -17,6 +17,8 @@ from leverlab.truth.model import Engine, PrefixCache, Stream
 from leverlab.truth.settings import Settings, parse_settings
 from tests.unit.truth_process import KEY, USAGE, Truth, plan, run, truth_engine
 
+pytestmark = pytest.mark.serial
+
 
 def ask(
     truth: Truth, path: str, body: object = None, method: str | None = None, key: str | None = KEY

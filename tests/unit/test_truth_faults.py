@@ -13,6 +13,8 @@ from leverlab.truth.log import read_truth_chunks
 from leverlab.truth.settings import Settings
 from tests.unit.truth_process import Truth, arrivals_against_truth, plan, run, truth_engine
 
+pytestmark = pytest.mark.serial
+
 
 def looked(truth: Truth, path: str) -> bytes:
     with urllib.request.urlopen(f"http://127.0.0.1:{truth.port}{path}", timeout=5) as answer:

@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import httpx
+import pytest
 
 from leverlab.engines.truth import TruthEngine
 from leverlab.truth.model import Engine, Stream
 from leverlab.truth.settings import parse_settings
 from leverlab.truth.tier import Tier
 from tests.unit.truth_process import KEY, truth_engine
+
+pytestmark = pytest.mark.serial
 
 ENGINE = TruthEngine()
 

@@ -75,6 +75,11 @@ def new_figure(size: tuple[float, float] = PANEL, **grid: Any) -> tuple[Figure, 
 def inline(figure: Figure, name: str, alt: str) -> Markup:
     """`figure` as an `<svg>` element whose ids begin with `name`, which must be unique on the page; `alt` is its text."""
     buffer = io.BytesIO()
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        # Once, and without drawing: saving would draw the whole figure a first time to have it laid out.
+        engine.execute(figure)
+        figure.set_layout_engine("none")
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return Markup(_cleaned(buffer.getvalue().decode(), name, alt))
 
