@@ -250,6 +250,7 @@ def _sentence(left: Estimate) -> str:
         f"{format_seconds(left.longest_job_s)} for the longest"
     )
     gpus = f", {format_number(left.gpu_hours)} GPU-hours" if left.gpu_hours else ""
-    cost = f", {format_number(left.cost)} at the prices of config/gpus.yaml" if left.cost is not None else ""
+    unpriced = ", no cost: a `price_per_hour` is missing in config/gpus.yaml" if left.gpu_hours else ""
+    cost = f", {format_number(left.cost)} at the prices of config/gpus.yaml" if left.cost is not None else unpriced
     basis = "from what was measured so far" if left.from_history else "a guess: nothing was measured yet"
     return f"To do: {left.jobs} jobs, {left.cells} cells; {time}{gpus}{cost} ({basis})."

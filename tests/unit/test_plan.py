@@ -98,6 +98,7 @@ def test_gpu_hours_and_cost(repository: Repository) -> None:
     assert guess.gpu_hours == pytest.approx(2 * guess.one_after_another_s / 3600)
     priced = left(repository, gpus={"h100": {"price_per_hour": 3.0}})
     assert priced.cost == pytest.approx(3 * priced.gpu_hours)
+    assert "no cost: a `price_per_hour` is missing in config/gpus.yaml" in " ".join(plan(repository).split())
     text = plan(repository, gpus={"h100": {"price_per_hour": 3.0}})
     assert "GPU-hours" in text and "at the prices of config/gpus.yaml" in text
     repository.change("['h100:2']", "['h100:2', a100]")

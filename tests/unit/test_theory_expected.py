@@ -213,9 +213,13 @@ def test_quantized_weights_are_read_faster() -> None:
     assert overridden.quantization == "awq" and value("weights_bytes", overridden) == pytest.approx(5.73e9, rel=0.01)
 
 
-def test_a_price_is_not_missed_where_none_is_stated() -> None:
-    with pytest.raises(DoesNotApplyError, match="price_per_hour"):
+def test_that_no_price_is_given_is_said_of_a_gpu_and_not_of_a_cpu() -> None:
+    with pytest.raises(NotKnownError, match=r"no price is given.*`price_per_hour` of") as missed:
         value("cost_per_1k_tokens", server())
+    assert not isinstance(missed.value, DoesNotApplyError)
+    on_cpu = load(SOURCE, {"study": []}).gpus["cpu"]
+    with pytest.raises(DoesNotApplyError, match="no price is given"):
+        value("cost_per_1k_tokens", dataclasses.replace(server(), gpu=on_cpu))
     priced = load(SOURCE, {"study": [], "gpus": {"h200": {"price_per_hour": 3.6}}})
     of = dataclasses.replace(server(), gpu=priced.gpus["h200"])
     steps_per_s = 1 / value("decode_floor_s", of)

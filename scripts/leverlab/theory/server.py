@@ -140,9 +140,11 @@ class TheoryServer:
 
     @property
     def price(self) -> float:
-        """Price of a GPU-hour. Raises DoesNotApplyError where gpus.yaml states none, as it need not."""
+        """Price of a GPU-hour. Raises NotKnownError where gpus.yaml states none; of a CPU none is missed."""
         if self.gpu.price_per_hour is None:
-            raise DoesNotApplyError(f"config/gpus.yaml states no price of {self.gpu_name} (`price_per_hour`)")
+            # A machine of one's own has no price by the hour; who rents a GPU knows his.
+            error = DoesNotApplyError if self.gpu.device == "cpu" else NotKnownError
+            raise error(f"no price is given: config/gpus.yaml states no `price_per_hour` of {self.gpu_name}")
         return self.gpu.price_per_hour
 
     def _stated(self, key: Literal["bandwidth", "link", "memory"], what: str) -> float:
