@@ -38,6 +38,7 @@ questions:
   - ask: What does the transfer take beside computing?
     answers: [{kind: profile, shows: copies beside computing}]
 """
+FILES = ["kernels.parquet", "raw/decode/rank-d.pt.trace.json.gz", "raw/prefill/rank-p.pt.trace.json.gz"]
 RECORD = TwinRecord(
     twin="t", server="s", phase="p", cell="c", replicate="r1", tool="torch", outcome="recorded", started_at="2026-01-01T00:00:00Z",
     layers=8, requests={"ok": 2.0, "tpot_s_p50": 0.02, "chunk_gap_s_p50": 0.02}, step_floor_s=0.001,
@@ -70,7 +71,8 @@ def data(tmp_path: Path) -> StudyData:
         if treatment != "baseline":
             commands["replica-2"], silent = ["serve"], {"replica-2": "neither a kernel nor an operator was recorded"}
         write_json(
-            folder / "twin.json", RECORD.model_copy(update={"commands": commands, "silent": silent, "window": window})
+            folder / "twin.json",
+            RECORD.model_copy(update={"commands": commands, "silent": silent, "window": window, "files": FILES}),
         )
         answered = {"status": ["ok", "ok"], "prompt_tokens": [128, 128], "completion_tokens": [16, 16]}
         pd.DataFrame(answered).to_parquet(folder / REQUESTS)
@@ -103,6 +105,11 @@ def test_the_page_tells_what_each_did_and_which_recorded_nothing(data: StudyData
     assert "Baseline (prefill)" in section and "Baseline (decode)" in section and "(replica-1)" in section
     assert "(replica-2): recorded nothing: neither a kernel nor an operator was recorded" in section
     assert "Moving the KV cache beside computing" in section
+    facts = next(table for table in why(data)[0].tables if table.caption == "What the twins show")
+    tpot = [column.title for column in facts.columns].index("TPOT of the twin")
+    assert [row.cells[tpot].text for row in facts.groups[0].rows] == ["–", "20 ms", "20 ms"]
+    files = [[link.text for link in row.cells[-1].links] for row in facts.groups[0].rows]
+    assert files[:2] == [["kernels.parquet", f"{name}.pt.trace.json.gz"] for name in ("rank-p", "rank-d")]
     assert "From profiles: Baseline (decode): of " in page
     assert why(data)[0].mechanisms == (), "a prefill server is held against no replica"
 

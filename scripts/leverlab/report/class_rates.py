@@ -18,6 +18,9 @@ from leverlab.theory.step_kernels import Work, attention_work, products_work
 from leverlab.theory.unknown import NotKnownError
 from leverlab.units import format_number, format_seconds
 
+_GIGA: Final = 1e9
+_TERA: Final = 1e12
+
 WORDS: Final = {"gemm": "matrix products", "attention": "attention"}
 
 
@@ -135,7 +138,8 @@ def rate_table(there: Sequence[tuple[str, Sequence[ClassRate | NoRate]]], identi
     return Table(
         identifier, "Classes of a decode step against the roofline", _COLUMNS, (Group(tuple(rows)),),
         "Of one GPU, in the mean decode step. What a class reads and computes is theory's, for the batch that the engine marked and the mean context of the "
-        "twin's requests: weights once, the keys and values of every request once, activations not at all; so its bandwidth is the least that it reached. "
+        "twin's requests: weights once, the keys and values of every request once, activations not at all; so its bandwidth is the least that it reached, "
+        "but where requests share a prefix, of which the GPU's own cache gives a part. "
         "Of its roof: the rate as a share of what peak rate and bandwidth allow at its intensity. Of the other classes a model's shape tells no bytes.",
     )  # fmt: skip
 
@@ -149,19 +153,19 @@ def _cells(label: str, rate: ClassRate | NoRate) -> Iterator[Cell]:
     work, peak, bandwidth = rate.work, rate.peak, rate.bandwidth
     yield Cell(WORDS[rate.name], note=f"not known of the GPU: {rate.lacking}" if rate.lacking else "")
     yield Cell(format_seconds(rate.time_s))
-    yield Cell(f"{format_number(work.bytes_read / 1e9)} GB")
-    yield Cell(f"{format_number(rate.bytes_per_s / 1e9)} GB/s", note=_share(rate.bytes_per_s, bandwidth))
-    yield Cell(f"{format_number(work.flop / 1e9)} GFLOP")
-    yield Cell(f"{format_number(rate.flop_per_s / 1e12)} TFLOP/s", note=_share(rate.flop_per_s, peak))
+    yield Cell(f"{format_number(work.bytes_read / _GIGA)} GB")
+    yield Cell(f"{format_number(rate.bytes_per_s / _GIGA)} GB/s", note=_share(rate.bytes_per_s, bandwidth))
+    yield Cell(f"{format_number(work.flop / _GIGA)} GFLOP")
+    tera = rate.flop_per_s >= _TERA / 10
+    flop_per_s = f"{format_number(rate.flop_per_s / (_TERA if tera else _GIGA))} {'T' if tera else 'G'}FLOP/s"
+    yield Cell(flop_per_s, note=_share(rate.flop_per_s, peak))
     if peak is None or bandwidth is None:
         yield Cell(f"{format_number(work.intensity)} FLOP/byte")
         yield Cell("not known")
         return
     ridge = ridge_flop_per_byte(peak, bandwidth)
     bound = "memory" if work.intensity < ridge else "arithmetic"
-    yield Cell(
-        f"{format_number(work.intensity)} FLOP/byte", note=f"{bound} bounds it: the ridge is at {format_number(ridge)}"
-    )
+    yield Cell(f"{format_number(work.intensity)} FLOP/byte", note=f"{bound}-bound, ridge {format_number(ridge)}")
     yield Cell(f"{rate.flop_per_s / roof_flop_per_s(work.intensity, peak, bandwidth):.0%}")
 
 

@@ -114,6 +114,8 @@ class Profiled:
     treatment: str
     server: str
     """Which of several engine servers; empty where one stands alone."""
+    answers: bool
+    """Whether what it generates reaches the client."""
     folder: Path
     identity: Mapping[str, Any] | None
     """Of the server, with the flags of this engine server; None in tables that do not tell it."""
@@ -180,6 +182,7 @@ def _profiled(layout: Layout, row: Mapping[str, Any]) -> Iterator[Profiled]:
         str(row["load"]),
         str(row["treatment"]),
         "",
+        True,
         folder,
         identity,
         record,
@@ -195,15 +198,16 @@ def _profiled(layout: Layout, row: Mapping[str, Any]) -> Iterator[Profiled]:
     parts = {} if identity is None else {part.name: part for part in parts_of(identity)}
     for name in record.commands:
         part = parts.get(name)
-        seen = part is None or part.answers
+        answers = part is None or part.answers
         own = None if part is None else {**identity, "flags": part.flags, "environment": part.environment}
         yield replace(
             whole,
             server=name,
+            answers=answers,
             identity=own,
             recorded=recorded.get(name),
-            measured_tpot_s=whole.measured_tpot_s if seen else None,
-            measured_gap_s=whole.measured_gap_s if seen else None,
+            measured_tpot_s=whole.measured_tpot_s if answers else None,
+            measured_gap_s=whole.measured_gap_s if answers else None,
         )
 
 

@@ -17,6 +17,8 @@ _TRANSFER_FLAGS: Final = (
 """Flags with which KV blocks leave a server's own cache."""
 _NOT_COMPUTING: Final = ("kv_cache", "communication", "copy")
 _LONGEST: Final = 2
+_CLOCK_S: Final = 1e-9
+"""What profilers resolve; a smaller sum of times is rounding."""
 
 _COLUMNS: Final = (
     Column("Server"),
@@ -66,7 +68,8 @@ class Transfers:
     @property
     def beside_s(self) -> float:
         """What of the copies is hidden by something else that runs."""
-        return max(self.copies_s - self.alone_s, 0.0)
+        hidden = self.copies_s - self.alone_s
+        return hidden if hidden > _CLOCK_S else 0.0
 
 
 def transfers(found: Recorded) -> Transfers:

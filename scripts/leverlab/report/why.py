@@ -7,6 +7,7 @@ from typing import Final
 
 from markupsafe import Markup
 
+from leverlab.profile.recorders import RAW
 from leverlab.report.class_rates import class_rates, rate_table
 from leverlab.report.figures.kernels import ORDER, class_bars, colour_of, difference_bars, kernel_timeline
 from leverlab.report.layer_parts import layer_table
@@ -147,8 +148,9 @@ def _missing(data: StudyData, twin: Profiled) -> str:
 def _figures(data: StudyData, there: Sequence[tuple[Profiled, Recorded]], key: str) -> Iterator[FigureBlock]:
     if not there:
         return
-    by_step = all(found.step is not None for _, found in there)
-    bars = [(_short(data, twin), found.parts_s()) for twin, found in there]
+    # A server that only prefills has no decode step: the figure of steps that compute prompts is its own.
+    by_step = any(found.step is not None for _, found in there)
+    bars = [(_short(data, twin), found.parts_s()) for twin, found in there if by_step == (found.step is not None)]
     names = {name for _, parts in bars for name, seconds in parts.items() if seconds > 0}
     unit = "time of a decode step" if by_step else "time of the window"
     legend = tuple(LegendEntry(_sample(name), name) for name in ORDER if name in names)
@@ -267,7 +269,7 @@ def _facts(data: StudyData, there: Sequence[tuple[Profiled, Recorded]], identifi
 def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
     step, record = found.step, twin.record
     assert record is not None
-    own_tpot = record.requests.get("tpot_s_p50")
+    own_tpot = record.requests.get("tpot_s_p50") if twin.answers else None
     counted = twin.iterations
     yield Cell(_short(data, twin), note=record.programs.get("nsys", record.tool))
     yield Cell(_seconds(found.step_s))
@@ -317,6 +319,9 @@ def _seconds(value: float | None) -> str:
 def _links(twin: Profiled) -> Iterator[Link]:
     assert twin.record is not None
     base = f"../{twin.folder.as_posix()}"
+    of_others = tuple(f"{RAW}/{name}/" for name in twin.record.commands if name != twin.server)
     for name in dict.fromkeys(("kernels.parquet", *twin.record.files)):
+        if name.startswith(of_others):
+            continue
         if name.endswith((".nsys-rep", ".json.gz", "kernels.parquet")):
             yield Link(f"{base}/{name}", name.rpartition("/")[2])

@@ -106,7 +106,7 @@ def _draw_kernels(axes: Axes, points: Sequence[KernelPoint], series: Sequence[Se
         style = look(entry.number)
         axes.plot(
             _xs(own), [point.flop_per_s for point in own], color=style.colour, marker=style.marker, markerfacecolor="none",
-            linestyle="none",
+            linestyle="none", zorder=4,
         )  # fmt: skip
     shown = {entry.treatment for entry in series}
     for kernels in dict.fromkeys(point.kernels for point in points if point.treatment in shown):
@@ -115,7 +115,7 @@ def _draw_kernels(axes: Axes, points: Sequence[KernelPoint], series: Sequence[Se
             key=lambda point: point.flop_per_s,
         )
         axes.annotate(
-            kernels, (highest.intensity, highest.flop_per_s), (0, 7), textcoords="offset points", ha="center", fontsize=9,
+            kernels, (highest.intensity, highest.flop_per_s), (8, -4), textcoords="offset points", fontsize=9,
             color=MUTED,
         )  # fmt: skip
 
