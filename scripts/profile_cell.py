@@ -53,9 +53,6 @@ def main() -> int:
             return EX_TEMPFAIL
         except Interrupted as interrupted:
             return interrupted.exit_status
-        except ConfigError as error:
-            progress.say(str(error))
-            return 1
         except DiskFullError as error:
             print(error, file=sys.stderr)
             return EX_TEMPFAIL

@@ -95,6 +95,9 @@ class TwinSpecification(Record):
     kernels: str = Field(default="", description="for ncu: a regular expression for the names of kernels")
     launches: int = Field(default=0, description="for ncu: how many are looked at")
     libraries: str | None = Field(default=None, description="folder of libraries that it needs besides the machine's")
+    kernel_classes: list[tuple[str, list[str]]] = Field(
+        description="(class, patterns) in the order of config/kernel_classes.yaml"
+    )
     job: JobSpecification = Field(description="the server and the one cell whose load is repeated")
 
 

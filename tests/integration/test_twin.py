@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
+from leverlab.config.kernel_classes import kernel_class_rules
 from leverlab.engines.profiling import PROFILING, ProfilerRefusedError, Profiling
 from leverlab.profile import tables
 from leverlab.profile.again import again
@@ -101,9 +102,10 @@ def run(
         tool="nsys" if program else "torch",
         window_s=0.1,
         program=program,
+        kernel_classes=kernel_class_rules(SOURCE),
         job=job.specification().model_copy(update={"other_model_folders": dict(folders)}),
     )
-    return run_twin(specification, progress or Progress(), SOURCE)
+    return run_twin(specification, progress or Progress())
 
 
 def folder_of(job: TrialJob, tool: str) -> Path:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from leverlab.config.kernel_classes import KERNEL_CLASSES_FILE as FILE
 from leverlab.profile import tables
 from leverlab.profile.again import again
-from leverlab.profile.classes import FILE, kernel_classes
+from leverlab.profile.classes import kernel_classes
 from leverlab.profile.torch_trace import read_torch_traces
 from leverlab.records import TwinRecord, write_json
 from tests.unit.repository import SOURCE

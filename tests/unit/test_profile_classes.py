@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from leverlab.config import ConfigError
+from leverlab.config.kernel_classes import KERNEL_CLASSES_FILE as FILE
 from leverlab.config.profile import KERNEL_CLASSES
-from leverlab.profile.classes import FILE, kernel_classes
+from leverlab.profile.classes import kernel_classes
 from tests.unit.repository import SOURCE
 
 CLASSES = kernel_classes(SOURCE)

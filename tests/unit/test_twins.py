@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from leverlab.config import ConfigError
+from leverlab.config.kernel_classes import kernel_class_rules
 from leverlab.matrix.twins import (
     Twin,
     all_twins,
@@ -17,7 +18,7 @@ from leverlab.matrix.twins import (
 )
 from leverlab.plan import render_plan
 from leverlab.records import TwinSpecification, read_json, write_json
-from tests.unit.repository import STUDY, Repository
+from tests.unit.repository import SOURCE, STUDY, Repository
 
 CPU = STUDY.replace("engines: [truth]", "engines: [vllm-cpu]")
 ASKED = "profile: {at: [rate 8], window: 500 ms}\n"
@@ -119,6 +120,15 @@ def test_the_job_is_told_all_it_needs(repository: Repository) -> None:
     told = TwinSpecification.model_validate(read_json(path))
     assert (told.tool, told.window_s, told.program) == ("torch", 0.5, None)
     assert [cell.cell for cell in told.job.cells] == [twin.cell.id] and told.job.replicate == "r1"
+    assert told.kernel_classes == kernel_class_rules(SOURCE), "in their order: the first that fits is taken"
+
+
+def test_wrong_rules_for_kernels_are_told_before_anything_is_submitted(repository: Repository) -> None:
+    repository.change("attention:\n", "attenton:\n", "config/kernel_classes.yaml")
+    with pytest.raises(
+        ConfigError, match=r"kernel_classes\.yaml: there is no class 'attenton'; did you mean 'attention'"
+    ):
+        write_twin_specifications(twins(repository)[:1], repository.configuration(), repository.layout, local=True)
 
 
 GPU = CPU.replace("[vllm-cpu]", "[vllm]").replace("[tiny-llama]", "[llama-3.1-8b-shape]").replace("[cpu]", "[h200]")

@@ -11,6 +11,7 @@ import msgspec
 
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.base import nearest
+from leverlab.config.kernel_classes import kernel_class_rules
 from leverlab.config.profile import PROFILED_KINDS, Profile, Tool
 from leverlab.config.topology import topology_of
 from leverlab.identity import content_hash
@@ -152,7 +153,9 @@ def outcome_of(twin: Twin, layout: Layout) -> str | None:
 
 
 def write_twin_specifications(twins: Iterable[Twin], configuration: Configuration, layout: Layout, local: bool) -> None:
-    """Write what each of `twins` is told, and what its workload is. Raises ConfigError where a profiler's program is not there."""
+    """Write what each of `twins` is told, and what its workload is. Raises ConfigError where a profiler's program is not there, or
+    config/kernel_classes.yaml is wrong."""
+    classes = kernel_class_rules(configuration.root)
     for twin in twins:
         specification = TwinSpecification(
             twin=twin.id,
@@ -162,6 +165,7 @@ def write_twin_specifications(twins: Iterable[Twin], configuration: Configuratio
             kernels=twin.kernels,
             launches=twin.launches,
             libraries=configuration.settings.nsys_libraries if twin.tool == "nsys" else None,
+            kernel_classes=classes,
             job=job_specification(twin.job, configuration, layout),
         )
         path = layout.twin_specification(twin.cell.server.id, twin.cell.phase.id, twin.id)

@@ -1,23 +1,17 @@
 """What a kernel is called: the first class of config/kernel_classes.yaml whose patterns are found in its name."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
 
-from leverlab.config.base import ConfigError, nearest, validated
-from leverlab.config.files import read_mapping
-from leverlab.config.profile import KERNEL_CLASSES, KernelClass
-
-FILE: Final = "config/kernel_classes.yaml"
-OTHER: Final = "other"
+from leverlab.config.kernel_classes import OTHER, kernel_class_rules
 
 
 class KernelClasses:
     """The rules, in their order."""
 
-    def __init__(self, rules: Iterable[tuple[str, KernelClass]]) -> None:
-        self._rules = [(name, re.compile("|".join(rule.patterns), re.IGNORECASE)) for name, rule in rules]
+    def __init__(self, rules: Iterable[tuple[str, Sequence[str]]]) -> None:
+        self._rules = [(name, re.compile("|".join(patterns), re.IGNORECASE)) for name, patterns in rules]
 
     def of(self, kernel: str) -> str:
         """The class of the kernel called `kernel`."""
@@ -30,9 +24,4 @@ class KernelClasses:
 
 def kernel_classes(root: Path = Path()) -> KernelClasses:
     """The rules of the repository at `root`. Raises ConfigError."""
-    written = read_mapping(root / FILE, FILE)
-    for name in written:
-        if name not in KERNEL_CLASSES or name == OTHER:
-            known = [known for known in KERNEL_CLASSES if known != OTHER]
-            raise ConfigError(f"{FILE}: there is no class {name!r}{nearest(str(name), known)}")
-    return KernelClasses((name, validated(KernelClass, entry, FILE, name)) for name, entry in written.items())
+    return KernelClasses(kernel_class_rules(root))

@@ -22,7 +22,7 @@ from leverlab.load.plan import Endpoint, PlannedRequest, read_requests
 from leverlab.load_point import LoadPoint
 from leverlab.models.dimensions import dimensions
 from leverlab.profile import ncu, nsys, tables
-from leverlab.profile.classes import KernelClasses, kernel_classes
+from leverlab.profile.classes import KernelClasses
 from leverlab.profile.recorders import RAW, NothingRecordedError, Recorders, read_profiles
 from leverlab.profile.window import Window, WindowKeeper
 from leverlab.records import Reason, TwinRecord, TwinSpecification, read_json, write_json
@@ -48,7 +48,7 @@ REQUESTS: Final = "requests.parquet"
 _PART: Final = ".part"
 
 
-def run_twin(specification: TwinSpecification, progress: Progress, root: Path = Path()) -> TwinRecord:
+def run_twin(specification: TwinSpecification, progress: Progress) -> TwinRecord:
     """Run the twin and keep what it leaves in its folder; the record says how it went.
 
     A twin that failed is a record too, so that a study is complete without it. Raises MayPassError for what another attempt
@@ -66,7 +66,7 @@ def run_twin(specification: TwinSpecification, progress: Progress, root: Path = 
         try:
             (part / RAW).mkdir(parents=True)
             with progress.also_to(part / "client.log"), scratch_folder() as scratch:
-                record = _recorded(specification, part, scratch, progress, kernel_classes(root))
+                record = _recorded(specification, part, scratch, progress)
             write_json(part / TWIN_FILE, record)
             _take_place(part, folder, record)
         finally:
@@ -82,10 +82,9 @@ def read_twin(folder: Path) -> TwinRecord | None:
         return None
 
 
-def _recorded(
-    spec: TwinSpecification, part: Path, scratch: Path, progress: Progress, classes: KernelClasses
-) -> TwinRecord:
+def _recorded(spec: TwinSpecification, part: Path, scratch: Path, progress: Progress) -> TwinRecord:
     begun, job = time.monotonic(), spec.job
+    classes = KernelClasses(spec.kernel_classes)
     record = TwinRecord(
         twin=spec.twin,
         server=job.server,
