@@ -24,6 +24,7 @@ NAMES = {
         "kernel_unified_attention_3d",
         "vllm::unified_attention_with_output",
         "_C::get_scheduler_metadata",
+        "_fused_metadata_kernel_ps1_no_swa",
     ],
     "gemm": [
         "nvjet_tst_64x8_64x16_4x1_v_bz_TNT",
@@ -48,6 +49,8 @@ NAMES = {
         "void at::native::(anonymous namespace)::indexSelectSmallIndex<c10::BFloat16, long, unsigned int, 2, 2, -2>",
         "void flashinfer::norm::FusedAddRMSNormKernel<8u, __nv_bfloat16>",
         "aten::silu",
+        "void at::native::<unnamed>::multi_tensor_apply_kernel<at::native::<unnamed>::TensorListMetadata<(int)2>, "
+        "at::native::<unnamed>::UnaryOpFunctor<long, (int)2, (int)1, (int)1>, at::native::Copy<long, long>>(T1, T2, T3...)",
     ],
     "sampling": [
         "void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float, at::native::ArgMaxOps<float>, unsigned int, long, 4>>",

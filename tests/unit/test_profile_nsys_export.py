@@ -1,4 +1,4 @@
-"""What Nsight Systems exported of vLLM on an H100: read into the tables, and what they tell."""
+"""What Nsight Systems exported of vLLM and SGLang on an H100: read into the tables, and what they tell."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from leverlab.profile.classes import kernel_classes
 from leverlab.profile.nsys_export import ExportError, read_nsys_export
 from leverlab.profile.products import ATTENTION, HEAD, MLP, layer_products
 from leverlab.profile.tables import Trace
+from leverlab.profile.unmarked import with_steps
 from leverlab.theory.configured import server_of
 from leverlab.theory.step_kernels import attention_work, products_work
 from tests.unit.repository import SOURCE
@@ -92,6 +93,27 @@ def test_the_tables_come_back_as_they_were_written(recorded: Trace, tmp_path: Pa
     assert len(again.kernels) == len(recorded.kernels)
     assert decode_step(again) == decode_step(recorded)
     assert np.array_equal(again.calls["start_s"], recorded.calls["start_s"])
+
+
+@pytest.fixture(scope="module")
+def unmarked() -> Trace:
+    return with_steps(read_nsys_export(EXPORT.with_name("sglang-h100-nsys"), kernel_classes(SOURCE)), LAYERS)
+
+
+def test_an_engine_without_marks_tells_its_decode_steps_by_length_and_graphs(unmarked: Trace) -> None:
+    """The third step computes prompts and takes only 9.1 ms where decoding takes 7.2; a graph a layer tells it."""
+    phases = unmarked.steps["phase"].where(unmarked.steps["phase"].notna(), "")
+    assert list(phases) == [""] * 3 + ["decode"] * 7 + [""], "how long the last takes is not known"
+    assert unmarked.steps["duration_s"].iloc[2] < 1.3 * unmarked.steps["duration_s"].iloc[3:10].median()
+    step = decode_step(unmarked)
+    assert step is not None and (step.steps, step.graph_launches, step.batch) == (7, 1.0, None)
+
+
+def test_its_kernels_have_classes_and_its_products_places(unmarked: Trace) -> None:
+    assert unnamed(unmarked) == []
+    found = layer_products(unmarked, LAYERS)
+    assert found is not None and found.reason is None and UNKNOWN not in set(found.time_s["part"])
+    assert 1.05e9 / 3.35e12 < found.of(["decode"], HEAD) / 7 < 1.3 * 1.05e9 / 3.35e12
 
 
 def test_an_export_without_kernels_is_named(tmp_path: Path) -> None:

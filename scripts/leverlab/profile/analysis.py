@@ -24,7 +24,8 @@ _PRECEDENCE: Final = (
 """Where kernels overlap, the time is that of the class that stands first: what a transfer adds is what shows beside it."""
 
 _KERNEL_LAUNCH: Final = r"^cu(?:da)?LaunchKernel"
-_GRAPH_LAUNCH: Final = r"^cu(?:da)?GraphLaunch"
+GRAPH_LAUNCH: Final = r"^cu(?:da)?GraphLaunch"
+"""A call that launches a CUDA graph."""
 _ANCHORS: Final = ("kv_cache", "attention")
 """Classes of which a layer runs one kernel in every step, whatever the batch."""
 
@@ -207,7 +208,7 @@ def decode_step(trace: Trace) -> DecodeStep | None:
     keys = pd.MultiIndex.from_frame(marked[["process", "step"]])
     calls = trace.calls[pd.MultiIndex.from_frame(trace.calls[["process", "step"]]).isin(keys)]
     names = calls["call"].astype(str)
-    launches, graphs = names.str.contains(_KERNEL_LAUNCH), names.str.contains(_GRAPH_LAUNCH)
+    launches, graphs = names.str.contains(_KERNEL_LAUNCH), names.str.contains(GRAPH_LAUNCH)
     talk = own[own["class"] == "communication"]
     return DecodeStep(
         steps=round(count),
