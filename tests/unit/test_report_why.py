@@ -168,6 +168,7 @@ def test_attention_is_told_from_the_mlp(data: StudyData) -> None:
     assert f"the MLP's matrix products {decode.mlp_share:.0%}," in anatomy(of(data, "baseline"), "Baseline")
     page = render_study(data)
     assert '<span id="layers-0">Attention and MLP</span>' in page
+    assert "1 : 2.8 by their weights" in page, "3 × 1408 against 64 × (2 × 8 + 2 × 4)"
 
 
 def rates(data: StudyData, treatment: str = "baseline") -> list[ClassRate]:

@@ -10,7 +10,7 @@ from leverlab.models.dimensions import Dimensions, dimensions
 from leverlab.theory import communication, cost, experts, memory, roofline, speculation
 from leverlab.theory.floors import floors
 from leverlab.theory.unknown import NotKnownError
-from leverlab.theory.weights import step_weight_bytes, weights_bytes
+from leverlab.theory.weights import mlp_to_projections, step_weight_bytes, weights_bytes
 from leverlab.workloads.card import ideal_hits
 from tests.unit.test_theory_floors import H200, LLAMA_8B
 
@@ -50,6 +50,13 @@ def test_a_mixture_of_another_make_is_not_counted() -> None:
     assert uneven.parameters is None and uneven.experts is None
     with pytest.raises(NotKnownError, match="Qwen3MoeForCausalLM"):
         weights_bytes(uneven, "bfloat16", None)
+
+
+def test_an_mlp_is_held_against_its_attentions_projections(llama: Dimensions, mixtral: Dimensions) -> None:
+    # 3 × 4096 × 14336 weights against 4096 × (4096 + 2 × 1024) and 4096 × 4096.
+    assert mlp_to_projections(llama) == pytest.approx(176_160_768 / 41_943_040)
+    with pytest.raises(NotKnownError, match="mixture"):
+        mlp_to_projections(mixtral)
 
 
 def test_weights_take_what_the_checkpoints_take(llama: Dimensions) -> None:

@@ -16,6 +16,7 @@ from leverlab.theory.roofline import ridge_flop_per_byte, roof_flop_per_s
 from leverlab.theory.server import TheoryServer
 from leverlab.theory.step_kernels import Work, attention_work, products_work
 from leverlab.theory.unknown import NotKnownError
+from leverlab.theory.weights import mlp_to_projections
 from leverlab.units import format_number, format_seconds
 
 _GIGA: Final = 1e9
@@ -72,6 +73,14 @@ def class_rates(twin: Profiled, configuration: Configuration) -> list[ClassRate 
         except NotKnownError as error:
             found.append(NoRate(name, str(error)))
     return found
+
+
+def weights_ratio(twin: Profiled, configuration: Configuration) -> float | None:
+    """Weights of a layer's MLP / those of its attention's projections, by the model's shape; None where that does not tell."""
+    try:
+        return None if twin.identity is None else mlp_to_projections(server_of(twin.identity, configuration).dimensions)
+    except NotKnownError:
+        return None
 
 
 def _rate(name: str, time_s: float, server: TheoryServer, twin: Profiled) -> ClassRate:

@@ -77,23 +77,26 @@ _COLUMNS: Final = (
     Column("MLP", "number"),
     Column("Output's table", "number"),
     Column("Products not told", "number"),
+    Column("Projections : MLP", "number"),
     Column("Attention : MLP", "number"),
 )
 
 
-def layer_table(there: Sequence[tuple[str, Recorded]], identifier: str) -> Table | None:
-    """A row for each (label, twin) and kind of step; None where no twin holds a matrix product in a known layer."""
-    rows = [Row(cells) for label, found in there for cells in _rows(label, found)]
+def layer_table(there: Sequence[tuple[str, Recorded, float | None]], identifier: str) -> Table | None:
+    """A row for each (label, twin, MLP's weights / projections') and kind of step; None where no twin holds a matrix product in a
+    known layer."""
+    rows = [Row(cells) for label, found, weights in there for cells in _rows(label, found, weights)]
     if not rows:
         return None
     return Table(
         identifier, "Attention and MLP", _COLUMNS, (Group(tuple(rows)),),
         "Mean over the steps of a kind. A matrix product is attention's or the MLP's by its place between the layers' writes of keys and values; norms, "
-        "activations and rotations are in neither. Attention : MLP holds attention with its projections against the MLP's products.",
+        "activations and rotations are in neither. Projections : MLP is near the ratio of their weights where reading them "
+        "or multiplying with them is what takes the time. Attention : MLP holds attention with its projections against the MLP's products.",
     )  # fmt: skip
 
 
-def _rows(label: str, found: Recorded) -> Iterator[tuple[Cell, ...]]:
+def _rows(label: str, found: Recorded, weights: float | None) -> Iterator[tuple[Cell, ...]]:
     for kind, parts in (("decode", decode_parts(found)), ("computing prompts", prompt_parts(found))):
         if parts is None or found.products is None:
             continue
@@ -106,9 +109,17 @@ def _rows(label: str, found: Recorded) -> Iterator[tuple[Cell, ...]]:
             _cell(parts.attention_s, parts.whole_s),
             *(Cell("–") if reason else _cell(seconds, parts.whole_s) for seconds in own),
             Cell(unknown.text, note=reason or unknown.note),
+            _ratio(parts.mlp_s / parts.projections_s if parts.projections_s else 0.0, weights),
             Cell("–" if reason or not parts.mlp_s else f"1 : {parts.mlp_share / parts.attention_share:.2g}"),
         )
 
 
 def _cell(seconds: float, whole_s: float) -> Cell:
     return Cell(format_seconds(seconds) if seconds else "0 s", note=f"{seconds / whole_s:.1%}")
+
+
+def _ratio(measured: float, weights: float | None) -> Cell:
+    return Cell(
+        f"1 : {measured:.2g}" if measured else "–",
+        note="" if weights is None else f"1 : {weights:.2g} by their weights",
+    )

@@ -8,7 +8,7 @@ from typing import Final
 from markupsafe import Markup
 
 from leverlab.profile.recorders import RAW
-from leverlab.report.class_rates import class_rates, rate_table
+from leverlab.report.class_rates import class_rates, rate_table, weights_ratio
 from leverlab.report.figures.kernels import ORDER, class_bars, colour_of, difference_bars, kernel_timeline
 from leverlab.report.layer_parts import layer_table
 from leverlab.report.looks import VARIABLES
@@ -117,7 +117,7 @@ def _part(data: StudyData, twins: Sequence[Profiled], number: int) -> Why:
 def _tables(
     data: StudyData, twins: Sequence[Profiled], there: Sequence[tuple[Profiled, Recorded]], number: int
 ) -> Iterator[Table]:
-    labelled = [(_short(data, twin), found) for twin, found in there]
+    labelled = [(_short(data, twin), found, weights_ratio(twin, data.configuration)) for twin, found in there]
     found = (
         _facts(data, there, f"why-{number}") if there else None,
         layer_table(labelled, f"layers-{number}"),
