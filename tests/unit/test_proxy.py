@@ -13,6 +13,7 @@ from leverlab.proxy.handover import HandoverError, decode_body, prefill_body
 from leverlab.proxy.metrics import proxy_counters
 from leverlab.proxy.server import ProxyServer
 from leverlab.proxy.settings import Settings, parse_settings
+from leverlab.proxy.upstream import Upstream
 
 pytestmark = pytest.mark.serial
 
@@ -291,3 +292,49 @@ def test_a_command_line_that_is_wrong_is_refused(capsys: pytest.CaptureFixture[s
         with pytest.raises(SystemExit):
             parse_settings(wrong)
     assert "write HOST:PORT" in capsys.readouterr().err
+
+
+def test_a_status_that_is_in_no_list_goes_through() -> None:
+    """499 is what some servers say of a client that went away; a proxy that looks for its phrase would end."""
+    prefill, decode = Backend(answering({"why": "gone"}, "499 Client Closed Request")), Backend(answering({}))
+    with proxy(decode, prefills=(prefill,)) as client:
+        for _ in range(2):
+            told = client.post(PATH, json={"prompt": "a"})
+            assert (told.status_code, told.json()) == (499, {"why": "gone"})
+        assert client.get("/health").status_code == 200
+    assert not decode.requests
+
+
+class SlowSocket:
+    """A socket that takes `takes` bytes at each turn, or nothing yet."""
+
+    def __init__(self, takes: list[int | None], log: list[str]) -> None:
+        self._takes, self._log = iter(takes), log
+
+    def send(self, data: bytes) -> int:
+        taken = next(self._takes)
+        self._log.append("nothing" if taken is None else "written")
+        if taken is None:
+            raise BlockingIOError
+        return taken
+
+
+def test_a_request_is_sent_when_its_first_bytes_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a connection that is still being made nothing is: what the proxy adds must not end, nor a server's part begin, there."""
+    backend = Backend(answering({}))
+    upstream = Upstream(backend.address)
+    upstream.close()
+    log: list[str] = []
+    upstream.socket = SlowSocket([None, 3, 2], log)  # type: ignore[assignment]
+
+    def clock() -> int:
+        log.append(f"looked {len(log)}")
+        return len(log)
+
+    monkeypatch.setattr("leverlab.proxy.upstream.time.monotonic_ns", clock)
+    assert not upstream.begin(b"hello")
+    assert upstream.sent_ns == 0
+    assert not upstream.flush() and upstream.flush()
+    assert log == ["looked 0", "nothing", "looked 2", "written", "looked 4", "written"]
+    assert upstream.sent_ns == 3, "the look before the write of the first bytes"
+    backend.close()

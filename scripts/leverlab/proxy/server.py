@@ -11,7 +11,7 @@ from typing import Final
 
 import httptools
 
-from leverlab.incoming import Client, listen, whole_answer
+from leverlab.incoming import Client, Clients, whole_answer
 from leverlab.load.plan import Endpoint
 from leverlab.proxy.handover import HandoverError, decode_body, prefill_body
 from leverlab.proxy.metrics import Totals
@@ -24,11 +24,15 @@ _OK: Final = 200
 
 
 class _Flight:
-    """A client's request on its way: `prefilling` first where there are prefill servers, then answered."""
+    """A client's request on its way: `prefilling` first where there are prefill servers, then answered.
+
+    `since_ns` is the receive stamp of what the proxy had to have before it could send to `upstream`; `added_ns` what it added to
+    the legs before.
+    """
 
     __slots__ = (
         "added_ns", "body", "client", "generates", "headers", "method", "path", "prefilling", "relayed", "request", "retried",
-        "sent_ns", "upstream",
+        "since_ns", "upstream",
     )  # fmt: skip
 
     def __init__(self, client: Client, *, generates: bool) -> None:
@@ -37,7 +41,8 @@ class _Flight:
         self.headers, self.body = dict(client.headers), client.body
         self.generates = generates
         self.prefilling = self.relayed = self.retried = False
-        self.added_ns = self.sent_ns = 0
+        self.added_ns = 0
+        self.since_ns = client.received_ns
         self.request = b""
         self.upstream: Upstream | None = None
 
@@ -50,20 +55,18 @@ class ProxyServer:
         self._next_server = _chooser(settings.servers, settings)
         self._next_prefill = _chooser(settings.prefills, settings) if settings.prefills else None
         self._totals = Totals()
-        self._clients: dict[int, Client] = {}
         self._upstreams: dict[int, Upstream] = {}
         self._idle: dict[Address, list[Upstream]] = {}
         self._flights: dict[Client, _Flight] = {}
         self._flight_of: dict[Upstream, _Flight] = {}
         self._stopping = False
-        self._listener = listen(settings.host, settings.port)
         self._epoll = select.epoll()
-        self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+        self._clients = Clients(settings.host, settings.port, self._epoll, self._handle, self._gone)
 
     @property
     def port(self) -> int:
         """The port that the proxy listens on."""
-        return int(self._listener.getsockname()[1])
+        return self._clients.port
 
     def stop(self) -> None:
         """Leave the loop at the next opportunity (for signal handlers)."""
@@ -71,41 +74,18 @@ class ProxyServer:
 
     def serve(self) -> None:
         """The loop. Returns after `stop`."""
-        listener = self._listener.fileno()
         while not self._stopping:
             for fd, mask in self._epoll.poll(_POLL_S):
-                if fd == listener:
-                    self._accept()
-                elif fd in self._upstreams:
+                if fd in self._upstreams:
                     self._serve_upstream(self._upstreams[fd], mask)
-                elif fd in self._clients:
-                    self._serve_client(self._clients[fd], mask)
+                else:
+                    self._clients.serve(fd, mask)
         print(self._totals.render().decode(), file=sys.stderr)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                accepted, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            self._clients[accepted.fileno()] = Client(accepted, self._handle)
-            self._epoll.register(accepted.fileno(), select.EPOLLIN)
-
-    def _serve_client(self, client: Client, mask: int) -> None:
-        try:
-            if mask & select.EPOLLOUT and client.flush():
-                self._epoll.modify(client.socket.fileno(), select.EPOLLIN)
-            if mask & ~select.EPOLLOUT and not client.read():
-                self._close(client)
-        except BlockingIOError:
-            return
-        except (OSError, httptools.HttpParserError):
-            self._close(client)
 
     def _handle(self, client: Client) -> None:
         if client in self._flights:
             # It asks again before it has its answer: whoever does that cannot be told which answer is whose.
-            self._close(client)
+            self._clients.close(client)
         elif client.path.startswith(b"/v1/"):
             self._begin(client)
         elif (client.method, client.path) == (b"GET", b"/health"):
@@ -131,7 +111,6 @@ class ProxyServer:
             address = self._next_server()
         # Whoever only asks what there is takes nobody's turn.
         self._send(flight, address or self._first_server, body)
-        flight.added_ns += flight.sent_ns - client.received_ns
 
     def _send(self, flight: _Flight, address: Address, body: bytes) -> None:
         flight.retried = False
@@ -147,7 +126,6 @@ class ProxyServer:
         except OSError as error:
             self._failed(flight, upstream, error)
             return
-        flight.sent_ns = time.monotonic_ns()
         if not complete:
             self._epoll.modify(upstream.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
 
@@ -191,7 +169,7 @@ class ProxyServer:
             totals.relay_ns += took_ns
             totals.relay_count += 1
         elif flight.generates:
-            totals.added_ns += flight.added_ns + took_ns
+            totals.added_ns += flight.added_ns + upstream.sent_ns - flight.since_ns + took_ns
             totals.added_count += 1
         flight.relayed = True
         if upstream.complete:
@@ -201,10 +179,12 @@ class ProxyServer:
     def _prefilled(self, flight: _Flight, upstream: Upstream) -> None:
         answered_ns, answer = upstream.received_ns, b"".join(upstream.body)
         status = upstream.status
-        self._totals.prefill_ns += answered_ns - flight.sent_ns
+        self._totals.prefill_ns += answered_ns - upstream.sent_ns
         self._totals.prefill_count += 1
         self._release(upstream)
         flight.prefilling = False
+        flight.added_ns += upstream.sent_ns - flight.since_ns
+        flight.since_ns = answered_ns
         if status != _OK:
             del self._flights[flight.client]
             self._write(flight.client, whole_answer(status, answer))
@@ -215,7 +195,6 @@ class ProxyServer:
             self._refuse(flight, 502, str(error))
             return
         self._send(flight, self._next_server(), body)
-        flight.added_ns += flight.sent_ns - answered_ns
 
     def _failed(self, flight: _Flight, upstream: Upstream, error: Exception) -> None:
         """An engine server did not answer. On a connection that was kept the request is offered once more, on a new one."""
@@ -229,7 +208,7 @@ class ProxyServer:
         said = f"{upstream.address[0]}:{upstream.address[1]} did not answer: {type(error).__name__}: {error}"
         print(said, file=sys.stderr, flush=True)
         if flight.relayed:
-            self._close(flight.client)
+            self._clients.close(flight.client)
         else:
             self._refuse(flight, 502, said)
 
@@ -243,12 +222,10 @@ class ProxyServer:
     def _write(self, client: Client, data: bytes) -> bool:
         """Send `data`; what the kernel does not take now follows. False where the client has gone."""
         try:
-            complete = client.write(data)
+            self._clients.write(client, data)
         except OSError:
-            self._close(client)
+            self._clients.close(client)
             return False
-        if not complete:
-            self._epoll.modify(client.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
         return True
 
     def _release(self, upstream: Upstream) -> None:
@@ -267,18 +244,11 @@ class ProxyServer:
             self._epoll.unregister(fd)
         upstream.close()
 
-    def _close(self, client: Client) -> None:
+    def _gone(self, client: Client) -> None:
         """The client has gone, or is cut off: so is what a server still computes for it."""
-        if client.closed:
-            return
-        client.closed = True
         flight = self._flights.pop(client, None)
         if flight is not None and flight.upstream is not None:
             self._drop(flight.upstream)
-        fd = client.socket.fileno()
-        self._clients.pop(fd, None)
-        self._epoll.unregister(fd)
-        client.socket.close()
 
 
 def _chooser(addresses: Sequence[Address], settings: Settings) -> Callable[[], Address]:

@@ -25,7 +25,7 @@ class Upstream:
     """A connection that is kept. `begin` a request, then `read` whenever there is something; both may raise OSError."""
 
     __slots__ = (
-        "_outgoing", "_parser", "address", "body", "complete", "fresh", "keeps", "received_ns", "socket", "status",
+        "_outgoing", "_parser", "address", "body", "complete", "fresh", "keeps", "received_ns", "sent_ns", "socket", "status",
     )  # fmt: skip
 
     def __init__(self, address: Address) -> None:
@@ -39,13 +39,15 @@ class Upstream:
         self.fresh = True
         """Nothing was answered on it yet: a failure is the server's, and not that of a connection that was kept too long."""
         self.received_ns = 0
+        self.sent_ns = 0
+        """When the first bytes of the request were handed to the kernel, on CLOCK_MONOTONIC: the instant before. 0 until then."""
         self._outgoing = b""
 
     def begin(self, request: bytes) -> bool:
         """Send `request`; False where something waits for `flush`."""
         self._parser: Any = httptools.HttpResponseParser(self)
         self.body: list[bytes] = []
-        self.status = 0
+        self.status = self.sent_ns = 0
         self.complete = self.keeps = False
         self._outgoing = request
         return self.flush()
@@ -53,10 +55,13 @@ class Upstream:
     def flush(self) -> bool:
         """Send what waits; True once nothing does. Raises OSError where there is no connection."""
         if self._outgoing:
+            now_ns = time.monotonic_ns()
             try:
                 sent = self.socket.send(self._outgoing)
             except BlockingIOError:
                 sent = 0
+            if sent and not self.sent_ns:
+                self.sent_ns = now_ns
             self._outgoing = self._outgoing[sent:]
         return not self._outgoing
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
-import httptools
 import msgspec
 
-from leverlab.incoming import STREAM_HEAD, Client, listen, whole_answer
+from leverlab.incoming import STREAM_HEAD, Client, Clients, whole_answer
 from leverlab.load.plan import Endpoint
 from leverlab.load.timer import Timer
 from leverlab.truth.answers import AnswerWriter, Vocabulary, framed
@@ -61,7 +60,6 @@ class TruthServer:
         self._decoder = msgspec.json.Decoder(Body)
         self._epoll = select.epoll()
         self._timer = Timer(self._epoll)
-        self._clients: dict[int, Client] = {}
         self._flights: dict[Client, _Flight] = {}
         self._flight_of: dict[int, _Flight] = {}
         self._due: list[tuple[int, int, _Flight]] = []
@@ -70,13 +68,12 @@ class TruthServer:
         self._lateness = Lateness()
         self._splits = settings.split_chunks or settings.split_json
         self._stopping = False
-        self._listener = listen(settings.host, settings.port)
-        self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+        self._clients = Clients(settings.host, settings.port, self._epoll, self._handle, self._gone)
 
     @property
     def port(self) -> int:
         """The port that the server listens on."""
-        return int(self._listener.getsockname()[1])
+        return self._clients.port
 
     def stop(self) -> None:
         """Leave the loop at the next opportunity (for signal handlers)."""
@@ -85,7 +82,6 @@ class TruthServer:
     def serve(self) -> None:
         """The loop. Returns after `stop`."""
         clock, due = time.monotonic_ns, self._due
-        listener = self._listener.fileno()
         next_poll = armed_for = 0
         while not self._stopping:
             now = clock()
@@ -100,10 +96,7 @@ class TruthServer:
                     armed_for = due[0][0]
                     self._timer.arm(armed_for)
             for fd, mask in self._epoll.poll(wait_s):
-                if fd == listener:
-                    self._accept()
-                elif fd in self._clients:
-                    self._serve_client(self._clients[fd], mask)
+                self._clients.serve(fd, mask)
             next_poll = clock() + _POLL_EVERY_NS
         self._log.flush()
         print(self._lateness.sentence(), file=sys.stderr)
@@ -126,7 +119,7 @@ class TruthServer:
             complete = self._write(flight.client, data)
         except OSError:
             heapq.heappop(self._due)
-            self._close(flight.client)
+            self._clients.close(flight.client)
             return time.monotonic_ns()
         ended_ns = time.monotonic_ns()
         self._log.records.extend((number, tokens, due_ns, begun_ns, ended_ns if complete else -1))
@@ -137,7 +130,7 @@ class TruthServer:
         if flight.plan.broken and before < flight.plan.broken_at <= after:
             if flight.plan.broken == "cut":
                 heapq.heappop(self._due)
-                self._close(flight.client)
+                self._clients.close(flight.client)
                 return ended_ns
             self._write(flight.client, framed(GARBAGE))
         if last:
@@ -159,10 +152,7 @@ class TruthServer:
         if self._splits and (pieces := self._faults.pieces(data)) is not None:
             client.write(pieces[0])
             data = pieces[1]
-        complete = client.write(data)
-        if not complete:
-            self._epoll.modify(client.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
-        return complete
+        return self._clients.write(client, data)
 
     def _end(self, flight: _Flight, last_sent_ns: int) -> None:
         stream = flight.stream
@@ -171,7 +161,7 @@ class TruthServer:
             try:
                 self._write(flight.client, flight.writer.closing(stream.output_tokens + self._settings.wrong_usage_by))
             except OSError:
-                self._close(flight.client)
+                self._clients.close(flight.client)
         self._start(self._engine.release(stream, time.monotonic_ns()))
         self._metrics.ended(stream, last_sent_ns, stream.finish_reason)
         self._ended += 1
@@ -204,42 +194,14 @@ class TruthServer:
         try:
             self._write(flight.client, flight.writer.chunk(0, 0, b"null"))
         except OSError:
-            self._close(flight.client)
+            self._clients.close(flight.client)
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                accepted, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            client = Client(accepted, self._handle)
-            self._clients[accepted.fileno()] = client
-            self._epoll.register(accepted.fileno(), select.EPOLLIN)
-
-    def _serve_client(self, client: Client, mask: int) -> None:
-        try:
-            if mask & select.EPOLLOUT and client.flush():
-                self._epoll.modify(client.socket.fileno(), select.EPOLLIN)
-            if mask & ~select.EPOLLOUT and not client.read():
-                self._close(client)
-        except BlockingIOError:
-            return
-        except (OSError, httptools.HttpParserError):
-            self._close(client)
-
-    def _close(self, client: Client) -> None:
-        if client.closed:
-            return
-        client.closed = True
+    def _gone(self, client: Client) -> None:
         flight = self._flights.pop(client, None)
         if flight is not None:
             self._flight_of.pop(flight.stream.number, None)
             self._start(self._engine.release(flight.stream, time.monotonic_ns()))
             self._metrics.ended(flight.stream, 0, "abort")
-        fd = client.socket.fileno()
-        self._clients.pop(fd, None)
-        self._epoll.unregister(fd)
-        client.socket.close()
 
     def _handle(self, client: Client) -> None:
         route = (client.method, client.path)
