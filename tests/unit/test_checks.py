@@ -165,6 +165,7 @@ def test_nothing_is_marked_in_a_clean_cell() -> None:
     assert worst(results) == "ok"
     assert {result.code for result in results} == {check.code for check in CHECKS} - {
         "acceptance_not_as_asked",
+        "acceptance_not_verified",
         "few_cache_hits",
         "saturation_not_judged",
         "search_not_settled",
@@ -282,6 +283,8 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("generated_tokens_disagree", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"generation_tokens": 1.0})),
     ("acceptance_not_as_asked", "invalid", lambda: synthetic(3.6, drafts=400)),
     ("acceptance_not_as_asked", "invalid", lambda: synthetic(4.5, drafts=4000)),
+    ("acceptance_not_verified", "caution", lambda: synthetic(4.05, drafts=399)),
+    ("acceptance_not_verified", "caution", lambda: synthetic(4.05, drafts=0)),
     ("prompt_tokens_disagree", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"prompt_tokens": 12001.0})),
     ("foreign_requests", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"requests_finished": 121.0})),
     ("counters_reset", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"preemptions": -1.0})),
@@ -480,6 +483,9 @@ def test_a_server_without_counters_is_a_caution_not_a_pass() -> None:
 
 def test_synthetic_acceptance_that_is_near_what_was_asked_or_of_few_drafts_is_left_alone() -> None:
     assert "acceptance_not_as_asked" not in found(synthetic(3.7, drafts=400)) | found(synthetic(1.0, drafts=399))
+    counted = synthetic(4.05, drafts=4000)
+    untold = {name: value for name, value in counted.server_delta.items() if name != "drafts"}
+    assert found(replace(counted, server_delta=untold)) == {"acceptance_not_verified": "caution"}
     codes = {result.code for result in check_cell(synthetic(4.0, drafts=4000))}
     assert "acceptance_not_as_asked" in codes
     judged = {result.code for result in check_cell(clean())}

@@ -150,9 +150,7 @@ def _counters_reset(inputs: CellInputs) -> Finding | None:
 
 def _acceptance_not_as_asked(inputs: CellInputs) -> Finding | None:
     """Only where acceptance is synthetic: an engine that does not do that takes the setting and heeds it not (vLLM on a CPU)."""
-    asked = inputs.specification["server"].get("flags", {}).get("speculative-config")
-    rates = asked.get("synthetic_acceptance_rates") if isinstance(asked, dict) else None
-    drafts, accepted = (inputs.server_delta.get(name) for name in ("drafts", "accepted_tokens"))
+    rates, drafts, accepted = _synthetic(inputs)
     if not rates or drafts is None or accepted is None or drafts < _DRAFTS:
         return None
     wanted, got = 1 + sum(rates), 1 + accepted / drafts
@@ -167,6 +165,30 @@ def _acceptance_not_as_asked(inputs: CellInputs) -> Finding | None:
     )
 
 
+def _acceptance_not_verified(inputs: CellInputs) -> Finding | None:
+    rates, drafts, accepted = _synthetic(inputs)
+    if not rates:
+        return None
+    expected = (
+        f"at least {_DRAFTS} checked drafts, whose yield tells whether the acceptance is the one that was asked for"
+    )
+    if drafts is None or accepted is None:
+        return Finding("caution", "the server counts no drafts", expected, "see /metrics of the engine")
+    saw = f"{drafts:.0f} checked drafts"
+    if drafts >= _DRAFTS:
+        return Finding("ok", saw, expected)
+    return Finding(
+        "caution", saw, expected, "not verified, and not a fault: more requests or longer answers give more drafts"
+    )
+
+
+def _synthetic(inputs: CellInputs) -> tuple[list[float] | None, float | None, float | None]:
+    """The acceptance rates that were asked for, if any, and the drafts and accepted tokens that the server counted."""
+    asked = inputs.specification["server"].get("flags", {}).get("speculative-config")
+    rates = asked.get("synthetic_acceptance_rates") if isinstance(asked, dict) else None
+    return rates, inputs.server_delta.get("drafts"), inputs.server_delta.get("accepted_tokens")
+
+
 TOKEN_CHECKS: Final = (
     Check("tokens_not_as_asked", "Did every request get as many tokens as it asked for?", _tokens_not_as_asked),
     Check("tokens_assumed", "Are the tokens of each chunk known?", _tokens_assumed),
@@ -177,6 +199,7 @@ TOKEN_CHECKS: Final = (
         "Were as many draft tokens accepted as synthetic acceptance asks for?",
         _acceptance_not_as_asked,
     ),
+    Check("acceptance_not_verified", "Were there drafts enough to see what was accepted?", _acceptance_not_verified),
     Check("prompt_tokens_disagree", "Do client and server agree on prompt tokens?", _prompts_disagree),
     Check("foreign_requests", "Did the server serve these requests and no others?", _foreign_requests),
     Check("counters_reset", "Did the server's counters only grow?", _counters_reset),
