@@ -486,6 +486,8 @@ def test_synthetic_acceptance_that_is_near_what_was_asked_or_of_few_drafts_is_le
     counted = synthetic(4.05, drafts=4000)
     untold = {name: value for name, value in counted.server_delta.items() if name != "drafts"}
     assert found(replace(counted, server_delta=untold)) == {"acceptance_not_verified": "caution"}
+    told = SPECIFICATION["server"] | {"environment": {"SGLANG_SIMULATE_ACC_LEN": "4.05"}}
+    assert found(clean(specification=SPECIFICATION | {"server": told})) == {"acceptance_not_verified": "caution"}
     codes = {result.code for result in check_cell(synthetic(4.0, drafts=4000))}
     assert "acceptance_not_as_asked" in codes
     judged = {result.code for result in check_cell(clean())}

@@ -7,6 +7,9 @@ import pyarrow.compute as pc
 
 from leverlab.checks.base import CellInputs, Check, Finding
 
+_SGLANG_YIELD: Final = "SGLANG_SIMULATE_ACC_LEN"
+"""The variable by which SGLang is told what a checked draft yields."""
+
 _DRAFTS: Final = 400
 """Checked drafts from which on their mean yield is known to a few per cent."""
 
@@ -167,7 +170,7 @@ def _acceptance_not_as_asked(inputs: CellInputs) -> Finding | None:
 
 def _acceptance_not_verified(inputs: CellInputs) -> Finding | None:
     rates, drafts, accepted = _synthetic(inputs)
-    if not rates:
+    if not rates and _SGLANG_YIELD not in inputs.specification["server"].get("environment", {}):
         return None
     expected = (
         f"at least {_DRAFTS} checked drafts, whose yield tells whether the acceptance is the one that was asked for"
