@@ -301,6 +301,7 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("server_ttft_disagrees", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"ttft_s_sum": 12.6})),
     ("server_ttft_disagrees", "caution", lambda: clean(server_delta=server_delta(rows()) | {"ttft_s_sum": 9.0})),
     ("saturated", "caution", lambda: clean(slow_server(capacity=6))),
+    ("window_short", "caution", lambda: clean([row | {"last_token_s": row["last_token_s"] + 100} for row in rows()])),
     ("saturation_not_judged", "caution", lambda: clean(specification=of_conversations(4))),
     ("cache_state_wrong", "invalid", lambda: clean(cache={"asked": "cold", "verified": False})),
     ("search_not_settled", "caution", lambda: clean(search=searched(highest_rate=None))),

@@ -30,8 +30,8 @@ def test_a_queue_that_grows_is_beyond_the_knee_and_one_that_does_not_is_not(seed
 
 def test_what_is_finished_decides_where_it_is_known() -> None:
     scheduled = np.arange(40.0)
-    first = scheduled + 0.1 + 0.002 * scheduled
-    behind = scheduled, first, first + 0.5
+    first = scheduled + 0.1
+    behind = scheduled, first, first + 0.5 + 0.065 * scheduled
     assert beyond_knee(*behind, kept_share=0.89) is True
     assert beyond_knee(*behind, kept_share=0.91) is False
     assert beyond_knee(*(array[:10] for array in behind), kept_share=0.5) is None, "too few to say"
@@ -50,6 +50,18 @@ def test_ends_that_scatter_are_not_taken_for_a_queue() -> None:
         short += share < 0.9
     assert short > 150
     assert wrong < 20
+
+
+def test_a_server_that_slows_a_little_as_its_batch_fills_has_not_fallen_behind() -> None:
+    """A hundred requests at 32/s, of which each runs at once, with answers of 0.2 to 6 s and a step that lengthens by a tenth."""
+    generator = np.random.default_rng(5)
+    scheduled = np.cumsum(generator.exponential(1 / 32, 100))
+    slower = 1 + 0.1 * scheduled / scheduled[-1]
+    first = scheduled + 0.025 * slower
+    last = first + generator.gamma(1, 1.2, 100) * slower
+    share = float(np.ptp(np.sort(scheduled)[10:-10]) / np.ptp(np.sort(last)[10:-10]))
+    assert share < 0.8
+    assert beyond_knee(scheduled, first, last, share) is False
 
 
 def test_the_knee_lies_between_the_last_rate_kept_and_the_first_beyond() -> None:

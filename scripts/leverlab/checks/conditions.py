@@ -2,6 +2,7 @@
 
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 from leverlab.checks.base import CellInputs, Check, Finding, ended_well, numeric, requests_wait
@@ -11,6 +12,9 @@ from leverlab.stats.knee import SATURATION_SHARE, beyond_knee
 
 _HIT_TOLERANCE: Final = 0.02
 """By how much of the prompt tokens the measured hit ratio may pass the workload's own sharing."""
+
+_LONG_STAY: Final = 0.9
+"""Share of the requests that must have been able to leave while others still came."""
 
 _FEW_HITS_SHARE: Final = 0.5
 """Share of the workload's own sharing below which hits are called few."""
@@ -68,6 +72,29 @@ def _saturated(inputs: CellInputs) -> Finding | None:
         expected,
         "a finding, not a fault: beyond its capacity latencies grow with the length of the run, and throughput at this "
         "rate is what was offered; achieved_rate and the burst say what the server can sustain",
+    )
+
+
+def _window_short(inputs: CellInputs) -> Finding | None:
+    if inputs.load.kind != "rate" or requests_wait(inputs.specification["phase"]):
+        return None
+    if _beyond_knee(inputs.requests, _rates(inputs.requests, inputs.load)):
+        return None  # who waits stays longer than requests come, and is marked for it
+    well = ended_well(inputs.requests)
+    scheduled_s, last_s = numeric(inputs.requests, "scheduled_s")[well], numeric(inputs.requests, "last_token_s")[well]
+    if len(scheduled_s) == 0:
+        return None
+    lasted_s, stays_s = float(np.ptp(scheduled_s)), float(np.quantile(last_s - scheduled_s, _LONG_STAY))
+    saw = f"requests came for {lasted_s:.3g} s, and one in ten stays {stays_s:.3g} s or longer"
+    expected = "requests that come for longer than nine in ten of them stay"
+    if lasted_s >= stays_s:
+        return Finding("ok", saw, expected)
+    return Finding(
+        "caution",
+        saw,
+        expected,
+        "give the workload more requests, or shorter answers: until those who came first have left, fewer run at once than this rate "
+        "brings in the long run, so that latencies are lower than there; throughput is what was offered",
     )
 
 
@@ -235,6 +262,7 @@ CONDITION_CHECKS: Final = (
         "Does the workload let it be judged whether the server keeps up?",
         _saturation_not_judged,
     ),
+    Check("window_short", "Did requests come for long enough to fill the server as the rate does?", _window_short),
     Check("search_not_settled", "Is the highest rate known to the precision that was asked for?", _search_not_settled),
     Check("cache_state_wrong", "Was the cache in the stated state?", _cache_state),
     Check("foreign_cache_hits", "Were all cache hits from prompts of this phase?", _foreign_cache_hits),

@@ -23,6 +23,9 @@ QUEUE_GROWTH: Final = 1.5
 """Requests in the system towards the end of the arrivals ÷ around their middle, from which on its queue is said to grow."""
 TTFT_GROWTH: Final = 1.0
 """Trend of ttft_s over the arrivals ÷ its median, from which on waiting is said to grow."""
+LAG_SHARE: Final = 0.5
+"""Of the wait that falling behind implies for those who come last, the share that must be seen."""
+_LEAST_KEPT: Final = 0.01
 _CHANCE: Final = 0.001
 _CORROBORATION: Final = 0.05
 _LEAST: Final = 20
@@ -70,24 +73,28 @@ def beyond_knee(scheduled_s: Floats, first_s: Floats, last_s: Floats, kept_share
     """Whether a cell at a rate was beyond what its server sustains; arrays hold one value a request, NaN where there is none.
 
     Either what was finished a second fell below SATURATION_SHARE of what arrived (`kept_share`, of the same requests) while ttft_s
-    or e2e_s grew, or both the number of requests in the system and ttft_s grew over the arrivals: a short cell ends before the
-    first shows. In a short cell whose answers differ in length the ends scatter so much that `kept_share` alone proves nothing:
-    a server that falls behind lets those wait who come late. None where there are too few requests to say.
+    or e2e_s grew by as much as that implies, or both the number of requests in the system and ttft_s grew over the arrivals: a
+    short cell ends before the first shows. In a short cell whose answers differ in length the ends scatter so much that
+    `kept_share` alone proves nothing. A server that really falls behind lets those wait who come late: where it ends k of what
+    comes in a time T, the last one is T (1/k - 1) later than the first; LAG_SHARE of that must be seen. None where there are too
+    few requests to say.
     """
     known = ~(np.isnan(scheduled_s) | np.isnan(first_s) | np.isnan(last_s))
     if int(known.sum()) < _LEAST:
         return None
     scheduled_s, first_s, last_s = scheduled_s[known], first_s[known], last_s[known]
-    behind = kept_share is not None and kept_share < SATURATION_SHARE
-    if behind and (_rises(scheduled_s, first_s - scheduled_s) or _rises(scheduled_s, last_s - scheduled_s)):
-        return True
+    if kept_share is not None and kept_share < SATURATION_SHARE:
+        lag_s = LAG_SHARE * (1 / max(kept_share, _LEAST_KEPT) - 1) * float(np.ptp(scheduled_s))
+        if any(_rises(scheduled_s, ended_s - scheduled_s, lag_s) for ended_s in (first_s, last_s)):
+            return True
     return _queue_grows(scheduled_s, last_s) and _waiting_grows(scheduled_s, first_s)
 
 
-def _rises(at_s: Floats, values: Floats) -> bool:
-    """Whether `values` grow with `at_s` by more than chance explains: Kendall's test (Biometrika 30, 1938)."""
-    trend = stats.kendalltau(at_s, values)
-    return bool(trend.statistic > 0 and trend.pvalue < _CORROBORATION)
+def _rises(at_s: Floats, values: Floats, least: float) -> bool:
+    """Whether `values` grow over `at_s` by `least` and by more than chance explains: Kendall's test (Biometrika 30, 1938)."""
+    if robust_slope(at_s, values) * float(np.ptp(at_s)) < least:
+        return False
+    return bool(stats.kendalltau(at_s, values).pvalue < _CORROBORATION)
 
 
 def _queue_grows(scheduled_s: Floats, last_s: Floats) -> bool:
