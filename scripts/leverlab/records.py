@@ -327,13 +327,26 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def flattened(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
+def flattened_provenance(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """A fingerprint as `area.key` → text, with GPUs numbered by their place among the cell's own: `gpu.0.name`.
+
+    The record numbers them by the node's index, which is the fact `gpu.0.index` here. Otherwise what two cells say of their only
+    GPU would stand under two names, and be compared with nothing.
+    """
+    devices = provenance.get("gpu") or {}
+    indices = sorted((key for key in devices if str(key).isdigit()), key=int)
+    placed = {key: value for key, value in devices.items() if key not in indices}
+    placed |= {str(place): {"index": index, **devices[index]} for place, index in enumerate(indices)}
+    return _flattened({**provenance, "gpu": placed})
+
+
+def _flattened(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
     """A nested record as `area.key` → text, without what is empty: for what compares and prints fingerprints."""
     flat: dict[str, str] = {}
     for key, item in value.items():
         here = f"{path}.{key}" if path else str(key)
         if isinstance(item, Mapping):
-            flat |= flattened(item, here)
+            flat |= _flattened(item, here)
         elif item not in (None, []):
             flat[here] = ", ".join(map(str, item)) if isinstance(item, list) else str(item)
     return flat

@@ -193,20 +193,21 @@ def test_sides_measured_under_other_conditions_are_named(repository: Repository)
     (off,) = [e for e in repository.study().cells if e.treatment.name == OFF and str(e.load) == "rate 8"]
     record = repository.layout.cell(off.cell.server.id, "r2", off.cell.phase.id) / "cell.json"
     told = json.loads(record.read_text())
-    for provenance, marked in (
-        ({"node": {"hostname": "n1"}, "gpu": {"0": {"uuid": "GPU-2"}}}, False),
-        ({"node": {"hostname": "unknown"}}, False),
-        ({"node": {"hostname": "n2"}}, True),
+    others = {"node": {"hostname": "n1"}, "gpu": {"0": {"uuid": "GPU-1", "name": "H100"}}}
+    for provenance, named in (
+        ({"node": {"hostname": "n1"}, "gpu": {"0": {"uuid": "GPU-2", "name": "H100"}}}, None),
+        ({"node": {"hostname": "n1"}, "gpu": {"3": {"uuid": "GPU-4", "name": "H100"}}}, None),
+        ({"node": {"hostname": "n1"}, "gpu": {"3": {"uuid": "GPU-4", "name": "A100"}}}, "gpu.0.name (r2)"),
+        ({"node": {"hostname": "unknown"}}, None),
+        ({"node": {"hostname": "n2"}}, "node.hostname (r2)"),
     ):
         record.write_text(json.dumps({**told, "provenance": provenance}))
         for path in repository.layout.results.glob("servers/*/*/cells/*/cell.json"):
             if path != record:
                 other = json.loads(path.read_text())
-                path.write_text(
-                    json.dumps({**other, "provenance": {"node": {"hostname": "n1"}, "gpu": {"0": {"uuid": "GPU-1"}}}})
-                )
+                path.write_text(json.dumps({**other, "provenance": others}))
         row = one(effects(repository), "treatment", OFF)
-        assert ("provenance_differs" in codes(row)) == marked
-        if marked:
+        assert ("provenance_differs" in codes(row)) == (named is not None)
+        if named is not None:
             (message,) = [c["message"] for c in json.loads(row["cautions"]) if c["code"] == "provenance_differs"]
-            assert "node.hostname (r2)" in message
+            assert named in message

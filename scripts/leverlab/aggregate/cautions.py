@@ -9,7 +9,7 @@ from typing import Final
 
 from leverlab.aggregate.comparisons import Comparison
 from leverlab.aggregate.pairing import CellRow, Weighed
-from leverlab.records import flattened
+from leverlab.records import flattened_provenance
 from leverlab.stats.noise_floor import disagree
 from leverlab.stats.verdict import Verdict
 from leverlab.trial.fingerprint import UNKNOWN
@@ -117,5 +117,5 @@ def _engine(specification: str) -> str:
 
 @functools.lru_cache(4096)
 def _conditions(provenance: str) -> Mapping[str, str]:
-    flat = flattened(json.loads(provenance))
+    flat = flattened_provenance(json.loads(provenance))
     return {key: value for key, value in flat.items() if any(fnmatchcase(key, pattern) for pattern in _MATTERS)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from leverlab.records import flattened
+from leverlab.records import flattened_provenance
 from leverlab.report.phrases import joined
 from leverlab.report.source import StudyData, rows_of
 from leverlab.report.view import Cell, Column, Group, Row, Table, plain_table
@@ -54,7 +54,7 @@ class Provenance:
 def provenance(data: StudyData) -> Provenance:
     """What the measured cells recorded of the nodes they ran on (`leverlab.trial.fingerprint`)."""
     measured = data.cells[(data.cells["status"] == "measured") & data.cells["provenance"].notna()]
-    recorded = [(row, flattened(json.loads(row["provenance"]))) for row in rows_of(measured)]
+    recorded = [(row, flattened_provenance(json.loads(row["provenance"]))) for row in rows_of(measured)]
     if not recorded:
         return Provenance([], "", None, None)
     values: dict[str, dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))

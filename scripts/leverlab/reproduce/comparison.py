@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from leverlab.aggregate.cell_metrics import Key
 from leverlab.aggregate.schema import metric_keys
 from leverlab.metrics import HIGHEST_RATE, METRICS, comparable
-from leverlab.records import flattened
+from leverlab.records import flattened_provenance
 from leverlab.reproduce.evidence import Evidence, Replicate
 from leverlab.stats.intervals import Interval, prediction_interval
 
@@ -116,8 +116,8 @@ def _compared(key: Key, recorded: Sequence[Replicate], new: Replicate) -> Compar
 
 
 def _differences(recorded: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> Iterator[Difference]:
-    flat = [flattened(provenance) for provenance in recorded]
-    now = flattened(here)
+    flat = [flattened_provenance(provenance) for provenance in recorded]
+    now = flattened_provenance(here)
     for key in sorted({*now, *(key for one in flat for key in one)}):
         values = tuple(dict.fromkeys(one[key] for one in flat if key in one))
         if now.get(key) in values or (len(flat) > 1 and len(values) == len(flat)):
