@@ -1,5 +1,6 @@
 """The report on twins: figures, facts and sentences from their tables, which turn round with the two sides."""
 
+import re
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from leverlab.report.layer_parts import decode_parts, prompt_parts
 from leverlab.report.mechanism import anatomy, mechanism
 from leverlab.report.page import render_study
 from leverlab.report.profiled import Profiled
+from leverlab.report.reference import publish
 from leverlab.report.roofline_block import roofline_parts
 from leverlab.report.source import StudyData
 from leverlab.report.theory_values import theory_values
@@ -30,7 +32,9 @@ TREATMENT = "prefix_caching=off"
 
 def keep_twin(folder: Path, slower: float) -> None:
     """The recorded trace as a twin; `slower`: how many times longer it all takes."""
-    folder.mkdir(parents=True)
+    raw = folder / "raw" / "rank0.pt.trace.json.gz"
+    raw.parent.mkdir(parents=True)
+    raw.symlink_to(RECORDED)
     trace = read_torch_traces([RECORDED], kernel_classes(SOURCE))
     stretched = [
         frame.assign(start_s=frame["start_s"] * slower, duration_s=frame["duration_s"] * slower)
@@ -44,7 +48,7 @@ def keep_twin(folder: Path, slower: float) -> None:
     record = TwinRecord(
         twin="t", server="s", phase="p", cell="c", replicate="r1", tool="torch", outcome="recorded", started_at="2026-01-01T00:00:00Z",
         layers=8, requests={"ok": 8.0, "tpot_s_p50": 0.02 * slower, "chunk_gap_s_p50": 0.02 * slower}, window=window, step_floor_s=0.001,
-        files=["kernels.parquet", "raw/rank0.pt.trace.json.gz"],
+        files=["kernels.parquet", str(raw.relative_to(folder))],
     )  # fmt: skip
     write_json(folder / "twin.json", record)
     answered = {"status": ["ok", "ok"], "prompt_tokens": [128, 128], "completion_tokens": [16, 16]}
@@ -234,3 +238,16 @@ def test_a_failed_twin_is_named_with_its_reason(tmp_path: Path) -> None:
     )  # fmt: skip
     write_json(folder / "twin.json", record)
     assert "its twin is failed: no report" in render_study(study.read())
+
+
+def test_a_published_page_leads_to_the_tables_of_its_twins_and_to_nothing_that_stays_behind(data: StudyData) -> None:
+    folder = data.layout.root / "elsewhere" / "reference"
+    publish(data.name, data.configuration, data.layout, folder)
+    page = (folder / f"{data.name}.html").read_text()
+    links = {link for link in re.findall(r'href="([^"#:]+)"', page) if link != "index.html"}
+    twins = {link for link in links if link.endswith("/kernels.parquet")}
+    assert len(twins) == sum(twin.record is not None for twin in data.profiles) > 0
+    assert [link for link in links if not (folder / link).is_file()] == []
+    assert not list(folder.rglob("*.json.gz")), "what the profiler wrote stays where it was recorded"
+    for link in twins:
+        assert (folder / link).with_name("twin.json").is_file()

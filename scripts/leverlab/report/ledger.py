@@ -57,7 +57,7 @@ def cell_table(data: StudyData) -> Table:
         "Every cell and replicate",
         columns,
         tuple(groups),
-        "Links lead to the files of the cell, relative to this page.",
+        "Links lead to the files of the cell, relative to this page." if data.published is None else "",
     )
 
 
@@ -222,9 +222,9 @@ def _cell_row(data: StudyData, row: Mapping[str, Any]) -> Row:
 
 
 def _links(data: StudyData, folder: Path) -> tuple[Link, ...]:
-    base = f"../{folder.relative_to(data.layout.root).as_posix()}"
     names = {"cell.json": "record", "requests.parquet": "requests", "chunks.parquet": "chunks", "checks.json": "checks"}
-    return tuple(Link(f"{base}/{name}", text) for name, text in names.items() if (folder / name).is_file())
+    addresses = ((data.address(folder / name), text) for name, text in names.items())
+    return tuple(Link(address, text) for address, text in addresses if address is not None)
 
 
 def _log_of(data: StudyData, row: Mapping[str, Any]) -> str:

@@ -62,12 +62,12 @@ def style() -> Markup:
     return Markup((Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8"))
 
 
-def render_study(data: StudyData, tables: str | None = None) -> str:
-    """The study's page as HTML. `tables`: where its parquet files are as seen from the page; default: in results/."""
+def render_study(data: StudyData) -> str:
+    """The study's page as HTML."""
     with drawing():
         sections = _sections(data)
-    folder = tables or f"../results/studies/{data.name}"
-    return environment().get_template("report.html.j2").render(style=style(), tables=folder, **sections)
+    tables = f"../results/studies/{data.name}" if data.published is None else data.name
+    return environment().get_template("report.html.j2").render(style=style(), tables=tables, **sections)
 
 
 def title_of(data: StudyData) -> str:

@@ -1,10 +1,11 @@
 """A reference: measured studies that a repository keeps, each with the tables that its page was made from."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from leverlab.config import Configuration
-from leverlab.layout import Layout
+from leverlab.layout import TWIN_FILE, Layout
 from leverlab.records import write_bytes
 from leverlab.report.index import entry_of
 from leverlab.report.page import environment, render_study, style
@@ -14,20 +15,28 @@ from leverlab.report.source import StudyData, read_study
 from leverlab.report.view import Table, plain_table
 
 _TABLES: Final = "*.parquet"
+_OF_A_TWIN: Final = (TWIN_FILE, "kernels.parquet", "steps.parquet", "requests.parquet")
 _TOLD: Final = ("GPU", "CPU", "Versions", "Source", "Measured")
 """What the list says of where a study was measured; its page says all."""
 
 
 def publish(study: str, configuration: Configuration, layout: Layout, folder: Path) -> None:
-    """Copy the tables of `study` to `folder`/<study>/ and write its page beside them: `folder`/<study>.html.
+    """Copy the tables of `study` and of its twins to `folder`/<study>/, and write its page beside them: `folder`/<study>.html.
 
-    The page's own records (logs, cards) are read from results/, so it is made where the study was aggregated. Raises
-    FileNotFoundError where the study has no tables.
+    The page's own records (logs, cards) are read from results/, so it is made where the study was aggregated. What a profiler
+    wrote itself stays there: it is ten times as large as the tables. Raises FileNotFoundError where the study has no tables.
     """
     data = read_study(study, configuration, layout)
-    for table in sorted(layout.study(study).glob(_TABLES)):
-        write_bytes(folder / study / table.name, table.read_bytes())
-    write_bytes(folder / f"{study}.html", render_study(data, tables=study).encode())
+    travels = {table: folder / study / table.name for table in sorted(layout.study(study).glob(_TABLES))}
+    for twin in data.profiles:
+        for name in _OF_A_TWIN:
+            path = twin.folder / name
+            if path.is_file():
+                travels[path] = folder / study / path.relative_to(layout.results)
+    for path, target in travels.items():
+        write_bytes(target, path.read_bytes())
+    page = render_study(replace(data, published=folder / study))
+    write_bytes(folder / f"{study}.html", page.encode())
 
 
 def render_reference(name: str, configuration: Configuration, layout: Layout, folder: Path) -> str:

@@ -49,6 +49,8 @@ class StudyData:
     """What a lever does at a level of another one, where a question asks for it."""
     accuracy: tuple[Mapping[str, Any], ...] = ()
     """Rows of accuracy.parquet: what answers were worth. Empty where the study asks nothing."""
+    published: Path | None = None
+    """The folder of the study's name that travels with its page, where that does not stand beside results/."""
 
     @cached_property
     def treatments(self) -> dict[str, Treatment]:
@@ -103,6 +105,13 @@ class StudyData:
         names = [name for name, treatment in self.treatments.items() if not treatment.copy]
         wanted = [name for name in names if not asked.treatments or name in asked.treatments]
         return read_profiles(self.layout, self.cells, list(asked.at), wanted)
+
+    def address(self, path: Path) -> str | None:
+        """Where a page leads to a file below results/; None where the file is not there, or did not travel with the page."""
+        below = path.relative_to(self.layout.results)
+        if self.published is None:
+            return f"../{path.relative_to(self.layout.root).as_posix()}" if path.is_file() else None
+        return f"{self.name}/{below.as_posix()}" if (self.published / below).is_file() else None
 
     def label(self, treatment: str) -> str:
         """A treatment for a legend or a row: `Baseline: Prefix caching on, …`, or what it changes."""

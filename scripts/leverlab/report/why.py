@@ -289,7 +289,7 @@ def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
     other = sum(share for _, share in found.other)
     longest = f"{found.other[0][0][:60]}" if other > _UNNAMED_SHARE else ""
     yield Cell(f"{other:.1%}", note=longest)
-    yield Cell(links=tuple(_links(twin)))
+    yield Cell(links=tuple(_links(data, twin)))
 
 
 def _steps_cell(found: Recorded, counted: tuple[float, float] | None) -> Cell:
@@ -316,12 +316,12 @@ def _seconds(value: float | None) -> str:
     return "–" if value is None else format_seconds(value)
 
 
-def _links(twin: Profiled) -> Iterator[Link]:
+def _links(data: StudyData, twin: Profiled) -> Iterator[Link]:
     assert twin.record is not None
-    base = f"../{twin.folder.as_posix()}"
     of_others = tuple(f"{RAW}/{name}/" for name in twin.record.commands if name != twin.server)
     for name in dict.fromkeys(("kernels.parquet", *twin.record.files)):
         if name.startswith(of_others):
             continue
-        if name.endswith((".nsys-rep", ".json.gz", "kernels.parquet")):
-            yield Link(f"{base}/{name}", name.rpartition("/")[2])
+        address = data.address(twin.folder / name)
+        if address is not None and name.endswith((".nsys-rep", ".json.gz", "kernels.parquet")):
+            yield Link(address, name.rpartition("/")[2])
