@@ -194,3 +194,25 @@ def test_each_pool_of_a_disaggregated_server_has_its_own_utilisation() -> None:
     found = cell.metrics({})
     assert found["prefill_gpu_utilisation_ratio", None] == pytest.approx(0.9)
     assert found["decode_gpu_utilisation_ratio", None] == pytest.approx(0.3)
+
+
+def test_metrics_of_a_class_are_of_its_requests_alone() -> None:
+    rows = [request_row(at, 0.0, 0.1 + 0.1 * (at % 2), priority=at % 2) for at in range(4)]
+    found = measured(rows, load=LoadPoint("burst")).metrics({})
+    assert found["interactive_ttft_s", "mean"] == pytest.approx(0.1)
+    assert found["batch_ttft_s", "mean"] == pytest.approx(0.2)
+    assert found["interactive_throughput", None] + found["batch_throughput", None] == pytest.approx(
+        found["throughput", None]
+    )
+    plain = measured([request_row(at, 0.0) for at in range(4)], load=LoadPoint("burst"))
+    older = MeasuredCell(
+        requests_table(rows).drop_columns(["priority"]),
+        chunks_table(rows),
+        LoadPoint("burst"),
+        server_delta(rows),
+        None,
+    )
+    for cell in (plain, older):
+        told = cell.metrics({})
+        assert told["interactive_ttft_s", "mean"] is None and told["batch_throughput", None] is None
+        assert told["ttft_s", "mean"] is not None

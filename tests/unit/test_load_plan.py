@@ -1,6 +1,7 @@
 """What is sent: reading a workload, and the bytes on the wire."""
 
 import json
+from dataclasses import replace
 
 import httptools
 import pytest
@@ -79,3 +80,12 @@ def test_the_bytes_are_one_whole_request(endpoint):
     assert body["ignore_eos"] is True
     prompt = body["prompt"] if endpoint is Endpoint.COMPLETIONS else body["messages"][0]["content"]
     assert prompt == "naïve 日本"
+
+
+def test_a_priority_goes_out_in_the_body_of_the_request_that_has_one() -> None:
+    target = Target("127.0.0.1", 8000, "m", None, Endpoint.COMPLETIONS, {})
+    plain = PlannedRequest(0, "r0", "words", 1, 4, 0.0)
+    bodies = [
+        json.loads(request_bytes(target, one).partition(b"\r\n\r\n")[2]) for one in (plain, replace(plain, priority=0))
+    ]
+    assert "priority" not in bodies[0] and bodies[1] == {**bodies[0], "priority": 0}

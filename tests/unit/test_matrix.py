@@ -570,3 +570,25 @@ def test_a_number_in_a_variable_of_the_environment_is_text(repository: Repositor
         for server in matrix.servers.values()
     }
     assert told == {("64", 64), ("4", 4)}
+
+
+CLASSES = (
+    "kind: interactive-batch, requests: 24, interactive_share: 0.5, interactive_prompt_tokens: 8, interactive_output_tokens: 4, "
+    "batch_prompt_tokens: 64, batch_output_tokens: 16"
+)
+
+
+def test_priorities_are_refused_where_nobody_sends_them_or_they_mean_the_opposite(repository: Repository) -> None:
+    repository.change(
+        "kind: shared-prefix, requests: 24, groups: 3, prefix_tokens: 256, suffix_tokens: 16, output_tokens: 16",
+        CLASSES,
+    )
+    assert repository.study().cells
+    repository.change("replicates: 2", "replicates: 2\nclient: vllm-bench")
+    with pytest.raises(ConfigError, match="the client 'vllm-bench' sends no priorities"):
+        repository.study()
+    repository.change("\nclient: vllm-bench", "")
+    repository.change("engines: [truth]", "engines: [sglang]")
+    repository.change("gpus: [cpu]", "gpus: [h100]")
+    with pytest.raises(ConfigError, match="SGLang serves the larger priority first"):
+        repository.study()

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from leverlab import DRAWING_VERSION
 from leverlab.config.workload import Workload
 from leverlab.identity import canonical
+from leverlab.load.plan import read_requests
 from leverlab.models.synthetic import synthetic_files
 from leverlab.workloads import draw
 from leverlab.workloads.card import ideal_hits
@@ -70,6 +71,14 @@ KINDS: dict[str, dict[str, Any]] = {
         "output_tokens": 8,
     },
     "variable-output": {"requests": 20, "prompt_tokens": 64, "outputs": [16, 32, 64, 256, 512]},
+    "interactive-batch": {
+        "requests": 20,
+        "interactive_share": 0.25,
+        "interactive_prompt_tokens": 16,
+        "interactive_output_tokens": 4,
+        "batch_prompt_tokens": 200,
+        "batch_output_tokens": 32,
+    },
 }
 GOLDEN = {
     "shared-prefix": "6e7593a0768f66f033b8866bddf56de923ad4643873c37b8791baf6e1894a80c",
@@ -80,6 +89,7 @@ GOLDEN = {
     "agent-loop": "a1525fb4181a860269d2b8681b066cc247bc47e365ce5c22b828a720c93964ef",
     "retrieval": "8685c1041f4460763a489b7925eaa6e7f0a566a106a7fb7b4a689f1f5ba54c2d",
     "near-miss": "0ac9887ba37408367d9595c83c5da2ef7df58ab8efedf134af57d5ea8601a18c",
+    "interactive-batch": "3fe6f6d30de7c299ea1074ec7b4471017eaf2917aa96d7abe94e737abea24412",
     "variable-output": "78857a483b3fa4bd0e60d532ef15df2cb90ae340e09cd8f32cf31e57c9fa0da6",
 }
 """SHA-256 of requests.jsonl. If it changes, raise leverlab.DRAWING_VERSION: drawn files would no longer be
@@ -135,7 +145,8 @@ def test_token_counts_are_exact_and_lines_complete(kind: str, model_folder: Path
     tokenizer = Tokenizer.from_file(str(model_folder / "tokenizer.json"))
     assert [request["index"] for request in requests] == list(range(KINDS[kind]["requests"]))
     for request in requests:
-        assert set(request) == (LINE | {"after", "pause_s"} if kind in WAITING else LINE)
+        more = {"after", "pause_s"} if kind in WAITING else {"priority"} if kind == "interactive-batch" else set()
+        assert set(request) == LINE | more
         assert len(tokenizer.encode(request["prompt"]).ids) == request["prompt_tokens"]
     assert card["prompt_tokens"]["total"] == sum(request["prompt_tokens"] for request in requests)
     assert card["output_tokens"]["total"] == sum(request["output_tokens"] for request in requests)
@@ -444,3 +455,14 @@ def test_sharegpt_says_what_is_wrong_with_the_file(model_folder: Path, tmp_path:
 def test_a_workload_of_another_drawing_version_is_refused(model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="drawn by version 99"):
         draw({**identity_of("random"), "drawing_version": 99}, 1, model_folder, tmp_path, None)
+
+
+def test_each_request_of_two_classes_has_its_lengths_and_its_priority(model_folder: Path, tmp_path: Path) -> None:
+    draw(identity_of("interactive-batch"), 7, model_folder, tmp_path, None)
+    lines, _ = drawn(tmp_path)
+    seen = [(line["group"], line["priority"], line["prompt_tokens"], line["output_tokens"]) for line in lines]
+    assert sorted(set(seen)) == [("batch", 1, 200, 32), ("interactive", 0, 16, 4)]
+    assert [group for group, *_ in seen].count("interactive") == 5
+    assert len({line["prompt"].split()[0] for line in lines}) == 20
+    planned = read_requests(tmp_path / "requests.jsonl")
+    assert [request.priority for request in planned] == [line["priority"] for line in lines]

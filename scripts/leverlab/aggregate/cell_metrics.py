@@ -14,6 +14,7 @@ from leverlab.checks.base import Floats, numeric
 from leverlab.checks.window import Window, achieved_rate, finished_share, offered_rate, steady_window
 from leverlab.load_point import LoadPoint
 from leverlab.metrics import ERROR_RATIO, HIGHEST_RATE, METRICS, SERVER_FACTS
+from leverlab.metrics.classes import CLASSES, class_and_metric
 from leverlab.stats.intervals import Interval, percentile_interval
 from leverlab.stats.knee import beyond_knee
 from leverlab.stats.summaries import PERCENTILES, statistic_of
@@ -23,6 +24,8 @@ Key = tuple[str, str | None]
 
 INTERVAL_METRICS: Final = ("ttft_s", "ttft_service_s", "tpot_s", "e2e_s")
 """Metrics of a request, whose percentiles get an interval inside the cell."""
+
+_CLASS_RATES: Final = {f"{name}_throughput": name for name in CLASSES}
 
 NO_PROCESSES: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -155,9 +158,19 @@ class MeasuredCell:
         """The values of a metric that has one a request, or a chunk, of the requests that ended well."""
         if name == "chunk_gap_s":
             return self._chunk_gaps_s()
-        values: Floats = self._column(name)[self._well]
+        wanted, of_class = self._well, class_and_metric(name)
+        if of_class is not None:
+            wanted, name = wanted & self._of_class(of_class[0]), of_class[1]
+        values: Floats = self._column(name)[wanted]
         known: Floats = values[~np.isnan(values)]
         return known
+
+    def _of_class(self, name: str) -> npt.NDArray[np.bool_]:
+        """Which requests are of a class; none where the workload has no classes, or the cell is older than they are."""
+        if "priority" not in self._table.column_names:
+            return np.zeros(self._table.num_rows, bool)
+        found: npt.NDArray[np.bool_] = self._column("priority") == CLASSES[name]
+        return found
 
     def _chunk_gaps_s(self) -> Floats:
         wanted = np.isin(self._chunk_index, self._column("index")[self._well])
@@ -167,7 +180,7 @@ class MeasuredCell:
         return gaps_s
 
     def _rates(self, objectives: Mapping[str, float]) -> dict[Key, float | None]:
-        names = ("throughput", "total_throughput", "throughput_per_gpu", "achieved_rate", "goodput")
+        names = ("throughput", "total_throughput", "throughput_per_gpu", "achieved_rate", "goodput", *_CLASS_RATES)
         window = self.window
         if window is None:
             return {(name, None): None for name in names}
@@ -181,6 +194,11 @@ class MeasuredCell:
             ("throughput_per_gpu", None): generated / window.length_s / self._gpu_count,
             ("achieved_rate", None): achieved_rate(window, self._well, self._column("last_token_s"), self._load),
             ("goodput", None): self._goodput(window, objectives),
+            **{
+                (name, None): float(output[window.inside & asked].sum()) / window.length_s if asked.any() else None
+                for name, of in _CLASS_RATES.items()
+                for asked in [self._of_class(of)]
+            },
         }
 
     def _goodput(self, window: Window, objectives: Mapping[str, float]) -> float | None:

@@ -215,6 +215,29 @@ class VariableOutput(StrictModel):
     )
 
 
+class InteractiveBatch(StrictModel):
+    """Users who wait for their tokens among batch work that can wait: two classes of requests, in a random order.
+
+    An interactive request carries the priority 0 in its body and one of the batch class 1: with vLLM the smaller goes first.
+    """
+
+    kind: Literal["interactive-batch"] = "interactive-batch"
+    requests: Requests
+    interactive_share: float = Field(
+        gt=0, lt=1, description="share of interactive requests, rounded to whole requests, at least one of each class"
+    )
+    interactive_prompt_tokens: Tokens = Field(description="tokens of an interactive request's prompt")
+    interactive_output_tokens: Tokens = Field(description="tokens that it asks for")
+    batch_prompt_tokens: Tokens = Field(description="tokens of a prompt of the batch class")
+    batch_output_tokens: Tokens = Field(description="tokens that it asks for")
+
+    @model_validator(mode="after")
+    def _both_classes_occur(self) -> "InteractiveBatch":
+        if self.requests < 2:
+            raise ValueError("two classes need two requests or more")
+        return self
+
+
 Workload = Annotated[
     SharedPrefix
     | Random
@@ -225,7 +248,8 @@ Workload = Annotated[
     | AgentLoop
     | Retrieval
     | NearMiss
-    | VariableOutput,
+    | VariableOutput
+    | InteractiveBatch,
     Field(discriminator="kind"),
 ]
 

@@ -35,6 +35,7 @@ class SentRequest:
     request_id: str
     prompt_tokens: int
     output_tokens: int
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

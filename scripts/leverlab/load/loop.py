@@ -353,7 +353,9 @@ class ReplayLoop:
     def _log(self, origin_ns: int, before: ClockOffset, after: ClockOffset, cost: ClientCost) -> ReplayLog:
         return ReplayLog(
             requests=[
-                SentRequest(request.index, request.request_id, request.prompt_tokens, request.output_tokens)
+                SentRequest(
+                    request.index, request.request_id, request.prompt_tokens, request.output_tokens, request.priority
+                )
                 for request in self._requests
             ],
             endpoint=str(self._target.endpoint),

@@ -91,6 +91,7 @@ def _row(log: ReplayLog, arrived: Arrivals, position: int, answer: Answer) -> di
         "prompt_tokens": request.prompt_tokens if answer.prompt_tokens is None else answer.prompt_tokens,
         "completion_tokens": sum(answer.chunk_tokens) if answer.completion_tokens is None else answer.completion_tokens,
         "requested_output_tokens": request.output_tokens,
+        "priority": request.priority,
         "cached_tokens": answer.cached_tokens,
         "finish_reason": answer.finish_reason,
         "scheduled_s": scheduled_s,

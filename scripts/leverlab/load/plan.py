@@ -35,7 +35,7 @@ class PlannedRequest:
 
     `arrival_unit_s` is the arrival in the process of rate 1 request/s: at rate r the request is sent at
     `arrival_unit_s / r`. `request_id` goes out as X-Request-Id. A request that waits for the one with the index `after` has no arrival
-    of its own: it is due `pause_s` after that one's end, at every load.
+    of its own: it is due `pause_s` after that one's end, at every load. `priority` goes out in its body, unless it is None.
     """
 
     index: int
@@ -46,6 +46,7 @@ class PlannedRequest:
     arrival_unit_s: float
     after: int | None = None
     pause_s: float = 0.0
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class _Line(msgspec.Struct):
     arrival_unit_s: float
     after: int | None = None
     pause_s: float = 0.0
+    priority: int | None = None
 
 
 def read_requests(path: Path, prefix: str = "request") -> list[PlannedRequest]:
@@ -99,6 +101,7 @@ def read_requests(path: Path, prefix: str = "request") -> list[PlannedRequest]:
                     arrival_unit_s=line.arrival_unit_s,
                     after=line.after,
                     pause_s=line.pause_s,
+                    priority=line.priority,
                 )
             )
     return planned
@@ -120,6 +123,8 @@ def request_bytes(target: Target, request: PlannedRequest) -> bytes:
         body["prompt"] = request.prompt
     else:
         body["messages"] = [{"role": "user", "content": request.prompt}]
+    if request.priority is not None:
+        body["priority"] = request.priority
     content = json.dumps({**body, **target.extra_body}, ensure_ascii=False, separators=(",", ":")).encode()
     lines = [
         f"POST {target.endpoint.path} HTTP/1.1",

@@ -11,7 +11,7 @@ from leverlab.config import ConfigError, Configuration
 from leverlab.config.base import nearest
 from leverlab.config.lever import Effect
 from leverlab.config.study import Study
-from leverlab.config.workload import Workload, rounds_of
+from leverlab.config.workload import InteractiveBatch, Workload, rounds_of
 from leverlab.load_point import CacheState, Client
 from leverlab.matrix.treatments import Treatment
 
@@ -86,6 +86,16 @@ def setting_of(configuration: Configuration, name: str, study: Study, place: Pla
         raise ConfigError(
             f"config/studies/{name}.yaml: the client {client!r} cannot wait for an answer, and in a workload of kind "
             f"{workload.kind} requests wait for each other: take the client 'replay', or another workload"
+        )
+    if isinstance(workload, InteractiveBatch) and client != "replay":
+        raise ConfigError(
+            f"config/studies/{name}.yaml: the client {client!r} sends no priorities, and in a workload of kind {workload.kind} each request "
+            "has one: take the client 'replay', or another workload"
+        )
+    if isinstance(workload, InteractiveBatch) and kind == "sglang":
+        raise ConfigError(
+            f"config/studies/{name}.yaml: {engine}: SGLang serves the larger priority first, and a workload of kind {workload.kind} gives "
+            "interactive requests the smaller: take vLLM"
         )
     gpus = _agreed(treatment, "gpus", [int(effect.gpus) for effect in of if effect.gpus is not None])
     if configuration.gpus[place.gpu].device == "cpu":

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from leverlab.metrics.classes import OF_CLASSES
 from leverlab.metrics.disaggregation import DISAGGREGATION
 from leverlab.metrics.metric import ERROR_RATIO, HIGHEST_RATE, STATISTICS, Metric
 
@@ -225,6 +226,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
         source="server counters",
     ),
     *DISAGGREGATION,
+    *OF_CLASSES,
     Metric(
         "mean_running",
         "requests",

@@ -7,7 +7,7 @@ that models with different ones get the same load.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import TypeAdapter
 from tokenizers import Tokenizer
@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from leverlab import DRAWING_VERSION
 from leverlab.config.workload import (
     AgentLoop,
+    InteractiveBatch,
     MixedLongShort,
     MultiTurn,
     NearMiss,
@@ -48,7 +49,7 @@ def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Pat
     Each line of requests.jsonl has index, prompt, prompt_tokens (what the tokenizer adds included), output_tokens,
     arrival_unit_s (divided by a rate, the time of sending) and group (None where prompts have none). In conversations also
     after (the index of the request that it waits for, None for the first) and pause_s (from its end to when this one is due);
-    arrival_unit_s is then that of the conversation.
+    arrival_unit_s is then that of the conversation. A request of a class has priority.
 
     Raises ValueError where the workload cannot be drawn with this tokenizer, where `sharegpt_path` is not the file that
     the workload asks for, or where a prompt does not have the tokens that it should.
@@ -94,6 +95,7 @@ def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Pat
                 "arrival_unit_s": time_ns / 1e9,
                 "group": request.group,
                 **({"after": request.after, "pause_s": request.pause_ns / 1e9} if drawing.rounds > 1 else {}),
+                **({} if request.priority is None else {"priority": request.priority}),
             },
             ensure_ascii=False,
         )
@@ -126,6 +128,7 @@ _Composed = (
     | Retrieval
     | NearMiss
     | VariableOutput
+    | InteractiveBatch
 )
 
 
@@ -141,6 +144,8 @@ def _compose(workload: _Composed, seed: int, words: Words) -> Drawing:
             return retrieval(workload, lengths, content, words)
         case NearMiss():
             return near_miss(workload, lengths, content, words)
+        case InteractiveBatch():
+            return Drawing(_classes(workload, lengths, content, words), _CLASSES_SHARE_NOTHING)
         case _:
             return Drawing(_unshared(workload, lengths, content, words))
 
@@ -174,6 +179,24 @@ def _unshared(
     return [
         DrawnRequest(" ".join(run), prompt, output, group)
         for run, (prompt, output), group in zip(runs, sizes, groups, strict=True)
+    ]
+
+
+_CLASSES_SHARE_NOTHING: Final = "nothing, within a class or between the two"
+
+
+def _classes(workload: InteractiveBatch, lengths: Stream, content: Stream, words: Words) -> list[DrawnRequest]:
+    """Interactive requests (priority 0) and those of the batch class (1), whose prompts have nothing in common."""
+    interactive = min(max(round(workload.requests * workload.interactive_share), 1), workload.requests - 1)
+    order = lengths.shuffled([0] * interactive + [1] * (workload.requests - interactive))
+    sizes = (
+        (workload.interactive_prompt_tokens, workload.interactive_output_tokens),
+        (workload.batch_prompt_tokens, workload.batch_output_tokens),
+    )
+    runs = words.distinct_runs(content, [words.words_in(sizes[priority][0]) for priority in order])
+    return [
+        DrawnRequest(" ".join(run), *sizes[priority], ("interactive", "batch")[priority], priority=priority)
+        for run, priority in zip(runs, order, strict=True)
     ]
 
 

@@ -9,7 +9,7 @@ class DrawnRequest:
     """A prompt of `prompt_tokens`, what the tokenizer adds included, and how many tokens are asked for.
 
     `group` names the requests that it belongs to. A request of a conversation is due `pause_ns` after the end of the one
-    with the index `after`; where that is None it comes by its arrival.
+    with the index `after`; where that is None it comes by its arrival. `priority` goes into its body, unless it is None.
     """
 
     prompt: str
@@ -18,6 +18,7 @@ class DrawnRequest:
     group: str | None = None
     after: int | None = None
     pause_ns: int = 0
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
