@@ -223,6 +223,13 @@ QUANTITIES: Final[dict[str, Quantity]] = _registry(
         "arithmetic: the maximum of binomial loads; course week 14",
     ),
     Quantity(
+        "expert_gpu_imbalance",
+        "1",
+        "load of the busiest GPU of an expert-parallel server",
+        "expected largest number of tokens that come to a GPU's experts / mean, for a batch that is routed uniformly",
+        "arithmetic: the maximum of sums of hypergeometric loads",
+    ),
+    Quantity(
         "cost_per_1k_tokens",
         "price",
         "price of a thousand output tokens",

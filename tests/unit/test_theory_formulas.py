@@ -4,6 +4,7 @@ import math
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from leverlab.models.dimensions import Dimensions, dimensions
@@ -225,3 +226,21 @@ def test_the_price_of_a_thousand_tokens() -> None:
     assert cost.cost_per_1k_tokens(2, 4, 1000) == pytest.approx(8 / 3600)
     with pytest.raises(ValueError, match="no tokens"):
         cost.cost_per_1k_tokens(2, 4, 0)
+
+
+def test_the_busiest_gpu_of_those_that_share_the_experts() -> None:
+    """One token that takes two of four experts: both on one of two GPUs with a chance of 1/3, so that the busiest has 4/3 on average."""
+    assert experts.gpu_imbalance(4, 2, 1, 2) == pytest.approx(4 / 3)
+    assert experts.gpu_imbalance(8, 2, 64, 2) == pytest.approx(_drawn(8, 2, 64, 2), rel=0.01)
+    assert experts.gpu_imbalance(8, 2, 64, 4) == pytest.approx(_drawn(8, 2, 64, 4), rel=0.03), "taken as independent"
+    assert experts.gpu_imbalance(8, 2, 4096, 2) < 1.02
+    for batch, gpus in ((0, 2), (1, 3)):
+        with pytest.raises(ValueError, match="no token is routed, or the experts are not shared evenly"):
+            experts.gpu_imbalance(8, 2, batch, gpus)
+
+
+def _drawn(of: int, per_token: int, batch: int, gpus: int) -> float:
+    draw = np.random.default_rng(1)
+    taken = draw.random((4000, batch, of)).argsort(axis=2)[:, :, :per_token] // (of // gpus)
+    loads = np.stack([(taken == gpu).sum(axis=(1, 2)) for gpu in range(gpus)])
+    return float(loads.max(axis=0).mean() / loads.mean())

@@ -138,6 +138,7 @@ class MeasuredCell:
         found["restored_bytes", None] = self._delta.get("restored_bytes")
         bandwidth = self._quotient("restored_bytes", "restore_s")
         found["restore_bandwidth", None] = None if bandwidth is None else bandwidth / 1e9
+        found["expert_imbalance_logged", None] = self._quotient("expert_load_most", "expert_load_mean")
         found["handed_over_ratio", None] = self._quotient("handed_over_tokens", "handed_over_queried_tokens")
         found["kv_transfer_rate", None] = self._quotient("kv_transfer_bytes_sum", "kv_transfer_s_sum")
         found |= {(name, None): self._facts.get(name) for name in SERVER_FACTS}

@@ -171,7 +171,9 @@ class Engine(Protocol):
         """
 
     def log_counters(self, log: str) -> dict[str, float]:
-        """What only the log counts, of that part of it: canonical names as in `canonical_metrics`."""
+        """What only the log counts, of that part of it: canonical names as in `canonical_metrics`, and `expert_load_mean` and
+        `expert_load_most` (of a mixture's experts).
+        """
 
     def explain_exit(self, log: str) -> Reason:
         """Why a server ended, from its log: `configuration_refused`, `out_of_memory`, `port_taken`, or `server_died`."""

@@ -19,6 +19,7 @@ from leverlab.engines.own_check import OwnParser
 from leverlab.engines.prometheus import VLLM_METRICS, cache_info, canonical_metrics
 from leverlab.engines.vllm_disaggregation import handing_over
 from leverlab.engines.vllm_exit import LOG_WORDS
+from leverlab.engines.vllm_experts import expert_loads_in
 from leverlab.engines.vllm_settings import COMPILATION, differences, effective_settings, startup_facts
 from leverlab.load.plan import KEY_VARIABLE
 from leverlab.records import Reason
@@ -149,7 +150,7 @@ class VllmEngine:
         return canonical_metrics(text, VLLM_METRICS)
 
     def log_counters(self, log: str) -> dict[str, float]:
-        return restores_in(log)
+        return {**restores_in(log), **expert_loads_in(log)}
 
     def explain_exit(self, log: str) -> Reason:
         return explain_exit(log, LOG_WORDS)

@@ -225,6 +225,15 @@ METRICS: Final[dict[str, Metric]] = _registry(
         label="bandwidth of loads from the tier below",
         source="server counters",
     ),
+    Metric(
+        "expert_imbalance_logged",
+        "1",
+        "difference of the largest numbers of tokens that the server's log tells of, step by step / that of the mean ones: with vLLM 0.32 "
+        "of the GPUs that share the experts; with vLLM 0.26 of the layers, GPU by GPU, which is another thing",
+        "lower",
+        label="load of the busiest GPU, as the log has it",
+        source="server log",
+    ),
     *DISAGGREGATION,
     *OF_CLASSES,
     Metric(

@@ -8,7 +8,7 @@ from leverlab.theory import memory, roofline, speculation
 from leverlab.theory.communication import decode_all_reduce_bytes, one_shot_bytes, ring_bytes, transfer_s
 from leverlab.theory.cost import cost_per_1k_tokens
 from leverlab.theory.drafting import drafting_of, speculates
-from leverlab.theory.experts import expert_imbalance, experts_read
+from leverlab.theory.experts import expert_imbalance, experts_read, gpu_imbalance
 from leverlab.theory.occasion import Occasion
 from leverlab.theory.server import TheoryServer
 from leverlab.theory.unknown import DoesNotApplyError, NotKnownError
@@ -215,6 +215,13 @@ def _expert_imbalance(server: TheoryServer, occasion: Occasion) -> float:
     return expert_imbalance(*_mixture(server), round(batch_of(server, occasion)))
 
 
+def _gpu_imbalance(server: TheoryServer, occasion: Occasion) -> float:
+    experts, per_token = _mixture(server)
+    if not server.flags.get("enable-expert-parallel") or server.gpu_count < 2:
+        raise DoesNotApplyError("no GPU holds whole experts that others have not")
+    return gpu_imbalance(experts, per_token, round(batch_of(server, occasion)), server.gpu_count)
+
+
 def _cost(server: TheoryServer, occasion: Occasion) -> float:
     price = server.price
     steps = batch_of(server, occasion) * server.replicas / _decode_floor(server, occasion)
@@ -245,6 +252,7 @@ _FORMULAS: Final[Mapping[str, Formula]] = {
     "kv_transfer_s": _kv_transfer,
     "experts_read": _experts_read,
     "expert_imbalance": _expert_imbalance,
+    "expert_gpu_imbalance": _gpu_imbalance,
     "cost_per_1k_tokens": _cost,
 }
 assert set(_FORMULAS) == set(QUANTITIES), "a quantity has a name and no formula, or a formula and no name"
