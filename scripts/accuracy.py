@@ -8,14 +8,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from leverlab.accuracy.harness import CannotAskError
 from leverlab.accuracy.job import run_job
-from leverlab.records import AccuracySpecification, read_json, write_json
-from leverlab.trial.cell_files import DiskFullError
-from leverlab.trial.outcomes import EX_TEMPFAIL, Interrupted, MayPassError
-from leverlab.trial.progress import Progress
+from leverlab.records import AccuracySpecification
+from leverlab.trial.command import command
 
 
 def main() -> int:
@@ -30,26 +26,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="the job's record: jobs/<hash>.json")
     parser.add_argument("--log", type=Path, help="a file for what is shown on the terminal")
     arguments = parser.parse_args()
-    try:
-        specification = AccuracySpecification.model_validate(read_json(arguments.spec))
-    except (OSError, ValidationError, ValueError) as error:
-        print(f"{arguments.spec}: {error}; start Snakemake again, which writes it", file=sys.stderr)
-        return 1
-    with Progress(arguments.log) as progress:
-        try:
-            write_json(arguments.output, run_job(specification, progress))
-        except MayPassError as error:
-            progress.say(f"this may pass, try again: {error}")
-            return EX_TEMPFAIL
-        except Interrupted as interrupted:
-            return interrupted.exit_status
-        except CannotAskError as error:
-            progress.say(str(error))
-            return 1
-        except DiskFullError as error:
-            print(error, file=sys.stderr)
-            return EX_TEMPFAIL
-    return 0
+    return command(arguments.spec, arguments.output, arguments.log, AccuracySpecification, run_job, (CannotAskError,))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from leverlab.records import JobSpecification, read_json, write_json
-from leverlab.trial.cell_files import DamagedCellError, DiskFullError, told_of_full_disk
-from leverlab.trial.outcomes import EX_TEMPFAIL, Interrupted, MayPassError
-from leverlab.trial.progress import Progress
+from leverlab.records import JobSpecification
+from leverlab.trial.cell_files import DamagedCellError
+from leverlab.trial.command import command
 from leverlab.trial.runner import run_job
 
 
@@ -29,27 +26,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="the job's record: jobs/<hash>.json")
     parser.add_argument("--log", type=Path, help="a file for what is shown on the terminal")
     arguments = parser.parse_args()
-    try:
-        specification = JobSpecification.model_validate(read_json(arguments.spec))
-    except (OSError, ValidationError, ValueError) as error:
-        print(f"{arguments.spec}: {error}; start Snakemake again, which writes it", file=sys.stderr)
-        return 1
-    with Progress(arguments.log) as progress:
-        try:
-            with told_of_full_disk(arguments.output.parent):
-                write_json(arguments.output, run_job(specification, progress))
-        except MayPassError as error:
-            progress.say(f"this may pass, try again: {error}")
-            return EX_TEMPFAIL
-        except Interrupted as interrupted:
-            return interrupted.exit_status
-        except DamagedCellError as error:
-            progress.say(str(error))
-            return 1
-        except DiskFullError as error:
-            print(error, file=sys.stderr)
-            return EX_TEMPFAIL
-    return 0
+    return command(arguments.spec, arguments.output, arguments.log, JobSpecification, run_job, (DamagedCellError,))
 
 
 if __name__ == "__main__":

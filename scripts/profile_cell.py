@@ -11,16 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from leverlab.config import ConfigError
 from leverlab.profile.again import again
 from leverlab.profile.recorders import NothingRecordedError
 from leverlab.profile.twin import run_twin
-from leverlab.records import TwinSpecification, read_json, write_json
-from leverlab.trial.cell_files import DiskFullError
-from leverlab.trial.outcomes import EX_TEMPFAIL, Interrupted, MayPassError
-from leverlab.trial.progress import Progress
+from leverlab.records import TwinSpecification
+from leverlab.trial.command import command
 
 
 def main() -> int:
@@ -40,23 +36,7 @@ def main() -> int:
         return _again(arguments.again)
     if arguments.output is None:
         parser.error("--spec needs --output")
-    try:
-        specification = TwinSpecification.model_validate(read_json(arguments.spec))
-    except (OSError, ValidationError, ValueError) as error:
-        print(f"{arguments.spec}: {error}; start Snakemake again, which writes it", file=sys.stderr)
-        return 1
-    with Progress(arguments.log) as progress:
-        try:
-            write_json(arguments.output, run_twin(specification, progress))
-        except MayPassError as error:
-            progress.say(f"this may pass, try again: {error}")
-            return EX_TEMPFAIL
-        except Interrupted as interrupted:
-            return interrupted.exit_status
-        except DiskFullError as error:
-            print(error, file=sys.stderr)
-            return EX_TEMPFAIL
-    return 0
+    return command(arguments.spec, arguments.output, arguments.log, TwinSpecification, run_twin)
 
 
 def _again(folders: list[Path]) -> int:
