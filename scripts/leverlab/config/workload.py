@@ -238,10 +238,9 @@ class InteractiveBatch(StrictModel):
         return self
 
 
-Workload = Annotated[
+Composed = (
     SharedPrefix
     | Random
-    | ShareGpt
     | ShareGptShaped
     | MixedLongShort
     | MultiTurn
@@ -249,9 +248,11 @@ Workload = Annotated[
     | Retrieval
     | NearMiss
     | VariableOutput
-    | InteractiveBatch,
-    Field(discriminator="kind"),
-]
+    | InteractiveBatch
+)
+"""Workloads whose prompts are made of words."""
+
+Workload = Annotated[Composed | ShareGpt, Field(discriminator="kind")]
 
 
 def rounds_of(workload: Workload) -> tuple[int, float]:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from leverlab import DRAWING_VERSION
 from leverlab.config.workload import (
     AgentLoop,
+    Composed,
     InteractiveBatch,
     MixedLongShort,
     MultiTurn,
@@ -118,21 +119,7 @@ def _arrivals_ns(seed: int, count: int, rounds: int) -> list[int]:
     return times_ns
 
 
-_Composed = (
-    SharedPrefix
-    | Random
-    | ShareGptShaped
-    | MixedLongShort
-    | MultiTurn
-    | AgentLoop
-    | Retrieval
-    | NearMiss
-    | VariableOutput
-    | InteractiveBatch
-)
-
-
-def _compose(workload: _Composed, seed: int, words: Words) -> Drawing:
+def _compose(workload: Composed, seed: int, words: Words) -> Drawing:
     """The requests of a workload that is made of words, in order of arrival."""
     lengths, content = Stream(seed, "lengths"), Stream(seed, "words")
     match workload:
