@@ -155,7 +155,7 @@ engines: [vllm]
 models: [llama-3.1-8b, llama-3.1-8b-shape, tiny-llama]
 gpus: [a100, h100, h200, "h100:4"]
 workload: shared-system-prompt
-load: {rates: [1, 4, 16, inf]}
+load: {rates: [1, 4, inf]}
 levers: {prefix_caching: [on, off], max_num_seqs: [64, 4, 8, 16, 32]}
 baseline: {prefix_caching: on, max_num_seqs: 64}
 primary: {prefix_caching: ttft_s p50 at rate 4, max_num_seqs: throughput at burst}

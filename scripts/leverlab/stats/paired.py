@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from scipy import stats
+from scipy import special, stats
 
 from leverlab.metrics import Comparison
 from leverlab.stats.intervals import LEVEL, Interval, mean_interval, prediction_interval, spread
@@ -82,7 +82,8 @@ class PairedChange:
         count = len(self.changes)
         statistic = abs(math.fsum(self.changes) / count) / (deviation / math.sqrt(count))
         stretch = self._stretch if self.skew == "either way" else 1.0
-        return float(2 * stats.t.sf(statistic / stretch, count - 1))
+        # Student's distribution function itself: what SciPy checks of its arguments takes a hundred times as long, for each effect.
+        return float(2 * special.stdtr(count - 1, -statistic / stretch))
 
     def test_level(self, alpha: float) -> float:
         """The level of Student's test that decides as the interval at 1 - `alpha` does."""
