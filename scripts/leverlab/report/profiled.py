@@ -245,7 +245,7 @@ def _prompt_steps(trace: tables.Trace) -> float:
 
 
 def _middle(trace: tables.Trace, seen: Steps | None) -> pd.DataFrame:
-    """The kernels of the first device in a step and a half about the middle of the window."""
+    """The kernels of the first device in a step and a half about the middle of the window, from a decode step on where one is marked."""
     kernels = trace.devices[0][1]
     end = float((kernels["start_s"] + kernels["duration_s"]).max())
     long_s = _TIMELINE_S
@@ -253,7 +253,9 @@ def _middle(trace: tables.Trace, seen: Steps | None) -> pd.DataFrame:
         long_s = _TIMELINE_STEPS * float(np.median(seen.decode_s))
     begin = max((end - long_s) / 2, 0.0)
     if seen is not None:
-        anchors = kernels.loc[kernels["kernel"] == seen.anchor, "start_s"].to_numpy(float)
+        first = kernels[kernels["kernel"] == seen.anchor]
+        decodes = first[first["phase"] == "decode"]
+        anchors = (first if decodes.empty else decodes)["start_s"].to_numpy(float)
         later = anchors[anchors >= begin]
         begin = float(later[0]) if len(later) else begin
     inside = (kernels["start_s"] + kernels["duration_s"] > begin) & (kernels["start_s"] < begin + long_s)

@@ -1,5 +1,6 @@
 """What profiles show: bars of time by class, what differs between two twins, and kernels on their streams."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -28,8 +29,10 @@ _LOOKS: Final = {
 ORDER: Final = (*_LOOKS, "other", "idle")
 """Classes in the order in which they are drawn."""
 
-_LABELLED: Final = 0.07
-"""Share of the longest bar from which a stretch holds its name."""
+_LABEL_CHARACTERS: Final = 24
+_TITLE_CHARACTERS: Final = 40
+_CHARACTERS_IN_A_BAR: Final = 52
+"""About as many characters of a stretch's name lie beside each other in the longest bar."""
 _ROWS_LIMIT: Final = 8
 _STROKES_LIMIT: Final = 4000
 
@@ -40,7 +43,7 @@ def colour_of(name: str) -> str:
 
 
 def class_bars(bars: Sequence[tuple[str, Mapping[str, float]]], name: str, unit: str) -> Markup:
-    """A bar for each (label, class → seconds): its stretches in `ORDER`, each named where there is room."""
+    """A bar for each (label, class → seconds): its stretches in `ORDER`, each named where its name has room."""
     scale, suffix = _scale(max(sum(parts.values()) for _, parts in bars))
     figure, axes = new_figure((6.4, 0.75 + 0.62 * len(bars)))
     longest = max(sum(parts.values()) for _, parts in bars) * scale
@@ -51,11 +54,9 @@ def class_bars(bars: Sequence[tuple[str, Mapping[str, float]]], name: str, unit:
             if width <= 0:
                 continue
             axes.barh(row, width, left=left, height=0.62, color=colour_of(part))
-            if width >= _LABELLED * longest:
-                axes.text(
-                    left + width / 2, row, part.replace("norm_elementwise", "norm"), ha="center", va="center",
-                    fontsize=8.5, color=INK,
-                )  # fmt: skip
+            written = part.replace("norm_elementwise", "norm")
+            if width >= (len(written) + 1) / _CHARACTERS_IN_A_BAR * longest:
+                axes.text(left + width / 2, row, written, ha="center", va="center", fontsize=8.5, color=INK)
             left += width
     _rows(axes, [label for label, _ in bars])
     axes.set_xlim(0, longest * 1.02)
@@ -87,7 +88,7 @@ def difference_bars(before: Mapping[str, float], after: Mapping[str, float], tit
     axes.set_xlim(-limit, limit)
     _rows(axes, shown)
     axes.set_xlabel(f"less ←  change of a step ({suffix})  → longer")
-    axes.set_title(title)
+    axes.set_title(textwrap.fill(title, _TITLE_CHARACTERS))
     spoken = ", ".join(
         f"{part} {'+' if change[part] >= 0 else '−'}{format_seconds(abs(change[part]))}" for part in shown
     )
@@ -130,7 +131,7 @@ def _boxes(left: Floats, width: Floats, low: float, high: float, colour: str) ->
 
 
 def _rows(axes: Axes, labels: Sequence[str]) -> None:
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), [textwrap.fill(label, _LABEL_CHARACTERS) for label in labels])
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
