@@ -62,7 +62,9 @@ def data(tmp_path: Path) -> StudyData:
     ):
         row = cells[(cells["treatment"] == treatment) & (cells["replicate"] == "r1")].iloc[0]
         folder = study.layout.profile(str(row["server"]), str(row["phase"]), "torch")
-        folder.mkdir(parents=True)
+        for raw in FILES[1:]:
+            (folder / raw).parent.mkdir(parents=True)
+            (folder / raw).symlink_to(RECORDED)
         tables.write(tables.together(servers), folder)
         counts = {"prefill": [5.0, 5.0, 6.0, 6.0], "decode": [40.0, 41.0, 48.0, 50.0]}
         window = {"iterations_before_start": 45.0, "iterations_after_stop": 56.0, "by_server": counts}
