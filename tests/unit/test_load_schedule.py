@@ -1,5 +1,7 @@
 """When requests are due, without any server: arrivals, streams, and what waits for the end of another request."""
 
+from dataclasses import replace
+
 import pytest
 
 from leverlab.load.plan import LoadPoint, PlannedRequest
@@ -59,3 +61,39 @@ def test_positions_are_those_of_the_list_and_indices_those_of_the_file() -> None
 def test_waiting_for_what_is_not_sent_is_an_error() -> None:
     with pytest.raises(ValueError, match="request 4 waits for request 3, which is not among those"):
         Schedule([TALKS[4]], LoadPoint("burst"))
+
+
+def program(first: int) -> list[PlannedRequest]:
+    """A request, two that wait for it, and one that joins these."""
+    joined = replace(request(first + 3, 1.0, first + 2), joins=(first + 1, first + 2))
+    return [request(first, 1.0), request(first + 1, 1.0, first), request(first + 2, 1.0, first), joined]
+
+
+def test_branches_are_due_together_and_what_joins_them_with_the_last() -> None:
+    schedule = Schedule(program(0), LoadPoint("burst"))
+    assert schedule.at_once == 2
+    schedule.begin(0)
+    assert taken(schedule) == [(0, 0)]
+    schedule.ended(0, 5)
+    assert taken(schedule) == [(5, 1), (5, 2)]
+    schedule.ended(2, 9)
+    assert not schedule.due
+    schedule.ended(1, 20)
+    assert taken(schedule) == [(20, 3)]
+
+
+def test_a_stream_takes_the_next_program_once_all_of_its_own_is_through() -> None:
+    schedule = Schedule([*program(0), *program(4)], LoadPoint("concurrency", 1.0))
+    assert schedule.at_once == 2
+    schedule.begin(0)
+    order = []
+    while schedule.due:
+        position = schedule.pop()[1]
+        order.append(position)
+        schedule.ended(position, len(order))
+    assert order == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_joining_what_is_not_sent_is_an_error() -> None:
+    with pytest.raises(ValueError, match="request 3 waits for request 1, which is not among those"):
+        Schedule([each for each in program(0) if each.index != 1], LoadPoint("burst"))

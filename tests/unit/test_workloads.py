@@ -71,6 +71,15 @@ KINDS: dict[str, dict[str, Any]] = {
         "output_tokens": 8,
     },
     "variable-output": {"requests": 20, "prompt_tokens": 64, "outputs": [16, 32, 64, 256, 512]},
+    "branches": {
+        "requests": 10,
+        "branches": 3,
+        "prefix_tokens": 100,
+        "task_tokens": 60,
+        "branch_tokens": 12,
+        "join_tokens": 9,
+        "output_tokens": 8,
+    },
     "interactive-batch": {
         "requests": 20,
         "interactive_share": 0.25,
@@ -89,6 +98,7 @@ GOLDEN = {
     "agent-loop": "a1525fb4181a860269d2b8681b066cc247bc47e365ce5c22b828a720c93964ef",
     "retrieval": "8685c1041f4460763a489b7925eaa6e7f0a566a106a7fb7b4a689f1f5ba54c2d",
     "near-miss": "0ac9887ba37408367d9595c83c5da2ef7df58ab8efedf134af57d5ea8601a18c",
+    "branches": "82fab637e9be93857324a1c63cc6318d606cc5ed8dbad189796dff0798e9c15c",
     "interactive-batch": "3fe6f6d30de7c299ea1074ec7b4471017eaf2917aa96d7abe94e737abea24412",
     "variable-output": "78857a483b3fa4bd0e60d532ef15df2cb90ae340e09cd8f32cf31e57c9fa0da6",
 }
@@ -103,7 +113,7 @@ CARDS = {
 }
 """SHA-256 of card.json, of the kinds that were there from the first."""
 
-WAITING = ("multi-turn", "agent-loop")
+WAITING = ("multi-turn", "agent-loop", "branches")
 LINE = {"index", "prompt", "prompt_tokens", "output_tokens", "arrival_unit_s", "group"}
 
 
@@ -145,7 +155,8 @@ def test_token_counts_are_exact_and_lines_complete(kind: str, model_folder: Path
     tokenizer = Tokenizer.from_file(str(model_folder / "tokenizer.json"))
     assert [request["index"] for request in requests] == list(range(KINDS[kind]["requests"]))
     for request in requests:
-        more = {"after", "pause_s"} if kind in WAITING else {"priority"} if kind == "interactive-batch" else set()
+        more = {"joins"} if request.get("joins") else set()
+        more |= {"after", "pause_s"} if kind in WAITING else {"priority"} if kind == "interactive-batch" else set()
         assert set(request) == LINE | more
         assert len(tokenizer.encode(request["prompt"]).ids) == request["prompt_tokens"]
     assert card["prompt_tokens"]["total"] == sum(request["prompt_tokens"] for request in requests)
@@ -466,3 +477,21 @@ def test_each_request_of_two_classes_has_its_lengths_and_its_priority(model_fold
     assert len({line["prompt"].split()[0] for line in lines}) == 20
     planned = read_requests(tmp_path / "requests.jsonl")
     assert [request.priority for request in planned] == [line["priority"] for line in lines]
+
+
+def test_branches_go_on_from_one_text_and_are_joined(model_folder: Path, tmp_path: Path) -> None:
+    draw(identity_of("branches"), 7, model_folder, tmp_path, None)
+    lines, card = drawn(tmp_path)
+    assert [line["after"] for line in lines] == [None, 0, 0, 0, 3, None, 5, 5, 5, 8]
+    assert [line.get("joins") for line in lines] == [*[None] * 4, [1, 2, 3], *[None] * 4, [6, 7, 8]]
+    assert [line["prompt_tokens"] for line in lines[:5]] == [160, 180, 180, 180, 201]
+    first, *branches, last = [line["prompt"].split() for line in lines[:5]]
+    for prompt in (*branches, last):
+        assert prompt[: len(first)] == first
+    fork = len(first) + 8
+    assert len({tuple(prompt[:fork]) for prompt in (*branches, last)}) == 1
+    assert len({prompt[fork] for prompt in branches}) == 3, "each asks something else from the first word on"
+    assert lines[0]["prompt"].split()[:99] == lines[5]["prompt"].split()[:99]
+    # Of the second program the instructions, and of each what its later requests share.
+    assert card["expected_prefix_hit_ratio"]["1"] > 0.7
+    assert read_requests(tmp_path / "requests.jsonl")[4].joins == (1, 2, 3)

@@ -215,6 +215,33 @@ class VariableOutput(StrictModel):
     )
 
 
+class Branches(StrictModel):
+    """Programs that fork and join: a request, `branches` that go on from its text at once, and one that takes up what they answered.
+
+    Drawn words stand for the answers, as in multi-turn.
+    """
+
+    kind: Literal["branches"] = "branches"
+    requests: Requests
+    branches: int = Field(
+        ge=2, description="branches of a program, which is of `branches` + 2 requests; `requests` is a multiple of that"
+    )
+    prefix_tokens: Tokens = Field(
+        description="instructions that all programs begin with, what the tokenizer adds included"
+    )
+    task_tokens: Tokens = Field(description="tokens of a program's own task, after the prefix")
+    branch_tokens: Tokens = Field(description="tokens that a branch adds to the text that it goes on from")
+    join_tokens: Tokens = Field(description="tokens that the last request adds after the answers of all branches")
+    output_tokens: Tokens = Field(
+        description="tokens to generate in a request, and of the drawn words that stand for them in later prompts"
+    )
+
+    @model_validator(mode="after")
+    def _whole_programs(self) -> "Branches":
+        _check_rounds(self.requests, self.branches + 2, "branches + 2")
+        return self
+
+
 class InteractiveBatch(StrictModel):
     """Users who wait for their tokens among batch work that can wait: two classes of requests, in a random order.
 
@@ -248,6 +275,7 @@ Composed = (
     | Retrieval
     | NearMiss
     | VariableOutput
+    | Branches
     | InteractiveBatch
 )
 """Workloads whose prompts are made of words."""
@@ -262,6 +290,8 @@ def rounds_of(workload: Workload) -> tuple[int, float]:
             return workload.turns, workload.think_time
         case AgentLoop():
             return workload.steps, workload.tool_time
+        case Branches():
+            return 3, 0.0  # the branches wait for the first request together, and the last one for them
         case _:
             return 1, 0.0
 

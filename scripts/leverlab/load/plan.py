@@ -35,7 +35,8 @@ class PlannedRequest:
 
     `arrival_unit_s` is the arrival in the process of rate 1 request/s: at rate r the request is sent at
     `arrival_unit_s / r`. `request_id` goes out as X-Request-Id. A request that waits for the one with the index `after` has no arrival
-    of its own: it is due `pause_s` after that one's end, at every load. `priority` goes out in its body, unless it is None.
+    of its own: it is due `pause_s` after that one's end, at every load. One that `joins` several is due
+    that long after the last of them has ended. `priority` goes out in its body, unless it is None.
     """
 
     index: int
@@ -47,6 +48,7 @@ class PlannedRequest:
     after: int | None = None
     pause_s: float = 0.0
     priority: int | None = None
+    joins: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class _Line(msgspec.Struct):
     after: int | None = None
     pause_s: float = 0.0
     priority: int | None = None
+    joins: tuple[int, ...] = ()
 
 
 def read_requests(path: Path, prefix: str = "request") -> list[PlannedRequest]:
@@ -102,6 +105,7 @@ def read_requests(path: Path, prefix: str = "request") -> list[PlannedRequest]:
                     after=line.after,
                     pause_s=line.pause_s,
                     priority=line.priority,
+                    joins=line.joins,
                 )
             )
     return planned

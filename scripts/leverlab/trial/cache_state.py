@@ -222,7 +222,7 @@ def _sample(workload: Sequence[PlannedRequest]) -> list[PlannedRequest]:
 
 def _alone(request: PlannedRequest) -> PlannedRequest:
     """The request with one token of output, waiting for no other."""
-    return replace(request, output_tokens=1, after=None, pause_s=0.0)
+    return replace(request, output_tokens=1, after=None, joins=(), pause_s=0.0)
 
 
 def _look(server: CachedServer, requests: Sequence[PlannedRequest]) -> _Look:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from leverlab import DRAWING_VERSION
 from leverlab.config.workload import (
     AgentLoop,
+    Branches,
     Composed,
     InteractiveBatch,
     MixedLongShort,
@@ -31,6 +32,7 @@ from leverlab.config.workload import (
 from leverlab.layout import CARD_FILE, REQUESTS_FILE
 from leverlab.models.words import added_tokens, word_tokens
 from leverlab.records import write_bytes, write_json
+from leverlab.workloads.branches import branches
 from leverlab.workloads.card import make_card
 from leverlab.workloads.conversations import conversations
 from leverlab.workloads.drawn import Drawing, DrawnRequest
@@ -50,7 +52,8 @@ def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Pat
     Each line of requests.jsonl has index, prompt, prompt_tokens (what the tokenizer adds included), output_tokens,
     arrival_unit_s (divided by a rate, the time of sending) and group (None where prompts have none). In conversations also
     after (the index of the request that it waits for, None for the first) and pause_s (from its end to when this one is due);
-    arrival_unit_s is then that of the conversation. A request of a class has priority.
+    arrival_unit_s is then that of the conversation. A request that waits for several has joins, their
+    indices. A request of a class has priority.
 
     Raises ValueError where the workload cannot be drawn with this tokenizer, where `sharegpt_path` is not the file that
     the workload asks for, or where a prompt does not have the tokens that it should.
@@ -96,6 +99,7 @@ def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Pat
                 "arrival_unit_s": time_ns / 1e9,
                 "group": request.group,
                 **({"after": request.after, "pause_s": request.pause_ns / 1e9} if drawing.rounds > 1 else {}),
+                **({"joins": request.joins} if request.joins else {}),
                 **({} if request.priority is None else {"priority": request.priority}),
             },
             ensure_ascii=False,
@@ -103,7 +107,7 @@ def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Pat
         for index, (request, time_ns) in enumerate(zip(requests, times_ns, strict=True))
     ]
     outputs = [request.output_tokens for request in requests]
-    shares = isinstance(workload, SharedPrefix | MultiTurn | AgentLoop)
+    shares = isinstance(workload, SharedPrefix | MultiTurn | AgentLoop | Branches)
     groups = [request.group for request in requests] if shares else []
     card = make_card(identity, seed, prompts, outputs, groups, arrivals_ns, drawing.rounds, drawing.sharing)
     write_json(folder / CARD_FILE, card)
@@ -127,6 +131,8 @@ def _compose(workload: Composed, seed: int, words: Words) -> Drawing:
             return Drawing(_shared_prefix(workload, lengths, content, words))
         case MultiTurn() | AgentLoop():
             return conversations(workload, seed, content, words)
+        case Branches():
+            return branches(workload, content, words)
         case Retrieval():
             return retrieval(workload, lengths, content, words)
         case NearMiss():

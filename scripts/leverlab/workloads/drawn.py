@@ -9,7 +9,7 @@ class DrawnRequest:
     """A prompt of `prompt_tokens`, what the tokenizer adds included, and how many tokens are asked for.
 
     `group` names the requests that it belongs to. A request of a conversation is due `pause_ns` after the end of the one
-    with the index `after`; where that is None it comes by its arrival. `priority` goes into its body, unless it is None.
+    with the index `after`; where that is None it comes by its arrival. One that joins several waits for all of them. `priority` goes into its body, unless it is None.
     """
 
     prompt: str
@@ -19,6 +19,7 @@ class DrawnRequest:
     after: int | None = None
     pause_ns: int = 0
     priority: int | None = None
+    joins: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
