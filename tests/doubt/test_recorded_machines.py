@@ -9,7 +9,7 @@ import pytest
 from leverlab.theory.floors import Floors
 from tests.doubt.matrix import title
 from tests.doubt.planted import RECORDED, Fault
-from tests.unit.test_checks import CLIENT, clean, found, gpu_samples, host_samples, long_answers
+from tests.unit.checked_cells import CLIENT, clean, found, gpu_samples, host_samples, long_answers
 from tests.unit.test_checks_recorded_gpu import samples
 
 pytestmark = pytest.mark.doubt

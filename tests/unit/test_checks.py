@@ -1,162 +1,37 @@
 """Each check: silent on a clean cell, and marking the fault it is for with its own code."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 
-from leverlab.aggregate.cell_metrics import MeasuredCell
 from leverlab.checks import CHECKS, CellInputs, check_cell, read_checks, worst, write_checks
-from leverlab.checks.conditions import keeps_up
-from leverlab.checks.window import achieved_rate, offered_rate, steady_window
-from leverlab.config.workload import MultiTurn
-from leverlab.load_point import LoadPoint
-from leverlab.records import CheckResult, SearchRecord
-from leverlab.telemetry.gpu import GPU
-from leverlab.telemetry.host import HOST
+from leverlab.records import CheckResult
 from leverlab.theory.floors import Floors
+from tests.unit.checked_cells import (
+    CLIENT,
+    REQUESTS,
+    SPECIFICATION,
+    changed,
+    clean,
+    disaggregated,
+    drifting,
+    failed,
+    found,
+    from_tier,
+    gpu_samples,
+    host_samples,
+    long_answers,
+    of_conversations,
+    paused,
+    rows,
+    searched,
+    slow_server,
+    synthetic,
+)
 from tests.unit.measured_cells import chunks_table, request_row, requests_table, server_delta
-
-Rows = list[dict[str, Any]]
-
-REQUESTS = 120
-SPECIFICATION = {
-    "server": {"engine": {"kind": "truth", "versions": {"torch": "2.13.0+cpu"}}},
-    "phase": {"load": {"kind": "rate", "value": 8}, "cache": "cold"},
-}
-CLIENT = {"ttft_error_s": 0.0002, "clock_jumped": False, "clock_jump_s": 0.0, "run_queue_wait_share": 0.001}
-
-
-def rows(count: int = REQUESTS) -> Rows:
-    return [request_row(index, index * 0.125) for index in range(count)]
-
-
-def clean(made: Rows | None = None, **changes: Any) -> CellInputs:
-    """A cell in which nothing is wrong, but for what `made` and `changes` say."""
-    made = rows() if made is None else made
-    values: dict[str, Any] = {
-        "specification": SPECIFICATION,
-        "requests": requests_table(made),
-        "chunks": chunks_table(made),
-        "workload_requests": REQUESTS,
-        "workload_card": {"expected_prefix_hit_ratio": {"1": 0.5, "16": 0.45}},
-        "server_delta": server_delta(made),
-        "instrument": CLIENT,
-        "cache": {"asked": "cold", "verified": True},
-        "installed_versions": {"torch": "2.13.0+cpu"},
-        "client_cores": [1],
-        "engine_cores": [0],
-        "warmup_steady": True,
-        "gpu": gpu_samples(),
-        "host": host_samples(),
-        "compilation_lines": [],
-        "gpu_memory_before": {"GPU-1": 2**29},
-        "floors": Floors(step_s=0.004, prefill_s_per_token=1e-5),
-    }
-    return CellInputs(**values | changes)
-
-
-def found(inputs: CellInputs) -> dict[str, str]:
-    """Code → severity, of the checks that did not pass."""
-    return {result.code: result.severity for result in check_cell(inputs) if result.severity != "ok"}
-
-
-def changed(place: int, **changes: Any) -> Rows:
-    made = rows()
-    made[place] |= changes
-    return made
-
-
-def failed(status: str, count: int = 1, **changes: Any) -> Rows:
-    """The first `count` requests end with `status` instead of an answer."""
-    made = rows()
-    nothing = dict.fromkeys(
-        ("first_token_s", "last_token_s", "ttft_s", "ttft_service_s", "tpot_s", "e2e_s", "first_chunk_tokens")
-    )
-    for row in made[:count]:
-        row |= nothing | {"status": status, "completion_tokens": 0, "chunks": 0, "error": "why"} | changes
-    return made
-
-
-def synthetic(tokens_per_draft: float, drafts: int) -> CellInputs:
-    """A server that was asked to accept 3.05 of 5 draft tokens on average, and so to yield 4.05 tokens a draft."""
-    rates = {"synthetic_acceptance_rates": [0.85, 0.7, 0.6, 0.5, 0.4], "num_speculative_tokens": 5}
-    server = {**SPECIFICATION["server"], "flags": {"speculative-config": rates}}
-    delta = server_delta(rows()) | {"drafts": drafts, "accepted_tokens": (tokens_per_draft - 1) * drafts}
-    return replace(clean(server_delta=delta), specification={**SPECIFICATION, "server": server})
-
-
-def long_answers() -> Rows:
-    """Twenty-one chunks each, 20 ms apart."""
-    return [
-        request_row(index, index * 0.125)
-        | {"chunks": 21, "completion_tokens": 21, "requested_output_tokens": 21}
-        | {"last_token_s": index * 0.125 + 0.5, "e2e_s": 0.5}
-        for index in range(REQUESTS)
-    ]
-
-
-def paused(for_s: float) -> Rows:
-    """Long answers, all of which pause at one instant for `for_s`; the usual gap is 20 ms."""
-    made = []
-    for index in range(REQUESTS):
-        row = request_row(index, index * 0.125)
-        # The chunks of `chunks_table` are evenly spaced: a request that pauses has one gap that is too long.
-        made.append(
-            row
-            | (
-                {"tpot_s": for_s, "chunks": 2, "completion_tokens": 2, "requested_output_tokens": 2}
-                if index == 0
-                else {}
-            )
-        )
-    made[0] |= {"last_token_s": made[0]["first_token_s"] + for_s, "e2e_s": 0.1 + for_s}
-    for row in made[1:]:
-        row |= {key: row[key] + 10 for key in ("scheduled_s", "sent_s", "first_token_s", "last_token_s")}
-    return made
-
-
-def drifting(share: float) -> Rows:
-    """Each token takes longer the later its request came, by `share` of the median over the window."""
-    made = []
-    for index in range(REQUESTS):
-        place = (index - REQUESTS / 2) / (0.9 * REQUESTS)
-        made.append(request_row(index, index * 0.125, gap_s=0.02 * (1 + share * place)))
-    return made
-
-
-def gpu_samples(**columns: Sequence[float | None]) -> pa.Table:
-    """Ten seconds of a busy GPU in which nothing happens, but for what `columns` say."""
-    usual = {
-        "time_s": [0.1 * place for place in range(100)], "gpu": [0] * 100, "power_w": [440.0] * 100, "sm_utilisation": [0.99] * 100,
-        "sm_clock_hz": [1.98e9] * 100, "throttle_reasons": [0] * 100, "ecc_corrected": [2.0] * 100, "ecc_uncorrected": [0.0] * 100,
-        "foreign_processes": [0.0] * 100,
-    }  # fmt: skip
-    return pa.Table.from_pylist(
-        [dict(zip(usual | columns, values, strict=True)) for values in zip(*(usual | columns).values(), strict=True)],
-        GPU,
-    )
-
-
-def host_samples(busy: float = 0.52) -> pa.Table:
-    """Twenty seconds in which the server takes half of its core, and all together `busy` of it."""
-    made = [
-        {"time_s": 0.5 * place, "engine_cores_share": busy, "server_cpu_s": 100 + 0.25 * place} for place in range(41)
-    ]
-    return pa.Table.from_pylist(made, HOST)
-
-
-def slow_server(capacity: float) -> Rows:
-    """Requests arrive at 8/s and are finished, one after another, at `capacity` a second."""
-    made = []
-    for index in range(REQUESTS):
-        waits_s = max(0.0, index / capacity - index * 0.125)
-        made.append(request_row(index, index * 0.125, 0.1 + waits_s))
-    return made
 
 
 def test_nothing_is_marked_in_a_clean_cell() -> None:
@@ -199,15 +74,6 @@ def test_a_request_whose_cached_tokens_are_not_reported_may_have_found_nothing()
     assert "foreign_cache_hits" not in found(clean(told))
 
 
-def from_tier(below_queried: float, below_hits: float) -> CellInputs:
-    """A cell that began in the state `tier`, with so many tokens asked of the tier and found there."""
-    specification = {**SPECIFICATION, "phase": {**SPECIFICATION["phase"], "cache": "tier"}}
-    made = rows()
-    below = {"external_queried_tokens": below_queried, "external_hit_tokens": below_hits}
-    cache = {"asked": "tier", "verified": True}
-    return clean(made, specification=specification, cache=cache, server_delta={**server_delta(made), **below})
-
-
 def test_a_phase_that_finds_nothing_in_the_tier_that_it_begins_from_is_invalid() -> None:
     assert found(from_tier(1000, 0)) == {"cache_state_wrong": "invalid"}
     assert "cache_state_wrong" not in found(from_tier(1000, 990))
@@ -219,37 +85,6 @@ def test_hits_in_a_tier_count_like_those_in_the_engines_own_cache() -> None:
     all_prompts = server_delta(made)["prefix_queried_tokens"]
     below = {"external_queried_tokens": all_prompts, "external_hit_tokens": 0.9 * all_prompts}
     assert found(clean(server_delta={**server_delta(made), **below})) == {"foreign_cache_hits": "invalid"}
-
-
-def searched(**changes: Any) -> SearchRecord:
-    """What a search found that ended at the rate of the clean cell."""
-    found = {"highest_rate": 8.0, "missed": 8.3, "kept": 8.0, "limited_by": "ttft_p95", "runs": 7, "settled": True}
-    return SearchRecord.model_validate(found | changes)
-
-
-def test_a_search_that_found_its_rate_is_judged_at_that_rate() -> None:
-    specification = {**clean().specification, "phase": {**clean().specification["phase"], "load": {"kind": "search"}}}
-    inputs = clean(search=searched(), specification=specification)
-    assert str(inputs.load) == "rate 8"
-    assert found(inputs) == {}
-
-
-def disaggregated(**delta: float) -> CellInputs:
-    """The clean cell from a prefill and a decode server behind a proxy, with counters changed as `delta` says."""
-    inputs = clean()
-    told = {
-        "handed_over_tokens": 11_500.0,
-        "prefill:requests_finished": float(REQUESTS),
-        "decode:prompt_tokens": 12_000.0,
-        "decode:prefix_hit_tokens": 0.0,
-        "proxy_added_s_sum": 0.001 * REQUESTS,
-        "proxy_added_s_count": float(REQUESTS),
-    }
-    specification = {
-        **inputs.specification,
-        "server": {**inputs.specification["server"], "topology": "prefill-decode"},
-    }
-    return clean(server_delta=server_delta(rows()) | told | delta, specification=specification)
 
 
 def test_a_disaggregated_cell_is_clean_where_all_that_was_prefilled_is_taken_over() -> None:
@@ -405,75 +240,6 @@ def test_failed_requests_do_not_let_the_counts_disagree() -> None:
     assert set(codes) == {"streams_cut"}
 
 
-def test_a_server_just_beyond_its_capacity_is_saturated_and_not_called_adrift() -> None:
-    """It finishes 95 % of what arrives, and its queue grows to the end."""
-    assert found(clean(slow_server(capacity=7.6))) == {"saturated": "caution"}
-
-
-def test_the_check_and_the_column_of_the_tables_follow_one_rule() -> None:
-    for capacity in (6.0, 7.6, 7.95, 9.0):
-        inputs = clean(slow_server(capacity))
-        cell = MeasuredCell(inputs.requests, inputs.chunks, inputs.load, {}, None)
-        assert (
-            ("saturated" in found(inputs))
-            is cell.beyond_knee
-            is not keeps_up(inputs.requests, inputs.load, waiting=False)
-        )
-
-
-def of_conversations(turns: int) -> dict[str, Any]:
-    """The clean cell's phase, of requests that wait for the answers to others where there is more than one turn."""
-    workload = MultiTurn(requests=120, turns=turns, system_tokens=64, message_tokens=16, output_tokens=8)
-    return SPECIFICATION | {"phase": SPECIFICATION["phase"] | {"workload": {"workload": workload.identity()}}}
-
-
-def test_conversations_that_hold_themselves_back_are_not_said_to_be_kept_up_with() -> None:
-    """A late answer makes the next turn come late: however slow the server is, as much is finished as comes."""
-    inputs = clean(specification=of_conversations(4))
-    assert found(inputs) == {"saturation_not_judged": "caution"}
-    assert "saturated" not in {check.code for check in check_cell(inputs)}
-    assert MeasuredCell(inputs.requests, inputs.chunks, inputs.load, {}, None, waiting=True).beyond_knee is None
-    assert found(clean(specification=of_conversations(1))) == {}, "one turn waits for nothing"
-    burst = of_conversations(4)
-    burst["phase"]["load"] = {"kind": "burst", "value": None}
-    assert "saturation_not_judged" not in found(clean(specification=burst)), "where no rate is offered nothing is asked"
-
-
-def test_of_conversations_that_get_slower_the_drift_is_told() -> None:
-    """Beyond the capacity it is not asked for, as it says no more; here nothing else says that."""
-    assert set(found(clean(slow_server(capacity=6), specification=of_conversations(4)))) == {
-        "saturation_not_judged",
-        "drift",
-    }
-
-
-def test_saturation_never_makes_a_cell_invalid() -> None:
-    assert worst(check_cell(clean(slow_server(capacity=1)))) == "caution"
-
-
-def test_arrivals_that_come_in_bunches_are_not_taken_for_saturation() -> None:
-    """Twenty requests at 0.5/s as they were once drawn, each finished a tenth of a second after it came."""
-    drawn_s = np.cumsum([0, 2, 2, 2, 2, 3, 3, 2, 3, 2, 2, 3, 2, 3, 3, 2, 2, 3, 0.2, 0.2])
-    made = [request_row(index, float(at_s)) for index, at_s in enumerate(drawn_s)]
-    slow = {**SPECIFICATION, "phase": {"load": {"kind": "rate", "value": 0.5}, "cache": "cold"}}
-    inputs = replace(clean(made), specification=slow, workload_requests=len(made))
-    offered, achieved = 17 / (drawn_s[-1] - drawn_s[2]), 14 / (drawn_s[17] - drawn_s[3])
-    assert achieved < 0.9 * offered, "the whole of the arrivals is faster than their middle"
-    assert "saturated" not in found(inputs)
-
-
-def test_a_server_that_turns_requests_away_is_told_from_one_that_fails() -> None:
-    assert "http_errors" not in found(clean(failed("http_error", 5, http_status=429)))
-    assert "requests_rejected" not in found(clean(failed("http_error", 5, http_status=500)))
-
-
-def test_a_burst_cannot_be_saturated() -> None:
-    burst = {**SPECIFICATION, "phase": {"load": {"kind": "burst"}, "cache": "cold"}}
-    made = [request_row(index, 0.0, 0.1 * (index + 1)) for index in range(REQUESTS)]
-    results = check_cell(replace(clean(made), specification=burst))
-    assert "saturated" not in {result.code for result in results}
-
-
 def test_a_server_without_counters_is_a_caution_not_a_pass() -> None:
     assert set(found(clean(server_delta={}))) == {
         "counters_reset",
@@ -514,51 +280,3 @@ def test_worst_is_by_severity() -> None:
     assert worst([]) == "ok"
     assert worst([result("ok"), result("invalid"), result("caution")]) == "invalid"
     assert worst([result("caution"), result("ok")]) == "caution"
-
-
-def test_window_of_twenty_arrivals() -> None:
-    """Arrivals at 0, 1, … 19 s: the window opens with request 2 and ends at the last arrival, which it leaves out."""
-    arrivals = np.arange(20.0)
-    window = steady_window(arrivals, arrivals, arrivals + 0.5, LoadPoint("rate", 1))
-    assert window is not None
-    assert list(np.flatnonzero(window.inside)) == list(range(2, 19))
-    assert (window.start_s, window.end_s, window.length_s) == (2.0, 19.0, 17.0)
-    assert offered_rate(window, LoadPoint("rate", 1)) == 1.0
-    everything = np.ones(20, bool)
-    # 17 ends at 2.5 … 18.5: the 10 % and 90 % points are the second and the last but one, 14 ends in 14 s.
-    assert achieved_rate(window, everything, arrivals + 0.5, LoadPoint("rate", 1)) == 1.0
-    assert achieved_rate(window, everything, 2 * arrivals, LoadPoint("rate", 1)) == 0.5
-
-
-def test_window_of_a_burst_is_from_the_first_send_to_the_last_token() -> None:
-    sent, last = np.array([0.1, 0.2, 0.3]), np.array([1.0, 4.1, 2.0])
-    window = steady_window(np.zeros(3), sent, last, LoadPoint("burst"))
-    assert window is not None
-    assert window.inside.all() and window.length_s == pytest.approx(4.0)
-    assert offered_rate(window, LoadPoint("burst")) is None
-    assert achieved_rate(window, np.array([True, False, True]), last, LoadPoint("burst")) == pytest.approx(0.5)
-
-
-def test_no_window_without_length() -> None:
-    nothing = np.full(3, np.nan)
-    assert steady_window(np.zeros(1), np.zeros(1), np.ones(1), LoadPoint("rate", 1)) is None
-    assert steady_window(np.zeros(3), np.zeros(3), np.ones(3), LoadPoint("rate", 1)) is None
-    assert steady_window(np.zeros(3), np.zeros(3), nothing, LoadPoint("burst")) is None
-
-
-@pytest.mark.parametrize("flag", ["max-num-queued-reqs", "max-queued-requests"])
-def test_what_a_limit_of_admission_turns_away_takes_no_numbers_away(flag: str) -> None:
-    limited = {**SPECIFICATION, "server": {**SPECIFICATION["server"], "flags": {flag: 8}}}
-    rejected = failed("http_error", 5, http_status=503)
-    assert found(clean(rejected, specification=limited))["requests_rejected"] == "caution"
-    assert found(clean(rejected))["requests_rejected"] == "invalid"
-    broken = failed("http_error", 5, http_status=500)
-    assert found(clean(broken, specification=limited))["http_errors"] == "invalid", "nobody asked for that"
-
-
-def test_a_request_that_is_turned_away_inside_a_stream_is_known_by_the_errors_own_code() -> None:
-    busy = failed("http_error", 5, http_status=200, error='{"message":"The engine is busy.","param":null,"code":503}')
-    assert "http_errors" not in found(clean(busy))
-    assert found(clean(busy))["requests_rejected"] == "invalid"
-    broken = failed("http_error", 5, http_status=200, error='{"message":"It broke.","code":500}')
-    assert found(clean(broken))["http_errors"] == "invalid" and "requests_rejected" not in found(clean(broken))

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from leverlab.telemetry.gpu import GPU
-from tests.unit.test_checks import clean, found
+from tests.unit.checked_cells import clean, found
 
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "nvml"
 
