@@ -62,7 +62,8 @@ def test_drift_is_seen_by_the_client(tmp_path):
         parsed, _ = run(truth.target(), plan(2, tokens=2, every_s=0.5), LoadPoint("rate", 1.0))
     first_s, second_s = parsed.requests["ttft_service_s"].to_pylist()
     assert 0.05 <= first_s < 0.07
-    assert second_s >= 0.05 * (1 + 2 * 0.5)
+    # It drifts from when the first came in, which may have been a little later than it was sent.
+    assert second_s >= 0.05 * (1 + 2 * 0.45)
 
 
 @pytest.mark.parametrize("endpoint", list(Endpoint))
