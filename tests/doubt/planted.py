@@ -151,6 +151,14 @@ ORDERED = (
         max_num_seqs=8,
     ),
     ordered(
+        "a rate that ends before the first answer does",
+        (
+            Cell("1.5 s, of 0.75 s", {"kind": "rate", "value": 40, "requests": 60}),
+            Cell("0.5 s, of 0.75 s", {"kind": "rate", "value": 40, "requests": 20}, {"window_short": CAUTION}),
+        ),
+        ttft=0.05, gap=0.1,
+    ),
+    ordered(
         "a compilation inside the window",
         (
             Cell("within the cell", burst(100), {"compiled_in_window": INVALID}),
