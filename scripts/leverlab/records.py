@@ -333,7 +333,9 @@ def flattened_provenance(provenance: Mapping[str, Any]) -> dict[str, str]:
     The record numbers them by the node's index, which is the fact `gpu.0.index` here. Otherwise what two cells say of their only
     GPU would stand under two names, and be compared with nothing.
     """
-    devices = provenance.get("gpu") or {}
+    devices = provenance.get("gpu")
+    if not isinstance(devices, Mapping):
+        return _flattened(provenance)  # the driver did not answer
     indices = sorted((key for key in devices if str(key).isdigit()), key=int)
     placed = {key: value for key, value in devices.items() if key not in indices}
     placed |= {str(place): {"index": index, **devices[index]} for place, index in enumerate(indices)}

@@ -199,6 +199,7 @@ def test_sides_measured_under_other_conditions_are_named(repository: Repository)
         ({"node": {"hostname": "n1"}, "gpu": {"3": {"uuid": "GPU-4", "name": "H100"}}}, None),
         ({"node": {"hostname": "n1"}, "gpu": {"3": {"uuid": "GPU-4", "name": "A100"}}}, "gpu.0.name (r2)"),
         ({"node": {"hostname": "unknown"}}, None),
+        ({"node": "unknown", "gpu": "unknown"}, None),
         ({"node": {"hostname": "n2"}}, "node.hostname (r2)"),
     ):
         record.write_text(json.dumps({**told, "provenance": provenance}))
