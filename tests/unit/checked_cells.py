@@ -82,6 +82,14 @@ def synthetic(tokens_per_draft: float, drafts: int) -> CellInputs:
     return replace(clean(server_delta=delta), specification={**SPECIFICATION, "server": server})
 
 
+def with_expert_loads(version: str | None) -> CellInputs:
+    """A server of that vLLM (None: nobody could tell), whose log told how many tokens experts were given."""
+    delta = server_delta(rows()) | {"expert_load_mean": 640.5, "expert_load_most": 800.0}
+    return clean(
+        server_delta=delta, installed_versions={"torch": "2.13.0+cpu"} | ({} if version is None else {"vllm": version})
+    )
+
+
 def long_answers() -> Rows:
     """Twenty-one chunks each, 20 ms apart."""
     return [

@@ -30,6 +30,7 @@ from tests.unit.checked_cells import (
     searched,
     slow_server,
     synthetic,
+    with_expert_loads,
 )
 from tests.unit.measured_cells import chunks_table, request_row, requests_table, server_delta
 
@@ -41,6 +42,7 @@ def test_nothing_is_marked_in_a_clean_cell() -> None:
     assert {result.code for result in results} == {check.code for check in CHECKS} - {
         "acceptance_not_as_asked",
         "acceptance_not_verified",
+        "expert_load_of_layers",
         "few_cache_hits",
         "saturation_not_judged",
         "search_not_settled",
@@ -85,6 +87,10 @@ def test_hits_in_a_tier_count_like_those_in_the_engines_own_cache() -> None:
     all_prompts = server_delta(made)["prefix_queried_tokens"]
     below = {"external_queried_tokens": all_prompts, "external_hit_tokens": 0.9 * all_prompts}
     assert found(clean(server_delta={**server_delta(made), **below})) == {"foreign_cache_hits": "invalid"}
+
+
+def test_the_log_of_a_later_vllm_tells_the_experts_load_by_gpu() -> None:
+    assert found(with_expert_loads("0.32.0+cpu")) == {}
 
 
 def test_a_disaggregated_cell_is_clean_where_all_that_was_prefilled_is_taken_over() -> None:
@@ -149,6 +155,8 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("setting_not_taken", "invalid", lambda: clean(differences=[{"key": "a", "intended": 1, "effective": 2, "expected": False}])),
     ("versions_differ", "invalid", lambda: clean(installed_versions={"torch": "2.12.0"})),
     ("versions_differ", "caution", lambda: clean(installed_versions={})),
+    ("expert_load_of_layers", "caution", lambda: with_expert_loads("0.26.0")),
+    ("expert_load_of_layers", "caution", lambda: with_expert_loads(None)),
     ("prefills_missing", "invalid", lambda: disaggregated(**{"prefill:requests_finished": REQUESTS - 1.0})),
     ("kv_not_handed_over", "invalid", lambda: disaggregated(handed_over_tokens=0.0)),
     ("kv_not_handed_over", "caution", lambda: disaggregated(handed_over_tokens=5000.0)),

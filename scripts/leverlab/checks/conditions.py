@@ -4,6 +4,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+from packaging.version import Version
 
 from leverlab.checks.base import CellInputs, Check, Finding, ended_well, numeric, requests_wait
 from leverlab.checks.window import achieved_rate, comparable_arrival_rate, steady_window
@@ -15,6 +16,9 @@ _HIT_TOLERANCE: Final = 0.02
 
 _LONG_STAY: Final = 0.9
 """Share of the requests that must have been able to leave while others still came."""
+
+_LOADS_OF_GPUS: Final = "0.32"
+"""vLLM whose log is known to have the experts' load over the GPUs; that of 0.26 has it over the layers."""
 
 _FEW_HITS_SHARE: Final = 0.5
 """Share of the workload's own sharing below which hits are called few."""
@@ -244,6 +248,21 @@ def _versions_differ(inputs: CellInputs) -> Finding | None:
     return Finding("ok", "the same", expected)
 
 
+def _expert_load_of_layers(inputs: CellInputs) -> Finding | None:
+    if not inputs.server_delta.get("expert_load_most"):
+        return None
+    installed = inputs.installed_versions.get("vllm")
+    expected = f"vLLM {_LOADS_OF_GPUS} or later, whose log has the load of the GPUs that share the experts"
+    if installed is not None and Version(installed) >= Version(_LOADS_OF_GPUS):
+        return Finding("ok", f"vLLM {installed}", expected)
+    return Finding(
+        "caution",
+        "a vLLM of a version that is not known" if installed is None else f"vLLM {installed}",
+        expected,
+        "expert_imbalance_logged may be of the layers, GPU by GPU: do not take it for how evenly the GPUs are loaded",
+    )
+
+
 def _not_warmed_up(inputs: CellInputs) -> Finding | None:
     if inputs.warmup_steady is None:
         return None
@@ -269,5 +288,6 @@ CONDITION_CHECKS: Final = (
     Check("few_cache_hits", "Did the cache hold what the workload shares?", _few_cache_hits),
     Check("setting_not_taken", "Did the intended settings take effect?", _setting_not_taken),
     Check("versions_differ", "Is installed what the identity says?", _versions_differ),
+    Check("expert_load_of_layers", "Does the log tell the experts' load by GPU?", _expert_load_of_layers),
     Check("not_warmed_up", "Was the server steady before the phase?", _not_warmed_up),
 )
