@@ -12,5 +12,7 @@ settings.load_profile("without a clock")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("serial") is None:
+        # An engine takes a port, and a core by its number: two of them at a time would share it.
+        alone = any(item.get_closest_marker(name) for name in ("serial", "engine"))
+        if item.path.is_relative_to(Path(__file__).parent) and not alone:
             item.add_marker("parallel")
