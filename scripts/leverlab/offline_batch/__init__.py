@@ -2,7 +2,8 @@
 
 What a program does that has all its prompts and wants all its answers: it hands them over in one call and is given everything
 when the last is done. The engine is made of the same flags as a server. Beside it, in a thread of its own, a small HTTP front
-takes whole batches, probes and questions; a batch is timed around the call itself, so that the front is in no number.
+takes whole batches, probes and questions. A batch is timed around the call itself, so that the front is in no latency; of several
+batches the throughput holds their hand-over.
 
 It runs in vLLM's environment, which has not got leverlab: apart from vLLM and what it brings, its modules import the standard
 library and `leverlab.static_batching`'s HTTP alone.

@@ -26,7 +26,8 @@ def command(
     """Write what `run` makes of the specification of `kind` in the file `spec` to `output`; the exit code.
 
     0: there is a record, of a failure too. 75: it may pass, a full disk among it. 128 + the signal: told to end. 1: the specification
-    cannot be read, or one of `final`, errors that trying again will not mend. All of it is told on the terminal, and in `log`.
+    cannot be read, or one of `final`, errors that trying again will not mend. All of it is told on the terminal; what happens in `run`, a
+    full disk excepted, in `log` too.
     """
     try:
         specification = kind.model_validate(read_json(spec))
