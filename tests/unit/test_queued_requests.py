@@ -12,6 +12,7 @@ from leverlab.aggregate.comparisons import QUEUEING_STATISTICS, requests_queued
 from leverlab.aggregate.pairing import Weighed
 from leverlab.aggregate.tables import write_study
 from leverlab.load_point import LoadPoint
+from leverlab.metrics import METRICS
 from tests.unit.measured_cells import measure, request_row
 from tests.unit.repository import Repository
 
@@ -70,7 +71,10 @@ def effects(tmp_path: Path) -> list[dict[str, Any]]:
             jitter = random.Random(f"{entry.treatment.name} {replicate}").uniform(1, 1.1)
             ttft_s = 0.1 * slower * jitter
             gap_s = 0.125 if entry.load.kind == "rate" else 0.0
-            rows = [request_row(index, index * gap_s, ttft_s * (10 if index % 10 == 0 else 1)) for index in range(40)]
+            rows = [
+                request_row(index, index * gap_s, ttft_s * (10 if index % 10 == 0 else 1)) | {"priority": index % 2}
+                for index in range(40)
+            ]
             measure(repository.layout, entry, replicate, rows)
     write_study(matrix, repository.layout)
     return pq.read_table(repository.layout.study("small") / "effects.parquet").to_pylist()
@@ -82,7 +86,14 @@ def test_means_and_medians_at_a_rate_are_widened_and_say_so(effects: list[dict[s
         for row in effects
         if "requests_queued" in {caution["code"] for caution in json.loads(row["cautions"])}
     }
-    assert marked == {("rate 8", metric, statistic) for metric, statistic in QUEUEING_STATISTICS}
+    of_classes = {
+        (f"{of}_{metric}", statistic)
+        for of in ("interactive", "batch")
+        for metric, statistic in QUEUEING_STATISTICS
+        if f"{of}_{metric}" in METRICS
+    }
+    assert ("batch_ttft_s", "p50") in of_classes
+    assert marked == {("rate 8", metric, statistic) for metric, statistic in QUEUEING_STATISTICS | of_classes}
 
 
 def test_a_treatment_reaches_further_away_and_an_interaction_both_ways(effects: list[dict[str, Any]]) -> None:

@@ -22,6 +22,7 @@ from leverlab.matrix.cells import ReplicateKey
 from leverlab.matrix.expand import StudyMatrix
 from leverlab.matrix.treatments import Treatment
 from leverlab.metrics import METRICS, MetricReference, comparable
+from leverlab.metrics.classes import class_and_metric
 from leverlab.stats.paired import PairedChange, Skew, paired_change
 
 Context = tuple[str, str, str, int]
@@ -36,7 +37,7 @@ QUEUED_SPREAD: Final = 3.0
 QUEUEING_STATISTICS: Final = frozenset(
     (metric, statistic) for metric in ("ttft_s", "ttft_service_s", "e2e_s") for statistic in ("mean", "p50")
 )
-"""What a queue makes skewed. Far percentiles are of requests that queued in every replicate, and are not."""
+"""What a queue makes skewed, of a class of requests too. Far percentiles are of requests that queued in every replicate, and are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,8 @@ def skew(kind: Kind, queued: bool, metric: str, statistic: str | None) -> Skew:
     A lever that does nothing leaves both sides of a pair alike, and with them the changes symmetric. Levers that each do
     something but do not interact leave no such symmetry.
     """
-    if not queued or (metric, statistic) not in QUEUEING_STATISTICS:
+    of_class = class_and_metric(metric)
+    if not queued or (metric if of_class is None else of_class[1], statistic) not in QUEUEING_STATISTICS:
         return "none"
     return "either way" if kind == "interaction" else "away"
 
