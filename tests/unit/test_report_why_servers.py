@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from leverlab.profile import tables
+from leverlab.profile.analysis import copies_s, copying_s
 from leverlab.profile.classes import kernel_classes
 from leverlab.profile.tables import Trace
 from leverlab.profile.torch_trace import read_torch_traces
@@ -127,6 +128,17 @@ def test_copies_are_told_beside_computing_and_alone(data: StudyData) -> None:
     assert found.beside_s == pytest.approx(0.0, abs=1e-12)
     assert found.computing_s == pytest.approx(found.busy_s - by_class["copy"] - by_class["kv_cache"])
     assert "beside nothing else" in transfer_sentence("Prefill", twin)
+
+
+def test_copies_at_the_same_time_are_not_hidden_by_each_other(data: StudyData) -> None:
+    twin = of(data, "prefill")
+    assert twin.recorded is not None
+    trace = tables.read(twin.folder).servers["prefill"]
+    copies = trace.kernels[trace.kernels["class"] == "copy"]
+    twice = replace(trace, kernels=pd.concat([trace.kernels, copies.assign(stream=-1)], ignore_index=True))
+    found = transfers(replace(twin.recorded, copies_s=copies_s(twice), copying_s=copying_s(twice)))
+    assert found.copies_s == pytest.approx(2 * found.alone_s)
+    assert found.beside_s == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_servers_work_is_that_of_its_own_batch(data: StudyData) -> None:

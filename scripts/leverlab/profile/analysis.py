@@ -240,6 +240,12 @@ def copies_s(trace: Trace) -> dict[str, float]:
     return {str(name): float(seconds) for name, seconds in by_name.items()}
 
 
+def copying_s(trace: Trace) -> float:
+    """The time in which anything was copied, each moment once, in the mean over the devices."""
+    own = [times(kernels[kernels["class"] == "copy"]) for _, kernels in trace.devices]
+    return float(np.mean([covered_s(start, end) for start, end in own])) if own else 0.0
+
+
 def unnamed(trace: Trace) -> list[tuple[str, float]]:
     """(kernel, share of the kernels' time) of what no rule names, the longest first."""
     other = trace.kernels[trace.kernels["class"] == "other"]

@@ -18,6 +18,7 @@ from leverlab.profile.analysis import (
     Device,
     Steps,
     copies_s,
+    copying_s,
     decode_step,
     devices,
     steps_from_kernels,
@@ -57,6 +58,8 @@ class Recorded:
     """None where the model's layers are not known, or not seen in the kernels."""
     copies_s: Mapping[str, float]
     """Kind of copy → its whole time, also beside computation; see `leverlab.profile.analysis.copies_s`."""
+    copying_s: float
+    """The time in which anything was copied; see `leverlab.profile.analysis.copying_s`."""
 
     @property
     def idle_share(self) -> float:
@@ -236,6 +239,7 @@ def _told(trace: tables.Trace, layers: int | None) -> Recorded:
         _prompt_steps(trace),
         layer_products(trace, layers) if layers else None,
         copies_s(trace),
+        copying_s(trace),
     )
 
 

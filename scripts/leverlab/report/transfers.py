@@ -41,7 +41,7 @@ def transfer_table(there: Sequence[tuple[str, Profiled, Recorded]], identifier: 
     return Table(
         identifier, "Moving the KV cache beside computing", _COLUMNS, (Group(tuple(rows)),),
         "Of the window, in the mean over the server's GPUs. Copies: all that was copied, KV blocks among it, for as long as each copy took; beside computing "
-        "it costs the step nothing, alone it adds to it. What goes through the network or a file by the CPU is in no kernel: it shows as time in which nothing ran.",
+        "it costs the step nothing, alone it adds to it (of copies at the same time each moment counts once). What goes through the network or a file by the CPU is in no kernel: it shows as time in which nothing ran.",
     )  # fmt: skip
 
 
@@ -60,15 +60,17 @@ class Transfers:
     """Kernels that write keys and values into the cache."""
     copies_s: float
     """All copies, for as long as each took."""
+    copying_s: float
+    """The time in which anything was copied."""
     alone_s: float
-    """What of them shows beside nothing else."""
+    """What of it shows beside nothing else."""
     communication_s: float
     busy_s: float
 
     @property
     def beside_s(self) -> float:
-        """What of the copies is hidden by something else that runs."""
-        hidden = self.copies_s - self.alone_s
+        """What of the time in which anything was copied is hidden by something else that runs, and is no copy."""
+        hidden = self.copying_s - self.alone_s
         return hidden if hidden > _CLOCK_S else 0.0
 
 
@@ -81,6 +83,7 @@ def transfers(found: Recorded) -> Transfers:
         computing_s=busy_s - sum(by_class.get(name, 0.0) for name in _NOT_COMPUTING),
         writing_s=by_class.get("kv_cache", 0.0),
         copies_s=sum(found.copies_s.values()),
+        copying_s=found.copying_s,
         alone_s=by_class.get("copy", 0.0),
         communication_s=by_class.get("communication", 0.0),
         busy_s=busy_s,
