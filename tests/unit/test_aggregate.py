@@ -110,6 +110,31 @@ def test_a_fact_of_the_start_that_does_not_vary_is_a_difference(repository: Repo
     assert effect(effects, LIMITED, "kv_cache_tokens", None)["verdict"] == "no difference found"
 
 
+@pytest.mark.parametrize(
+    ("weights_gib", "graphs_gib", "verdict"),
+    [
+        ((14.99, 15.0), (0.58, 0.57), "no difference found"),
+        ((14.99, 8.5), (0.58, 0.0), "improves"),
+        ((15.0, 15.0), (0.58, 0.58), "no difference found"),
+    ],
+)
+def test_a_size_that_moves_by_the_last_digit_of_the_log_is_no_difference(
+    repository: Repository, weights_gib: tuple[float, float], graphs_gib: tuple[float, float], verdict: str
+) -> None:
+    """The log rounds: 0.58 and 0.57 GiB may be as near as 0.575 and 0.574."""
+    for entry in repository.study().cells:
+        off = dict(entry.treatment.levels)["prefix_caching"] == "off"
+        for replicate in map(entry.key, repository.study().replicates):
+            rows = [request_row(index, index * 0.125, ttft_s(entry, replicate)) for index in range(20)]
+            facts = {"weights_bytes": weights_gib[off] * 2**30, "graph_memory_bytes": graphs_gib[off] * 2**30}
+            measure(repository.layout, entry, replicate, rows, server_facts=facts)
+    _, _, effects = tables(repository)
+    for name, values in (("weights_bytes", weights_gib), ("graph_memory_bytes", graphs_gib)):
+        row = effect(effects, OFF, name, None)
+        assert row["verdict"] == verdict
+        assert ("GiB, the last digit" in row["reason"]) == (verdict == "no difference found" and values[0] != values[1])
+
+
 def test_the_paired_ratio_with_its_intervals(repository: Repository) -> None:
     measure_study(repository.layout, repository.study(), ttft_s)
     _, cells, effects = tables(repository)

@@ -12,7 +12,7 @@ from leverlab.aggregate.comparisons import Comparison, comparisons
 from leverlab.aggregate.pairing import CellRow, Excluded
 from leverlab.load_point import LoadPoint
 from leverlab.matrix.expand import StudyMatrix
-from leverlab.metrics import FIXED_FACTS, METRICS
+from leverlab.metrics import FIXED_FACTS, METRICS, STATED_TO_GIB
 from leverlab.metrics import Comparison as Scale
 from leverlab.stats.intervals import LEVEL, Interval
 from leverlab.stats.multiple import ALPHA, bonferroni_level, holm, holm_levels
@@ -27,6 +27,7 @@ _QUEUED: Final[dict[Skew, str]] = {
     "either way": "requests queued, so that such ratios are skewed: the interval is widened for it",
 }
 _WHY_LIMIT = 3
+_GIB: Final = 2**30
 
 _Quantity = tuple[tuple[str, str, str, int], LoadPoint, str, str | None]
 """Context, load point, metric and statistic."""
@@ -163,7 +164,9 @@ def _row(
 
 def _judgement(comparison: Comparison, interval: Interval | None) -> Judgement:
     fixed = comparison.metric in FIXED_FACTS
-    judgement = judge(comparison.change, interval, METRICS[comparison.metric].better, fixed=fixed)
+    judgement = _within_rounding(comparison) or judge(
+        comparison.change, interval, METRICS[comparison.metric].better, fixed=fixed
+    )
     excluded = comparison.pairing.excluded
     if not excluded:
         return judgement
@@ -173,6 +176,21 @@ def _judgement(comparison: Comparison, interval: Interval | None) -> Judgement:
     if any(item.code == "invalid" for item in excluded):
         return Judgement("invalid", left_out)
     return Judgement("not judgeable", left_out)
+
+
+def _within_rounding(comparison: Comparison) -> Judgement | None:
+    """The verdict where a size moved, in several pairs, by no more than the last digit in which the server's log states it."""
+    digit, pairing = STATED_TO_GIB.get(comparison.metric), comparison.pairing
+    if digit is None or len(comparison.change.changes) < 2:
+        return None
+    moved = max(abs(after - before) for before, after in zip(pairing.baseline, pairing.treatment, strict=True))
+    # A little more, as values in bytes are no round numbers.
+    if not 0 < moved < digit * 1.001 * _GIB:
+        return None
+    return Judgement(
+        "no difference found",
+        f"no pair differs by more than {digit:g} GiB, the last digit in which the server's log tells it",
+    )
 
 
 def _why(excluded: Sequence[Excluded]) -> str:

@@ -26,6 +26,10 @@ SERVER_FACTS: Final = (
 FIXED_FACTS: Final = frozenset({"kv_cache_tokens", "kv_blocks", "weights_bytes", "graph_memory_bytes"})
 """Those that the configuration decides, so that they need not scatter: sizes. Times of the start are measured as all others."""
 
+STATED_TO_GIB: Final = {"weights_bytes": 0.01, "graph_memory_bytes": 0.02}
+"""Last digit in which an engine's log states a size, GiB: changes up to it may be of rounding alone. SGLang states the memory of its
+graphs in two parts, each of which is rounded."""
+
 STATISTICS: Final = ("mean", "p50", "p95", "p99")
 
 MINIMUM_SAMPLES: Final = {"mean": 1, "p50": 1, "p95": 20, "p99": 100}
