@@ -22,6 +22,7 @@ from leverlab.report.reference import publish
 from leverlab.report.roofline_block import roofline_parts
 from leverlab.report.source import StudyData
 from leverlab.report.theory_values import theory_values
+from leverlab.report.why import why
 from leverlab.units import format_number
 from tests.unit.report_study import PROFILED, STUDIES, ReportStudy, make_study
 from tests.unit.repository import SOURCE
@@ -98,6 +99,26 @@ def test_without_twins_the_question_is_not_answered(tmp_path: Path) -> None:
     assert page.count("its twin has not run, or was killed") == 3
 
 
+def test_the_answer_says_what_changed_and_the_section_what_a_step_is_made_of(data: StudyData) -> None:
+    page = render_study(data).replace("\N{NO-BREAK SPACE}", " ")
+    start = page.index('id="why"')
+    answers, section = page[:start], page[start:]
+    assert "From profiles: " in answers and "stands under “Why: what the profiles show”" in answers
+    assert "Baseline: a decode step of " not in answers and "Baseline: a decode step of " in section
+
+
+def test_prompts_that_the_engine_does_not_mark_are_no_share_of_nothing(data: StudyData) -> None:
+    file = of(data, "baseline").folder / "kernels.parquet"
+    kernels = pd.read_parquet(file)
+    kernels.loc[kernels["phase"] != "decode", "phase"] = None
+    kernels.to_parquet(file)
+    again = StudyData(**{field.name: getattr(data, field.name) for field in fields(data)})
+    facts = next(table for table in why(again)[0].tables if table.caption == "What the twins show")
+    place = [column.title for column in facts.columns].index("Computing prompts")
+    first, *others = [row.cells[place].text for row in facts.groups[0].rows]
+    assert first == "–" and all(text.endswith("%") and text != "0%" for text in others)
+
+
 def test_one_twin_answers_without_the_baseline(data: StudyData) -> None:
     shutil.rmtree(of(data, "baseline").folder)
     page = render_study(StudyData(**{field.name: getattr(data, field.name) for field in fields(data)}))
@@ -143,7 +164,7 @@ def test_steps_that_compute_prompts_are_told_apart(data: StudyData) -> None:
     prompt_s = sum(before.prompt_step_s().values())
     assert prompt_s > 2 * sum(before.parts_s().values()), "256 tokens of prompts take longer than two of output"
     assert before.phase_share("prefill", "mixed") + before.phase_share("decode") == pytest.approx(1.0)
-    assert "each of them" in mechanism(baseline, treatment, "Slow")
+    assert "a step that computes prompts " in mechanism(baseline, treatment, "Slow")
 
 
 def test_what_the_profiler_cost_is_told_by_the_gaps(data: StudyData) -> None:

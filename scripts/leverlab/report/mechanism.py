@@ -51,7 +51,7 @@ def _launches(before: Recorded, after: Recorded) -> Iterator[str]:
         ("communication kernels", before.step.communication_kernels, after.step.communication_kernels),
     ):
         if abs(new - old) > _TELLING * max(old, new):
-            yield f"{format_number(old)} {name} per decode step became {format_number(new)}"
+            yield f"{name} per decode step {format_number(old)} → {format_number(new)}"
 
 
 def _idle(before: Recorded, after: Recorded) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _prompts(before: Recorded, after: Recorded) -> Iterator[str]:
         yield f"steps that compute prompts take {old:.0%} → {new:.0%} of the time in which something runs"
     old_s, new_s = sum(before.prompt_step_s().values()), sum(after.prompt_step_s().values())
     if old_s and new_s and abs(new_s - old_s) > _TELLING * max(old_s, new_s):
-        yield f"each of them {format_seconds(old_s)} → {format_seconds(new_s)}"
+        yield f"a step that computes prompts {format_seconds(old_s)} → {format_seconds(new_s)}"
 
 
 def _step(before: Recorded, after: Recorded) -> Iterator[str]:
@@ -94,7 +94,8 @@ def _where(before: Recorded, after: Recorded) -> str:
     )
     if not same_way or abs(change) < _TELLING * max(sum(old.values()), sum(new.values())):
         return ""
-    named = joined([f"{format_seconds(abs(by_part[name]))} {CLASS_WORDS[name]}" for name in same_way[:3]])
+    most, *more = [(format_seconds(abs(by_part[name])), CLASS_WORDS[name]) for name in same_way[:3]]
+    named = joined([f"{most[0]} are {most[1]}", *(f"{seconds} {words}" for seconds, words in more)])
     against = [name for name, part in by_part.items() if part * change < 0 and abs(part) >= _TELLING * abs(change)]
     other = (
         f"; against it stand {joined([f'{format_seconds(abs(by_part[n]))} {CLASS_WORDS[n]}' for n in against])}"

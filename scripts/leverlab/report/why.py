@@ -14,13 +14,14 @@ from leverlab.report.layer_parts import layer_table
 from leverlab.report.looks import VARIABLES
 from leverlab.report.mechanism import CLASS_WORDS, anatomy, mechanism
 from leverlab.report.phrases import context_phrase, load_heading
-from leverlab.report.profiled import Profiled, Recorded
+from leverlab.report.profiled import PROMPTS, Profiled, Recorded
 from leverlab.report.source import StudyData
 from leverlab.report.transfers import transfer_sentence, transfer_table
 from leverlab.report.view import Cell, Column, FigureBlock, Group, LegendEntry, Link, Mark, Row, Table
 from leverlab.units import format_number, format_seconds
 
 _UNNAMED_SHARE: Final = 0.05
+_UNMARKED_SHARE: Final = 0.01
 _PROMPTS_SHARE: Final = 0.02
 """Share of the busy time from which steps that compute prompts get a figure."""
 
@@ -54,13 +55,17 @@ def mechanisms(data: StudyData) -> Iterator[str]:
 
 
 def recorded_sentences(data: StudyData) -> Iterator[str]:
-    """All that twins say in words: what a treatment changes, what a step of each is made of, how near its kernels come to the peaks."""
-    yield from mechanisms(data)
+    """What twins say in words: what a treatment changes, how transfers go, how near kernels come to the peaks.
+
+    What a step of each is made of is told here only where nothing says what a treatment changes: the section on twins has it.
+    """
+    changes = list(mechanisms(data))
+    yield from changes
     several = len({(twin.load, twin.context) for twin in data.profiles}) > 1
     for twin in data.profiles:
         where = f"{_heading(data, twin.load, twin.context)}: " if several else ""
         own = [
-            anatomy(twin, _short(data, twin)),
+            "" if changes else anatomy(twin, _short(data, twin)),
             transfer_sentence(_short(data, twin), twin),
             *_counter_sentences(data, twin),
         ]
@@ -279,7 +284,7 @@ def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
     yield _steps_cell(found, counted)
     yield Cell("–" if counted is None else f"{counted[0]:g} to {counted[1]:g}")
     yield Cell(f"{found.idle_share:.1%}")
-    yield Cell(f"{found.phase_share('prefill', 'mixed'):.0%}", note="of the busy time")
+    yield _prompts_cell(found)
     yield Cell("–" if step is None else format_number(step.kernels))
     yield Cell("–" if step is None else format_number(step.kernel_launches))
     yield Cell("–" if step is None else format_number(step.graph_launches))
@@ -290,6 +295,14 @@ def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
     longest = f"{found.other[0][0][:60]}" if other > _UNNAMED_SHARE else ""
     yield Cell(f"{other:.1%}", note=longest)
     yield Cell(links=tuple(_links(data, twin)))
+
+
+def _prompts_cell(found: Recorded) -> Cell:
+    """Share of the busy time in steps that compute prompts; not told where none is marked while some steps have no mark at all."""
+    prompts = found.phase_share(*PROMPTS)
+    if not prompts and 1 - found.phase_share("decode") > _UNMARKED_SHARE:
+        return Cell("–", note="not marked by the engine")
+    return Cell(f"{prompts:.0%}", note="of the busy time")
 
 
 def _steps_cell(found: Recorded, counted: tuple[float, float] | None) -> Cell:
