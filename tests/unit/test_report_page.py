@@ -12,7 +12,7 @@ import pytest
 
 from leverlab.report.looks import VARIABLES
 from leverlab.report.overview import glance
-from leverlab.report.page import render_study, style
+from leverlab.report.page import prose, render_study, style
 from tests.unit.report_study import CROSSED, FLOORED, LARGE, SIMULATED, TROUBLED, ReportStudy, make_study
 
 
@@ -104,6 +104,11 @@ def test_the_stylesheet_has_every_colour_of_the_figures_in_both_modes() -> None:
     assert len(named) > 10
     assert {name: light.get(name) for name in named} == named
     assert named.keys() <= dark.keys()
+
+
+def test_what_stands_between_backticks_is_set_as_code() -> None:
+    assert prose("a <b> of 3 ms") == "a <b> of 3 ms", "left to the template, which escapes"
+    assert prose("`x < 1` and 3 ms & more") == "<code>x &lt; 1</code> and 3\N{NO-BREAK SPACE}ms &amp; more"
 
 
 def test_the_same_data_give_the_same_bytes(studies: dict[str, ReportStudy], pages: dict[str, str]) -> None:
@@ -313,6 +318,8 @@ def test_where_treatments_saturate_is_told_of_a_sweep(pages: dict[str, str]) -> 
     assert "Where each treatment stops to keep up" in text and "between 1 requests/s and 4 requests/s" in text
     assert re.search(r"Keeps up until Capacity \(95 % interval\) ÷ baseline Replicates", text)
     assert "A hollow mark lies beyond the knee" in text
+    assert re.search(r"In \d+ cells the check saturated says other than today", text), "no check of the study says so"
+    assert "says other than today" not in text_of(pages[CROSSED])
     troubled = text_of(pages[TROUBLED])
     assert "Where each treatment stops to keep up" not in troubled, "one finite rate is no sweep"
     assert "hollow" not in troubled

@@ -145,6 +145,39 @@ def test_the_effect_at_each_level_compares_what_differs_in_one_lever(repository:
     assert "2 %" in retrieval or "1.02" in retrieval
 
 
+LEVELS = """\
+question: What do graphs cost?
+engines: [vllm-cpu]
+models: [tiny-llama]
+gpus: [cpu]
+workload: chatbot
+load: {rates: [8]}
+levers: {max_num_seqs: [64, 4, 8, 16]}
+baseline: {max_num_seqs: 64}
+primary: {max_num_seqs: graph_memory_bytes at rate 8}
+replicates: 3
+questions:
+  - ask: How much memory?
+    answers: [{kind: levels, lever: max_num_seqs, metrics: [graph_memory_bytes]}]
+"""
+
+
+def test_levels_that_are_equally_good_are_all_named_and_those_without_a_difference_too(tmp_path: Path) -> None:
+    repository = Repository.at(tmp_path)
+    repository.write("small", LEVELS)
+    sizes = {"64": 0.58, "4": 0.0, "8": 0.0, "16": 0.57}
+    study = repository.study()
+    for entry in study.cells:
+        for replicate in map(entry.key, study.replicates):
+            rows = [request_row(index, index * 0.125, 0.1) for index in range(20)]
+            facts = {"graph_memory_bytes": sizes[dict(entry.treatment.levels)["max_num_seqs"]] * 2**30}
+            measure(repository.layout, entry, replicate, rows, server_facts=facts)
+    (answer,) = answers(repository)
+    assert answer.sentences[0].endswith(
+        "Against 64, 4 and 8 lower it; of those the best are 4 and 8. At 16 no difference was found."
+    )
+
+
 def test_a_simulated_engine_is_named_first(repository: Repository) -> None:
     repository.change("engines: [vllm-cpu]", "engines: [truth]")
     measure_hits(repository, lambda entry, replicate: 40 + replicate.number)

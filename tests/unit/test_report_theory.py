@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from leverlab.config.course import TheoryAnswer
-from leverlab.report.beside_theory import left_out, theory_sentences, theory_table
+from leverlab.report.beside_theory import left_out, theory_sentences, theory_table, times_that
 from leverlab.report.collected import collected_table
 from leverlab.report.page import render_study
+from leverlab.report.phrases import joined
 from leverlab.report.questions import questions
 from leverlab.report.roofline_block import roofline_parts
 from leverlab.report.svg import drawing
@@ -113,6 +114,36 @@ def test_the_question_is_answered_with_both_and_their_ratio(study: ReportStudy, 
         answer.sentences[-1]
         == "Not computed: floor of a step's all-reduces: no layer is split, and nothing is added up."
     )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"),
+    [
+        ("0.97", "0.97 times that"),
+        ("0.97 (0.95 to 0.98)", "0.97 (0.95 to 0.98) times that"),
+        ("1", "the same"),
+        ("1 (0.99 to 1.01)", "the same (0.99 to 1.01 times that)"),
+    ],
+)
+def test_how_far_a_value_is_from_theory_is_told_in_words(ratio: str, told: str) -> None:
+    assert times_that(ratio) == told
+
+
+def test_what_is_the_same_for_several_treatments_is_said_once(tmp_path: Path) -> None:
+    """One treatment of three reads another value: the two others share a sentence."""
+
+    def one_apart(row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "kv_cache_tokens": 1000.0 if row["treatment"] == "baseline" else 2000.0}
+
+    found = changed(tmp_path, one_apart)
+    data = found.cells.data
+    said = list(theory_sentences(TheoryAnswer(quantities=["kv_cache_tokens"]), data, found))
+    others = [
+        data.label(name) for name, treatment in data.treatments.items() if name != "baseline" and not treatment.copy
+    ]
+    assert len(others) >= 2 and len(said) == 2
+    assert said[0].startswith("Baseline, at every load point: ")
+    assert said[1].startswith(f"{joined(others)}, at every load point: ")
 
 
 def test_what_is_not_known_is_left_out_with_its_reason(study: ReportStudy, tmp_path: Path) -> None:

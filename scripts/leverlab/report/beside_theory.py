@@ -7,7 +7,7 @@ from typing import Final
 from leverlab.config.course import TheoryAnswer, theory_names
 from leverlab.metrics import parse_metric_reference
 from leverlab.quantities import DERIVED, QuantityReference, parse_quantity_reference
-from leverlab.report.phrases import context_phrase, load_heading, load_phrase, metric_phrase, value_phrase
+from leverlab.report.phrases import context_phrase, joined, load_heading, load_phrase, metric_phrase, value_phrase
 from leverlab.report.source import StudyData
 from leverlab.report.theory_values import Beside, TheoryValues
 from leverlab.report.view import Cell, Column, Group, Mark, Row, Table
@@ -24,6 +24,9 @@ _WORKED_OUT: Final = {
     "cost_per_1k_tokens": "price at the measured throughput",
 }
 """What stands beside a quantity that no metric is like."""
+
+_NAMED: Final = 3
+"""Treatments of which the same is said that are named one by one; of more it is said of every other."""
 
 _BEYOND: Final = Mark("✕", "beyond its bound", "bad")
 
@@ -98,6 +101,34 @@ def _distinct(data: StudyData, values: Sequence[Beside]) -> Iterator[tuple[Besid
             yield value, data.label(treatment), alike
 
 
+def _together(data: StudyData, values: Sequence[Beside]) -> Iterator[tuple[Beside, str, bool]]:
+    """As `_distinct`, with the treatments of which the same is said in one place: several by name, most of all as the others."""
+    found = list(_distinct(data, values))
+    alike: dict[tuple[object, ...], list[tuple[Beside, str, bool]]] = {}
+    for value, whose, every_load in found:
+        where = None if every_load else value.load
+        alike.setdefault((where, _texts(value), value.replicates), []).append((value, whose, every_load))
+    many = [own for own in alike.values() if len(own) > _NAMED]
+    for own in alike.values():
+        value, whose, every_load = own[0]
+        others = len(many) == 1 and own is many[0] and _covers(data, own, found)
+        yield value, "Every other treatment" if others else joined([each for _, each, _ in own]), every_load
+
+
+def _covers(
+    data: StudyData, own: Sequence[tuple[Beside, str, bool]], found: Sequence[tuple[Beside, str, bool]]
+) -> bool:
+    """Whether `own` and what else is told at its load point are all treatments, so that `own` are the others."""
+    (value, _, every_load), *_ = own
+    told = {
+        other.treatment
+        for other, _, everywhere in found
+        if everywhere == every_load and (every_load or other.load == value.load)
+    }
+    known = {name for name, treatment in data.treatments.items() if not treatment.copy}
+    return known <= told and len(own) < len(told)
+
+
 def _texts(value: Beside) -> tuple[str, str, str]:
     return shown(value.quantity, value.expected), _measured_text(value), _ratio_text(value) or "–"
 
@@ -138,7 +169,7 @@ def theory_sentences(answer: TheoryAnswer, data: StudyData, values: TheoryValues
         said = [
             _sentence(data, *told)
             for _, of_context in groupby(own, key=lambda value: value.context)
-            for told in _distinct(data, list(of_context))
+            for told in _together(data, list(of_context))
         ]
         yield from said
         if not said:
@@ -161,7 +192,7 @@ def _sentence(data: StudyData, value: Beside, whose: str, every_load: bool) -> s
     if value.measured is None:
         return f"{start}: {value.quantity.label} {wanted}, by theory."
     count = "1 replicate" if value.replicates == 1 else f"{value.replicates} replicates"
-    compared = f", {ratio} times that" if value.ratios else ""
+    compared = f", {times_that(ratio)}" if value.ratios else ""
     beyond = (
         " It lies beyond its bound: what was measured is wrong, or what theory is told." if value.impossible else ""
     )
@@ -169,6 +200,14 @@ def _sentence(data: StudyData, value: Beside, whose: str, every_load: bool) -> s
         f"{start}: {value.quantity.label} {wanted} ({_SENSES[value.quantity.sense]}); {_beside_phrase(value)} {measured} (measured)"
         f"{compared}, in {count}.{beyond}"
     )
+
+
+def times_that(ratio: str) -> str:
+    """`0.97 (0.95 to 0.99) times that`, `the same`, `the same (0.99 to 1.01 times that)`."""
+    middle, _, spread = ratio.partition(" ")
+    if middle != "1":
+        return f"{ratio} times that"
+    return f"the same ({spread.strip('()')} times that)" if spread else "the same"
 
 
 _SENSES: Final = {"floor": "floor", "ceiling": "ceiling", "expected": "expected", "property": "theory"}

@@ -14,6 +14,8 @@ _WHERE: Final = {
     "within": "between {low} and {high}",
 }
 
+_SATURATED: Final = "saturated"
+
 _WHY_NOT: Final = "requests wait for one another"
 
 
@@ -37,10 +39,23 @@ def knee_table(data: StudyData) -> Table | None:
         Column("Replicates", "number"),
     )
     note = (
-        "A rate is beyond the knee where less than nine tenths of what arrives is finished, or where both the queue and the waiting grow for as "
-        "long as requests come. Rates are those that arrived, which differ by replicate. The capacity is what was finished a second beyond the knee."
+        "A rate is beyond the knee where less than nine tenths of what arrives is finished and those who come last wait for it, or where both the "
+        "queue and the waiting grow for as long as requests come. Rates are those that arrived, which differ by replicate. The capacity is what was "
+        "finished a second beyond the knee."
     )
     return Table("knees", "Where each treatment stops to keep up", columns, tuple(groups), note)
+
+
+def otherwise_marked(data: StudyData) -> str:
+    """What is said of valid cells whose check `saturated`, made when they were measured, tells other than today's rule; else empty."""
+    known = [row for row in rows_of(data.cells) if row["beyond_knee"] in (True, False) and row["checks"] != "invalid"]
+    count = sum((_SATURATED in codes_of(row)) != bool(row["beyond_knee"]) for row in known)
+    if not count:
+        return ""
+    return (
+        f"In {count} {'cell' if count == 1 else 'cells'} the check `{_SATURATED}` says other than today's rule: it was made when they were measured, "
+        "by the rule of that day. Where this page says up to which rate a server keeps up, it goes by today's."
+    )
 
 
 def knee_sentence(data: StudyData, row: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from leverlab.report.knees import otherwise_marked
 from leverlab.report.ledger import Trouble
 from leverlab.report.marked import FINDING_ANCHOR, Marked, Place, codes_of, common_marks, finding_numbers, words
 from leverlab.report.phrases import context_phrase, load_heading, load_order
@@ -47,12 +48,12 @@ def glance(data: StudyData, found: Sequence[Marked], troubles: Sequence[Trouble]
         kept = [(title, [row for row in rows if not row.sound]) for title, rows in groups]
         left_out = total - sum(len(rows) for _, rows in kept)
         groups = [(title, rows[:GLANCE_LIMIT]) for title, rows in kept if rows]
-        note = f"{left_out} of {total} rows, in which every cell is sound, are not shown."
+        note = f"{left_out} of {total} rows, in which every cell is sound, are not shown. "
     return Glance(
         tuple(f"r{key}" for key in replicates),
         tuple((title, tuple(rows)) for title, rows in groups),
         common_marks(data, found),
-        note,
+        f"{note}{otherwise_marked(data)}".rstrip(),
     )
 
 

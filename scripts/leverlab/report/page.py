@@ -39,6 +39,7 @@ from leverlab.report.why import why
 from leverlab.report.workload_card import workload_cards
 
 _UNIT: Final = re.compile(r"(?<=\d) (?=(?:%|s|ms|µs|min|h|kB|MB|GB)\b|%)")
+_CODE: Final = re.compile(r"`([^`]+)`")
 _ROWS_LIMIT: Final = 1500
 """Comparisons that a page can hold; of more, only main metrics are printed, and no more than this."""
 
@@ -46,10 +47,22 @@ _ROWS_LIMIT: Final = 1500
 @cache
 def environment() -> Environment:
     """The templates; a name that the page forgot to give is an error, not an empty place."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader("leverlab.report"), autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_typeset,
     )  # fmt: skip
+    made.filters["prose"] = prose
+    return made
+
+
+def prose(text: str) -> str:
+    """A sentence for the page: what stands between two backticks is set as code."""
+    parts = _CODE.split(text)
+    if len(parts) == 1:
+        return text
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else _typeset(part) for number, part in enumerate(parts)
+    )
 
 
 def _typeset(value: Any) -> Any:  # noqa: ANN401 - whatever a template prints

@@ -16,6 +16,9 @@ from leverlab.units import format_number
 _UNKNOWN: Final = "unknown"
 _DIFFERENCES: Final = 40
 
+_MOMENTARY: Final = ("gpu.*.temperature_c", "gpu.*.sm_clock_hz", "gpu.*.memory_clock_hz", "gpu.*.throttle")
+"""What a GPU was doing at the moment in which it was asked; what it did while it was measured is in gpu.parquet and the checks."""
+
 _FACTS: Final[tuple[tuple[str, str, Callable[[str, str], str]], ...]] = (
     ("Machine", "node.hostname", lambda _, value: value),
     ("Machine", "node.system", lambda _, value: value),
@@ -63,7 +66,9 @@ def provenance(data: StudyData) -> Provenance:
             values[key][flat.get(key, _UNKNOWN)].append(row)
     same = {key: next(iter(found)) for key, found in values.items() if len(found) == 1}
     differing = {
-        key: found for key, found in values.items() if len(found) > 1 and not _by_nature(len(found), len(recorded))
+        key: found
+        for key, found in values.items()
+        if len(found) > 1 and not _by_nature(len(found), len(recorded)) and not _is_momentary(key)
     }
     facts, shown = _facts(same)
     facts.append(("Measured", _dates(sorted(row["started_at"] for row, _ in recorded if row["started_at"]))))
@@ -72,7 +77,7 @@ def provenance(data: StudyData) -> Provenance:
         facts.append(("Not known", joined(unknown)))
     rest = [(_name(key), value) for key, value in same.items() if key not in shown and value != _UNKNOWN]
     agreement = (
-        "Nothing that was recorded differs between the cells."
+        "Nothing that was recorded differs between the cells, temperature, clocks and throttling of the moment left out."
         if len(recorded) > 1
         else "One cell was measured: nothing can differ."
     )
@@ -110,12 +115,19 @@ def _difference_table(differing: Mapping[str, Mapping[str, list[Mapping[str, Any
     if not rows:
         return None
     columns = (Column("What"), Column("Value", "prose"), Column("Where"))
-    note = "A difference that goes with a treatment is part of what was compared; one between replicates widens the intervals."
+    note = (
+        "A difference that goes with a treatment is part of what was compared; one between replicates widens the intervals. "
+        "Temperature, clocks and throttling of the moment are left out."
+    )
     return Table("provenance-differences", "What differs between cells", columns, (Group(tuple(rows)),), note)
 
 
+def _is_momentary(key: str) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in _MOMENTARY)
+
+
 def _by_nature(values: int, cells: int) -> bool:
-    """Whether a value differs in most cells, as clocks, temperatures and job numbers do: it says nothing about the cells."""
+    """Whether a value differs in most cells, as job numbers do: it says nothing about the cells."""
     return cells > 4 and values > cells / 2
 
 

@@ -26,7 +26,7 @@ from leverlab.metrics import METRICS, MetricReference, parse_metric_reference
 from leverlab.report.accuracy import lever_sentences
 from leverlab.report.beside_theory import is_measured, theory_sentences
 from leverlab.report.effect import Effect
-from leverlab.report.knees import knee_sentence, not_judged, not_judged_sentence
+from leverlab.report.knees import knee_sentence, not_judged, not_judged_sentence, otherwise_marked
 from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
 from leverlab.report.ranges import range_sentences
 from leverlab.report.sentences import capital, verdict_sentence
@@ -195,11 +195,16 @@ def _best(effects: list[Effect], lever: str, better: str, data: StudyData) -> st
     }
     moved = joined([f"{joined(levels)} {_verb(verb, levels)} it" for verb, levels in names.items() if levels])
     improving = [effect for effect in decided if effect.verdict == "improves" and effect.estimate is not None]
-    best = max(improving, key=lambda effect: _gain(effect)) if improving else None
-    left = f" {left}" if left else ""
+    most = max(map(_gain, improving), default=0.0)
+    best = [effect.changed[lever][0] for effect in improving if _gain(effect) == most]
+    alike = [effect.changed[lever][0] for effect in effects if effect.verdict == "no difference found"]
+    same = f"At {joined(alike)} no difference was found." if alike else ""
+    left = "".join(f" {part}" for part in (same, left) if part)
     if better == "neither":
         return f"Against {baseline}, {moved}.{left}"
-    ending = f"the best is {best.changed[lever][0]}" if best else f"no level was found to be better than {baseline}"
+    ending = f"no level was found to be better than {baseline}"
+    if best:
+        ending = f"of those the best {'is' if len(best) == 1 else 'are'} {joined(best)}"
     return f"Against {baseline}, {moved}; {ending}.{left}"
 
 
@@ -249,6 +254,8 @@ def _replicates(cells: Any) -> str:  # noqa: ANN401 - a table
 def _saturation(_: SaturationAnswer, data: StudyData) -> Iterator[str]:
     for row in data.saturation:
         yield f"{_prefix(data)}{knee_sentence(data, row)}"
+    if data.saturation and (otherwise := otherwise_marked(data)):
+        yield otherwise
     for place in not_judged(data):
         yield not_judged_sentence(data, place)
 
@@ -271,6 +278,7 @@ def _profile(answer: ProfileAnswer, data: StudyData) -> Iterator[str]:
     told = list(recorded_sentences(data))
     if told:
         yield from (f"From profiles: {sentence}" for sentence in told)
+        yield "What a step of each twin is made of, with figures and tables, stands under “Why: what the profiles show”."
     else:
         yield f"Not answered: it takes a profile that shows {answer.shows}, and none was taken beside this study."
 

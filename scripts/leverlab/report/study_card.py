@@ -80,9 +80,8 @@ def _drawn_rates(data: StudyData) -> Facts:
     for load, own in drawn.groupby("load", sort=False):
         low, high, asked = own["offered_rate"].min(), own["offered_rate"].max(), own["load_value"].iloc[0]
         if max(high / asked, asked / low) > _AS_ASKED:
-            said.append(
-                f"{value_phrase('achieved_rate', low)} to {value_phrase('achieved_rate', high)} {load_phrase(str(load))}"
-            )
+            ends = dict.fromkeys(value_phrase("achieved_rate", rate) for rate in (low, high))
+            said.append(f"{' to '.join(ends)} {load_phrase(str(load))}")
     return [("Arrived, as drawn", joined(said))] if said else []
 
 
