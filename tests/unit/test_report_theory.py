@@ -13,7 +13,6 @@ from leverlab.config.course import TheoryAnswer
 from leverlab.report.beside_theory import left_out, theory_sentences, theory_table, times_that
 from leverlab.report.collected import collected_table
 from leverlab.report.page import render_study
-from leverlab.report.phrases import joined
 from leverlab.report.questions import questions
 from leverlab.report.roofline_block import roofline_parts
 from leverlab.report.svg import drawing
@@ -143,7 +142,7 @@ def test_what_is_the_same_for_several_treatments_is_said_once(tmp_path: Path) ->
     ]
     assert len(others) >= 2 and len(said) == 2
     assert said[0].startswith("Baseline, at every load point: ")
-    assert said[1].startswith(f"{joined(others)}, at every load point: ")
+    assert said[1].startswith(f"{'; '.join(others)}, at every load point: ")
 
 
 def test_what_is_not_known_is_left_out_with_its_reason(study: ReportStudy, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from leverlab.aggregate.comparisons import Comparison, comparisons
 from leverlab.aggregate.pairing import CellRow, Excluded
 from leverlab.load_point import LoadPoint
 from leverlab.matrix.expand import StudyMatrix
-from leverlab.metrics import FIXED_FACTS, METRICS, STATED_TO_GIB
+from leverlab.metrics import FIXED_FACTS, GRAPHS_STATED_TO_GIB, METRICS, SIZES_VARY_BY
 from leverlab.metrics import Comparison as Scale
 from leverlab.stats.intervals import LEVEL, Interval
 from leverlab.stats.multiple import ALPHA, bonferroni_level, holm, holm_levels
@@ -164,7 +164,7 @@ def _row(
 
 def _judgement(comparison: Comparison, interval: Interval | None) -> Judgement:
     fixed = comparison.metric in FIXED_FACTS
-    judgement = _within_rounding(comparison) or judge(
+    judgement = _negligible(comparison) or judge(
         comparison.change, interval, METRICS[comparison.metric].better, fixed=fixed
     )
     excluded = comparison.pairing.excluded
@@ -178,19 +178,22 @@ def _judgement(comparison: Comparison, interval: Interval | None) -> Judgement:
     return Judgement("not judgeable", left_out)
 
 
-def _within_rounding(comparison: Comparison) -> Judgement | None:
-    """The verdict where a size moved, in several pairs, by no more than the last digit in which the server's log states it."""
-    digit, pairing = STATED_TO_GIB.get(comparison.metric), comparison.pairing
-    if digit is None or len(comparison.change.changes) < 2:
+def _negligible(comparison: Comparison) -> Judgement | None:
+    """The verdict where a size of the server's start moved, in several pairs, by no more than it may with nothing changed."""
+    changes = comparison.change.changes
+    if comparison.metric not in FIXED_FACTS or len(changes) < 2 or not any(changes):
         return None
-    moved = max(abs(after - before) for before, after in zip(pairing.baseline, pairing.treatment, strict=True))
-    # A little more, as values in bytes are no round numbers.
-    if not 0 < moved < digit * 1.001 * _GIB:
-        return None
-    return Judgement(
-        "no difference found",
-        f"no pair differs by more than {digit:g} GiB, the last digit in which the server's log tells it",
-    )
+    moved = max(map(abs, changes))
+    if comparison.change.comparison == "ratio":
+        if moved > math.log1p(SIZES_VARY_BY):
+            return None
+        told = f"{SIZES_VARY_BY:.1%}, by which such a size may differ from one start to the next"
+    else:
+        # A little more, as values in bytes are no round numbers.
+        if moved > GRAPHS_STATED_TO_GIB * 1.001 * _GIB:
+            return None
+        told = f"{GRAPHS_STATED_TO_GIB:g} GiB, the last digit in which the server's log tells it"
+    return Judgement("no difference found", f"no pair differs by more than {told}")
 
 
 def _why(excluded: Sequence[Excluded]) -> str:

@@ -26,9 +26,13 @@ SERVER_FACTS: Final = (
 FIXED_FACTS: Final = frozenset({"kv_cache_tokens", "kv_blocks", "weights_bytes", "graph_memory_bytes"})
 """Those that the configuration decides, so that they need not scatter: sizes. Times of the start are measured as all others."""
 
-STATED_TO_GIB: Final = {"weights_bytes": 0.01, "graph_memory_bytes": 0.02}
-"""Last digit in which an engine's log states a size, GiB: changes up to it may be of rounding alone. SGLang states the memory of its
-graphs in two parts, each of which is rounded."""
+GRAPHS_STATED_TO_GIB: Final = 0.02
+"""Last digit in which an engine's log states the memory of its graphs, GiB: changes up to it may be of rounding alone. SGLang states it in
+two parts, each of which is rounded to 0.01."""
+
+SIZES_VARY_BY: Final = 0.005
+"""Share by which the other sizes of FIXED_FACTS differ from one start of the same server to the next: memory is taken in blocks, from what
+happens to be free, and the log rounds."""
 
 STATISTICS: Final = ("mean", "p50", "p95", "p99")
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from statistics import median
 from typing import Final
 
 from leverlab.config.course import TheoryAnswer, theory_names
 from leverlab.metrics import parse_metric_reference
 from leverlab.quantities import DERIVED, QuantityReference, parse_quantity_reference
-from leverlab.report.phrases import context_phrase, joined, load_heading, load_phrase, metric_phrase, value_phrase
+from leverlab.report.phrases import context_phrase, load_heading, load_phrase, metric_phrase, value_phrase
 from leverlab.report.source import StudyData
 from leverlab.report.theory_values import Beside, TheoryValues
 from leverlab.report.view import Cell, Column, Group, Mark, Row, Table
@@ -109,10 +110,12 @@ def _together(data: StudyData, values: Sequence[Beside]) -> Iterator[tuple[Besid
         where = None if every_load else value.load
         alike.setdefault((where, _texts(value), value.replicates), []).append((value, whose, every_load))
     many = [own for own in alike.values() if len(own) > _NAMED]
-    for own in alike.values():
+    others = many[0] if len(many) == 1 and _covers(data, many[0], found) else None
+    for own in sorted(alike.values(), key=lambda own: own is others):
         value, whose, every_load = own[0]
-        others = len(many) == 1 and own is many[0] and _covers(data, own, found)
-        yield value, "Every other treatment" if others else joined([each for _, each, _ in own]), every_load
+        # Labels hold "and" themselves.
+        whose = "; ".join(each for _, each, _ in own)
+        yield value, "Every other treatment" if own is others else whose, every_load
 
 
 def _covers(
@@ -146,8 +149,7 @@ def _ratio_text(value: Beside) -> str:
     if not value.ratios:
         return ""
     ordered = sorted(value.ratios)
-    low, high = format_number(ordered[0]), format_number(ordered[-1])
-    middle = format_number(ordered[len(ordered) // 2])
+    low, middle, high = (format_number(ratio) for ratio in (ordered[0], median(ordered), ordered[-1]))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
