@@ -30,7 +30,7 @@ ORDER: Final = (*_LOOKS, "other", "idle")
 """Classes in the order in which they are drawn."""
 
 _LABEL_CHARACTERS: Final = 24
-_TITLE_CHARACTERS: Final = 40
+_TITLE_CHARACTERS: Final = 34
 _CHARACTERS_IN_A_BAR: Final = 52
 """About as many characters of a stretch's name lie beside each other in the longest bar."""
 _ROWS_LIMIT: Final = 8
