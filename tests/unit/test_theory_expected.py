@@ -11,6 +11,7 @@ from leverlab.quantities import QUANTITIES
 from leverlab.theory.__main__ import main
 from leverlab.theory.configured import model_dimensions, server_of
 from leverlab.theory.expected import expected, step_bytes, step_flop
+from leverlab.theory.experts import gpu_imbalance
 from leverlab.theory.occasion import Occasion
 from leverlab.theory.server import TheoryServer
 from leverlab.theory.step_kernels import attention_work, products_work
@@ -150,6 +151,23 @@ def test_the_floor_of_a_mixture_is_that_of_one_tokens_experts() -> None:
     assert value("experts_read", of) == pytest.approx(8 * (1 - 0.75**16))
     with pytest.raises(DoesNotApplyError, match="router"):
         value("decode_bandwidth_bytes_per_s", of)
+
+
+def test_the_experts_load_is_that_of_the_gpus_of_one_server() -> None:
+    def shared(flags: dict[str, Any], count: int, **changed: Any) -> TheoryServer:
+        return server({"enable-expert-parallel": True, **flags}, count=count, model="mixtral-8x7b-shape", **changed)
+
+    two = value("expert_gpu_imbalance", shared({"tensor-parallel-size": 2}, 2))
+    assert two == pytest.approx(gpu_imbalance(8, 2, 16, 2))
+    halved = {"topology": {"topology": "replicas", "topology_settings": {"servers": 2}}}
+    replicas = shared({"tensor-parallel-size": 2}, 4, **halved)
+    assert value("expert_gpu_imbalance", replicas) == pytest.approx(gpu_imbalance(8, 2, 8, 2))
+    data = shared({"data-parallel-size": 2}, 2)
+    assert value("expert_gpu_imbalance", data) == pytest.approx(two), "every rank's tokens come to them"
+    with pytest.raises(DoesNotApplyError, match="whole experts"):
+        value("expert_gpu_imbalance", server({"tensor-parallel-size": 2}, count=2, model="mixtral-8x7b-shape"))
+    with pytest.raises(NotKnownError, match=r"8 experts.*3 GPUs"):
+        value("expert_gpu_imbalance", shared({"tensor-parallel-size": 3}, 3))
 
 
 def test_hit_ratios_follow_the_cards_blocks_and_the_flags() -> None:

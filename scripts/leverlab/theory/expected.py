@@ -217,9 +217,14 @@ def _expert_imbalance(server: TheoryServer, occasion: Occasion) -> float:
 
 def _gpu_imbalance(server: TheoryServer, occasion: Occasion) -> float:
     experts, per_token = _mixture(server)
-    if not server.flags.get("enable-expert-parallel") or server.gpu_count < 2:
+    ranks = int(server.flag("data") or 1)
+    gpus = server.tensor_parallel * ranks
+    if not server.flags.get("enable-expert-parallel") or gpus < 2:
         raise DoesNotApplyError("no GPU holds whole experts that others have not")
-    return gpu_imbalance(experts, per_token, round(batch_of(server, occasion)), server.gpu_count)
+    if experts % gpus:
+        raise NotKnownError(f"how {experts} experts lie on {gpus} GPUs is not known")
+    # The tokens of every rank come to the experts that all of them share.
+    return gpu_imbalance(experts, per_token, round(ranks * batch_of(server, occasion)), gpus)
 
 
 def _cost(server: TheoryServer, occasion: Occasion) -> float:
