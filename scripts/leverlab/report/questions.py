@@ -203,7 +203,9 @@ def _best(effects: list[Effect], lever: str, better: str, data: StudyData) -> st
     if better == "neither":
         return f"Against {baseline}, {moved}.{left}"
     ending = f"no level was found to be better than {baseline}"
-    if best:
+    if best and len(decided) == 1:
+        ending = "that is better"
+    elif best:
         ending = f"of those the best {'is' if len(best) == 1 else 'are'} {joined(best)}"
     return f"Against {baseline}, {moved}; {ending}.{left}"
 
