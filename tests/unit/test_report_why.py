@@ -214,7 +214,7 @@ def test_classes_reach_what_their_work_takes(data: StudyData) -> None:
     assert rates(data, TREATMENT)[0].bytes_per_s == pytest.approx(products.bytes_per_s / 2), "twice as slow"
     page = render_study(data).replace("\N{NO-BREAK SPACE}", " ")
     assert "Classes of a decode step against the roofline" in page
-    assert "not known of the GPU: config/gpus.yaml states no memory bandwidth of cpu (`bandwidth`)" in page
+    assert "not known of the GPU: config/gpus.yaml states no memory bandwidth of cpu (<code>bandwidth</code>)" in page
 
 
 def test_with_roofs_classes_stand_below_them(tmp_path: Path) -> None:
