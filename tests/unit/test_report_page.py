@@ -212,7 +212,7 @@ def test_a_large_study_stays_below_three_megabytes(large: ReportStudy) -> None:
 def test_the_index_has_a_line_for_each_study(studies: dict[str, ReportStudy], pages: dict[str, str]) -> None:
     page = studies[TROUBLED].write_index().read_text()
     assert all(f'href="{name}.html"' in page for name in pages)
-    assert "of 18 cells measured" in text_of(page)
+    assert "of 18 cells measured, 1 of them invalid" in text_of(page)
     assert "2026-03-03" in page
     assert "Prefix caching off instead of on" in page
 

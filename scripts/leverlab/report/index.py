@@ -1,6 +1,5 @@
 """reports/index.html: every study that has a report, with what it found in a line."""
 
-from collections import Counter
 from dataclasses import dataclass
 
 from leverlab.config import ConfigError, Configuration
@@ -41,13 +40,14 @@ def render_index(configuration: Configuration, layout: Layout) -> str:
 
 def entry_of(data: StudyData) -> Entry:
     """What a list of reports says of one study."""
-    counts = Counter(data.cells["status"])
+    measured = int((data.cells["status"] == "measured").sum())
+    invalid = measured - len(data.valid)
     return Entry(
         f"{data.name}.html",
         title_of(data),
         data.study.question,
         data.simulated,
         verdict_line(primary_effects(data), data.telling),
-        f"{counts['measured']} of {len(data.cells)} cells measured",
+        f"{measured} of {len(data.cells)} cells measured" + (f", {invalid} of them invalid" if invalid else ""),
         last_measured(data),
     )
