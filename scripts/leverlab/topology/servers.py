@@ -47,8 +47,12 @@ class Servers:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """(host, port) of each engine server, those that answer clients first: what one keeps below its cache, another finds."""
-        ordered = sorted((part.plan for part, _ in self._parts), key=lambda plan: not plan.answers)
+        """(host, port) of each engine server, prefill servers first.
+
+        A connector of files keeps what any of them computed. Asked after a decode server, a prefill server would find there what
+        that has just left, and call it a tier below its cache; what a decode server finds is said to be handed over anyway.
+        """
+        ordered = sorted((part.plan for part, _ in self._parts), key=lambda plan: plan.answers)
         return [(plan.host, plan.port) for plan in ordered]
 
     def close(self) -> None:
