@@ -25,15 +25,20 @@ def rows(tmp_path: Path) -> dict[str, Row]:
     repository = Repository.at(tmp_path)
     repository.change("replicates: 2", "replicates: 3")
     repository.change("load: {rates: [8, inf]}", "load: {rates: [2, 4, 8, 16, inf]}")
+    folder = aggregated(repository)
+    cells = pq.read_table(folder / "cells.parquet").to_pylist()
+    assert {row["beyond_knee"] for row in cells if row["load_kind"] != "rate"} == {None}
+    return {row["treatment"]: row for row in pq.read_table(folder / "saturation.parquet").to_pylist()}
+
+
+def aggregated(repository: Repository) -> Path:
+    """The folder of the study's tables, each of its cells measured."""
     study = repository.study()
     for entry in study.cells:
         for replicate in study.replicates:
             measure(repository.layout, entry, replicate, requests(entry, replicate))
     write_study(study, repository.layout)
-    folder = repository.layout.study("small")
-    cells = pq.read_table(folder / "cells.parquet").to_pylist()
-    assert {row["beyond_knee"] for row in cells if row["load_kind"] != "rate"} == {None}
-    return {row["treatment"]: row for row in pq.read_table(folder / "saturation.parquet").to_pylist()}
+    return repository.layout.study("small")
 
 
 def requests(entry: StudyCell, replicate: ReplicateKey) -> list[Row]:
@@ -57,12 +62,7 @@ def test_conversations_have_no_knee(tmp_path: Path) -> None:
     )
     repository.change("load: {rates: [8, inf]}", "load: {rates: [8, 16]}")
     repository.change("max_num_seqs: throughput at burst", "max_num_seqs: throughput at rate 16")
-    study = repository.study()
-    for entry in study.cells:
-        for replicate in study.replicates:
-            measure(repository.layout, entry, replicate, requests(entry, replicate))
-    write_study(study, repository.layout)
-    folder = repository.layout.study("small")
+    folder = aggregated(repository)
     assert {row["beyond_knee"] for row in pq.read_table(folder / "cells.parquet").to_pylist()} == {None}
     assert pq.read_table(folder / "saturation.parquet").num_rows == 0
 

@@ -24,7 +24,7 @@ def test_it_is_started_by_path_on_the_device_of_its_identity(tmp_path: Path) -> 
     environment = ENGINE.environment(replace(launch, cores=[0, 2], gpus=["GPU-1"]))
     assert (environment["OMP_NUM_THREADS"], environment["CUDA_VISIBLE_DEVICES"]) == ("2", "GPU-1")
     assert environment[KEY_VARIABLE] == KEY
-    assert f'"{KEY_VARIABLE}"' in _PROGRAM.with_name("starting.py").read_text(), (
+    assert f'"{KEY_VARIABLE}"' in _PROGRAM.with_name("listening.py").read_text(), (
         "the server looks for it under the same name"
     )
 

@@ -2,35 +2,26 @@
 
 import asyncio
 import os
-import signal
-import socket
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from leverlab.static_batching import STATIC_VERSION
 from leverlab.static_batching.generation import Model, Tokenizer
+from leverlab.static_batching.listening import KEY_VARIABLE, bound, leave_on_signals
 from leverlab.static_batching.server import StaticServer
 from leverlab.static_batching.settings import Settings
 
-KEY_VARIABLE: Final = "LEVERLAB_API_KEY"
 _SWITCH_S: Final = 0.0005
 """How long the generating thread may hold Python's lock against the one that sends; Python's default is 5 ms."""
 
 
 def serve(settings: Settings) -> int:
     """Load the model and serve it until SIGINT or SIGTERM; the exit status. Its log says why it could not start."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+    leave_on_signals()
     print(f"static batching {STATIC_VERSION}: {settings.public()}", file=sys.stderr, flush=True)
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        # Bound first, which costs nothing, and not yet listening: nobody can connect to a server that is still loading.
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        print(f"cannot listen on {settings.host}:{settings.port}: {error}; choose a free --port", file=sys.stderr)
+    listener = bound(settings.host, settings.port)
+    if listener is None:
         return 1
     try:
         model, tokenizer = Model(settings), Tokenizer(Path(settings.model))
@@ -42,7 +33,3 @@ def serve(settings: Settings) -> int:
     server = StaticServer(settings, model, tokenizer, os.environ.get(KEY_VARIABLE))
     asyncio.run(server.serve(listener))
     return 0
-
-
-def _leave(_: int, __: FrameType | None) -> None:
-    sys.exit(0)
