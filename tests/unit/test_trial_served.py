@@ -11,6 +11,7 @@ from leverlab.engines.truth import TruthEngine
 from leverlab.load.plan import Endpoint
 from leverlab.records import Reason
 from leverlab.topology import Servers
+from leverlab.trial import outcomes
 from leverlab.trial.outcomes import ServerDiedError
 from leverlab.trial.served import Served
 
@@ -41,7 +42,8 @@ def silent_at(path: str, check_alive: Callable[[], None]) -> Served:
 @pytest.mark.parametrize(
     ("path", "said"), [("/metrics", "/metrics"), ("/reset_prefix_cache", "the reset of its prefix cache")]
 )
-def test_one_that_lives_is_unresponsive(path: str, said: str) -> None:
+def test_one_that_lives_is_unresponsive(path: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "_DYING_S", 0.2)
     with pytest.raises(ServerDiedError) as told:
         silent_at(path, lambda: None).reset_cache()
     assert told.value.reason.code == "server_unresponsive"
@@ -56,6 +58,19 @@ def test_one_that_ended_has_its_own_reason(path: str) -> None:
     with pytest.raises(ServerDiedError) as told:
         silent_at(path, ended).reset_cache()
     assert told.value.reason.code == "out_of_memory"
+
+
+def test_one_that_closed_its_connections_is_given_the_time_to_end() -> None:
+    """A dying process has lost its sockets before those who wait for it see its end."""
+    looked = iter(range(100))
+
+    def ending() -> None:
+        if next(looked) == 3:
+            raise ServerDiedError(Reason(code="server_died", message="killed"))
+
+    with pytest.raises(ServerDiedError) as told:
+        silent_at("/metrics", ending).reset_cache()
+    assert told.value.reason.code == "server_died"
 
 
 def test_what_a_phase_adds_to_a_request_stands_beside_what_the_engine_needs() -> None:

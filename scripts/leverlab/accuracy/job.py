@@ -37,7 +37,7 @@ from leverlab.trial.cell_files import told_of_full_disk
 from leverlab.trial.events import utc_now
 from leverlab.trial.fingerprint import fingerprint
 from leverlab.trial.lease import DeviceLease, file_lease, lease_devices
-from leverlab.trial.outcomes import InfeasibleError, MayPassError, ServerDiedError, see_whether_told_to_end
+from leverlab.trial.outcomes import InfeasibleError, MayPassError, ServerDiedError, answering, see_whether_told_to_end
 from leverlab.trial.progress import Progress
 from leverlab.trial.runner import devices_may_come, signals_interrupt
 from leverlab.trial.starting import Started, new_api_key, scratch_folder, started_server
@@ -192,13 +192,9 @@ def _serve_and_ask(
                 raise ServerDiedError(ended.reason)
 
         redactor = redactor_of_this_process(API_KEY=started.launch.api_key)
-        try:
+        with answering("its configuration or the first prompts", check_alive):
             _look_at(started, specification, attempt)
             _ask_prompts(specification, attempt, client, progress)
-        except httpx.HTTPError as error:
-            check_alive()
-            message = f"the server runs and does not answer: {type(error).__name__}: {error}"
-            raise ServerDiedError(Reason(code="server_unresponsive", message=message)) from error
         progress.say(f"asking {specification.task_id}")
         output = attempt.folder / "output"
         files = {split: Path(path) for split, path in specification.data_files.items()}

@@ -1,7 +1,11 @@
 """How a trial can end other than well, as exceptions: each is caught in one place, by the loop over the starts."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
+
+import httpx
 
 from leverlab.records import Reason
 
@@ -9,6 +13,10 @@ EX_TEMPFAIL: Final = 75
 """sysexits.h: a failure that may pass; the caller should try again."""
 
 _OWN_SIGNAL_S: Final = 1.0
+
+_DYING_S: Final = 5.0
+"""A process that dies has closed its connections before its end is seen, and an engine's front outlives its core for a while."""
+_DYING_PAUSE_S: Final = 0.05
 
 
 class ServerDiedError(Exception):
@@ -55,6 +63,23 @@ def see_whether_told_to_end() -> None:
     of it. Raises Interrupted, by the handler of the signal, where that is so.
     """
     time.sleep(_OWN_SIGNAL_S)
+
+
+@contextmanager
+def answering(where: str, check_alive: Callable[[], None]) -> Iterator[None]:
+    """Turn a question that goes unanswered into ServerDiedError.
+
+    With the reason that `check_alive` raises where the server has ended or is about to, else as `server_unresponsive`.
+    """
+    try:
+        yield
+    except httpx.HTTPError as error:
+        deadline = time.monotonic() + _DYING_S
+        while time.monotonic() < deadline:
+            check_alive()
+            time.sleep(_DYING_PAUSE_S)
+        message = f"The server runs and does not answer at {where}: {type(error).__name__}: {error}"
+        raise ServerDiedError(Reason(code="server_unresponsive", message=message)) from error
 
 
 def ending(error: BaseException) -> tuple[str, Reason]:

@@ -1,21 +1,18 @@
 """A started server as the phases of a trial see it: asked for its counters, reset, and sent requests."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import httpx
 import pyarrow as pa
 
 from leverlab.engines.base import Engine
 from leverlab.load.parse import parse
 from leverlab.load.plan import Endpoint, LoadPoint, PlannedRequest, Target
 from leverlab.load.replay import replay
-from leverlab.records import Reason
 from leverlab.topology import Servers
-from leverlab.trial.outcomes import ServerDiedError
+from leverlab.trial.outcomes import answering
 
 _SETTLE_TIMEOUT_S: Final = 10.0
 _SETTLE_PAUSE_S: Final = 0.05
@@ -48,28 +45,18 @@ class Served:
     def reset_cache(self, *, tiers: bool = True) -> bool:
         """Empty the prefix cache of every server once nothing runs and, with `tiers`, what lies below; whether all did."""
         self.settled_counters()
-        with self.answering("the reset of its prefix cache"):
+        with answering("the reset of its prefix cache", self.check_alive):
             return self.servers.reset_cache(tiers=tiers)
 
     def keeps_cache(self) -> bool | None:
         """Whether the server keeps a prefix cache; None where only its counters tell."""
-        with self.answering("the question whether it keeps a prefix cache"):
+        with answering("the question whether it keeps a prefix cache", self.check_alive):
             return self.servers.keeps_prefix_cache()
 
     def counters(self) -> dict[str, float]:
         """The canonical counters now. Raises ServerDiedError where the server does not tell."""
-        with self.answering("/metrics"):
+        with answering("/metrics", self.check_alive):
             return self.servers.counters()
-
-    @contextmanager
-    def answering(self, where: str) -> Iterator[None]:
-        """Turn a question that goes unanswered into ServerDiedError, with the reason that the server's log gives if it ended."""
-        try:
-            yield
-        except httpx.HTTPError as error:
-            self.check_alive()
-            message = f"The server runs and does not answer at {where}: {type(error).__name__}: {error}"
-            raise ServerDiedError(Reason(code="server_unresponsive", message=message)) from error
 
     def settled_counters(self) -> dict[str, float]:
         """The counters once nothing runs or waits and two readings in a row agree; after ten seconds, as they are.

@@ -41,6 +41,7 @@ from leverlab.trial.outcomes import (
     InfeasibleError,
     MayPassError,
     ServerDiedError,
+    answering,
     ending,
     see_whether_told_to_end,
 )
@@ -179,7 +180,7 @@ class Trial:
 
     def _ready(self, lifetime: Lifetime) -> None:
         started, served = lifetime.started, lifetime.served
-        with served.answering("its configuration"):
+        with answering("its configuration", served.check_alive):
             effective = self._redacted(served.servers.effective_configuration())
         differences = [asdict(found) for found in served.servers.differences(effective)]
         steps_s = {name: round(seconds, 3) for name, seconds in started.steps_s.items()}
