@@ -25,9 +25,9 @@ from simulated_queue import Served, rate_at, serve
 
 from leverlab.aggregate.comparisons import requests_queued, skew
 from leverlab.aggregate.pairing import Weighed
-from leverlab.checks.window import finished_share, steady_window
+from leverlab.checks.keeping_up import in_window
+from leverlab.checks.window import steady_window
 from leverlab.load_point import LoadPoint
-from leverlab.stats.knee import beyond_knee
 from leverlab.stats.paired import paired_change
 from leverlab.stats.summaries import statistic_of
 
@@ -72,9 +72,8 @@ def cells(served: Served, load: LoadPoint) -> list[Row]:
     for scheduled_s, first_s, last_s in zip(served.scheduled_s, served.first_s, served.last_s, strict=True):
         window = steady_window(scheduled_s, scheduled_s, last_s, load)
         assert window is not None
-        share = finished_share(window, well, scheduled_s, last_s, load)
         row: Row = {f"ttft_s_{name}": statistic_of(first_s - scheduled_s, name) for name in STATISTICS}
-        made.append(row | {"beyond_knee": beyond_knee(scheduled_s, first_s, last_s, share)})
+        made.append(row | {"beyond_knee": in_window(window, well, scheduled_s, first_s, last_s, load).beyond})
     return made
 
 

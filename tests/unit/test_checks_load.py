@@ -1,5 +1,6 @@
 """Checks of the load: what is kept up with, turned away, or cannot be told, and over which window."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 
 from leverlab.aggregate.cell_metrics import MeasuredCell
 from leverlab.checks import check_cell, worst
-from leverlab.checks.conditions import keeps_up
+from leverlab.checks.columns import Floats
+from leverlab.checks.keeping_up import keeping_up
 from leverlab.checks.window import achieved_rate, offered_rate, steady_window
 from leverlab.load_point import LoadPoint
+from leverlab.stats.knee import beyond_knee
 from tests.unit.checked_cells import (
     REQUESTS,
     SPECIFICATION,
@@ -42,8 +45,21 @@ def test_the_check_and_the_column_of_the_tables_follow_one_rule() -> None:
         assert (
             ("saturated" in found(inputs))
             is cell.beyond_knee
-            is not keeps_up(inputs.requests, inputs.load, waiting=False)
+            is keeping_up(inputs.requests, inputs.load, waiting=False).beyond
         )
+
+
+def test_the_knee_is_looked_for_once_a_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float | None] = []
+
+    def counted(scheduled_s: Floats, first_s: Floats, last_s: Floats, share: float | None) -> bool | None:
+        asked.append(share)
+        return beyond_knee(scheduled_s, first_s, last_s, share)
+
+    monkeypatch.setattr(sys.modules["leverlab.checks.keeping_up"], "beyond_knee", counted)
+    inputs = clean(slow_server(capacity=7.95))
+    assert {"saturated", "window_short", "drift"} <= {check.code for check in check_cell(inputs)}
+    assert len(asked) == 1
 
 
 def test_conversations_that_hold_themselves_back_are_not_said_to_be_kept_up_with() -> None:

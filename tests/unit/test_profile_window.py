@@ -106,9 +106,49 @@ def test_iterations_of_several_servers_are_kept_apart() -> None:
     assert Window(**window.as_mapping()) == window
 
 
+def looked_at(*counts: dict[str, float | None]) -> Window:
+    """The window of servers that tell these counts at the four looks round it, which are the engine's twelfth and later."""
+
+    class Told(Engine):
+        def look(self) -> Looked:
+            one = super().look()
+            return Looked(one.generated, one.running, counts[max(self.looks - 12, 0)])
+
+    keeper = kept(Told(), 0.01, tokens=300.0)
+    keeper.join(10)
+    return keeper.finish(10)
+
+
+@pytest.mark.parametrize("silent", [{"decode": None}, {}])
+def test_a_server_that_counts_nothing_is_not_given_the_count_of_another(silent: dict[str, float | None]) -> None:
+    """A look that found no counter of a server says so; a record of before that left such a server out."""
+    counts = [{"prefill": 5.0 + number, **silent} for number in range(4)]
+    window = looked_at(*counts)
+    assert window.iterations_of("decode") is None
+    if silent:
+        assert window.iterations_of("prefill") == (1.0, 3.0)
+        assert window.iterations is None, "one of two is not all"
+
+
+def test_a_server_that_is_silent_at_one_look_has_no_count() -> None:
+    counts: list[dict[str, float | None]] = [{"prefill": float(number), "decode": 10.0} for number in range(4)]
+    counts[2]["decode"] = None
+    window = looked_at(*counts)
+    assert window.iterations_of("prefill") == (1.0, 3.0)
+    assert window.iterations_of("decode") is None and window.iterations is None
+
+
+def test_a_record_without_a_servers_counts_does_not_take_those_of_all_together() -> None:
+    window = Window(
+        iterations_before_start=45.0, iterations_after_start=46.0, iterations_before_stop=50.0, iterations_after_stop=56.0,
+        by_server={"prefill": [5.0, 5.0, 6.0, 6.0], "replica-1": [40.0, 41.0, 44.0, 50.0]},
+    )  # fmt: skip
+    assert window.iterations_of("replica-2") is None and window.iterations_of("prefill") == (1.0, 1.0)
+
+
 def test_of_a_server_that_stands_alone_nothing_is_kept_twice() -> None:
     engine = Engine()
     keeper = kept(engine, 0.01, tokens=300.0)
     keeper.join(10)
     window = keeper.finish(10)
-    assert window.by_server == {} and window.iterations_of("server") == window.iterations
+    assert window.by_server == {} and window.iterations_of("") == window.iterations == (1.0, 3.0)

@@ -2,6 +2,8 @@
 
 import math
 import statistics
+import sys
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -81,6 +83,20 @@ def test_skew_away_from_no_change_moves_the_far_end_alone(sample: list[float], l
     elif plain.estimate > 0:
         assert (after.low, after.high) == (before.low, pytest.approx(plain.estimate + stretched))
     assert (0 in after) == (0 in before), "the verdict stays what Student's test says"
+
+
+def test_the_spread_of_a_change_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Sequence[float]] = []
+
+    def counted(values: Sequence[float]) -> float | None:
+        asked.append(values)
+        return spread(values)
+
+    for module in ("paired", "intervals"):
+        monkeypatch.setattr(sys.modules[f"leverlab.stats.{module}"], "spread", counted)
+    change = PairedChange("difference", (1.0, 2.0, 4.0))
+    told = change.interval(), change.interval(0.99), change.prediction(), change.p_value, change.spread
+    assert None not in told and len(asked) == 1
 
 
 @given(values)

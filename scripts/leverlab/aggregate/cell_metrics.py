@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from leverlab.aggregate.energy import energy_j
-from leverlab.checks.base import Floats, numeric
-from leverlab.checks.window import Window, achieved_rate, finished_share, offered_rate, steady_window
+from leverlab.checks.columns import Floats, ended_well, numeric
+from leverlab.checks.keeping_up import keeping_up
+from leverlab.checks.window import Window, achieved_rate, offered_rate, steady_window
 from leverlab.load_point import LoadPoint
 from leverlab.metrics import ERROR_RATIO, HIGHEST_RATE, METRICS, SERVER_FACTS
 from leverlab.metrics.classes import CLASSES, class_and_metric
 from leverlab.stats.intervals import Interval, percentile_interval
-from leverlab.stats.knee import beyond_knee
 from leverlab.stats.summaries import PERCENTILES, statistic_of
 
 Key = tuple[str, str | None]
@@ -72,7 +72,7 @@ class MeasuredCell:
         waiting: bool = False,
     ) -> None:
         self._table = requests
-        self._well = np.array([status == "ok" for status in requests.column("status").to_pylist()], bool)
+        self._well = ended_well(requests)
         self._load = load
         self._delta = server_delta
         self._gpu = gpu
@@ -95,15 +95,8 @@ class MeasuredCell:
 
     @property
     def beyond_knee(self) -> bool | None:
-        """Whether the server was offered more than it sustains (see `leverlab.stats.knee.beyond_knee`).
-
-        None but at a rate, and where requests wait for the answers to others: then the server itself sets how fast they come.
-        """
-        if self.window is None or self._load.kind != "rate" or self._waiting:
-            return None
-        scheduled_s, last_s = self._column("scheduled_s"), self._column("last_token_s")
-        kept_share = finished_share(self.window, self._well, scheduled_s, last_s, self._load)
-        return beyond_knee(scheduled_s, self._column("first_token_s"), last_s, kept_share)
+        """Whether the server was offered more than it sustains; None where nothing tells. See `leverlab.checks.keeping_up`."""
+        return keeping_up(self._table, self._load, self._waiting).beyond
 
     def metrics(self, objectives: Mapping[str, float]) -> dict[Key, float | None]:
         """Every metric of the registry with each of its statistics; None where the cell does not tell it.

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from leverlab.checks.base import Floats, numeric
+from leverlab.checks.columns import Floats, numeric
 
 _GAP_S: Final = 2.0
 """Samples further apart than this, or from an end of the stretch, leave the energy unknown."""

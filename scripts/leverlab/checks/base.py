@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -9,17 +10,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from leverlab.checks.columns import Floats, ended_well, numeric
+from leverlab.checks.keeping_up import KeepingUp, keeping_up
 from leverlab.config.workload import Workload, rounds_of
 from leverlab.load_point import LoadPoint
 from leverlab.records import CheckResult, SearchRecord
 from leverlab.theory.floors import Floors
 
 Severity = Literal["ok", "caution", "invalid"]
-Floats = NDArray[np.float64]
 _WORKLOAD: Final[TypeAdapter[Workload]] = TypeAdapter(Workload)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, which leave no place for what is computed once
 class CellInputs:
     """All that the checks of one measured cell look at. What is not known is None or empty, never a guess."""
 
@@ -67,6 +69,16 @@ class CellInputs:
     def load(self) -> LoadPoint:
         """The load point that was offered."""
         return offered_load(self.specification, self.search)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether requests wait for the answers to others; see `requests_wait`."""
+        return requests_wait(self.specification["phase"])
+
+    @cached_property
+    def keeping_up(self) -> KeepingUp:
+        """How the server kept up with the load, for every check that asks."""
+        return keeping_up(self.requests, self.load, self.waiting)
 
     def column(self, name: str) -> Floats:
         """A numeric column of `requests` as float64, NaN where it is null."""
@@ -118,16 +130,6 @@ def requests_wait(phase: Mapping[str, Any]) -> bool:
     """Whether requests of a phase (its identity) wait for the answers to others, so that a slow server is asked less."""
     drawn = phase.get("workload", {}).get("workload")
     return drawn is not None and rounds_of(_WORKLOAD.validate_python(dict(drawn)))[0] > 1
-
-
-def ended_well(requests: pa.Table) -> NDArray[np.bool_]:
-    """Which rows of `requests` have the status ok."""
-    return np.array([status == "ok" for status in requests.column("status").to_pylist()], bool)
-
-
-def numeric(table: pa.Table, name: str) -> Floats:
-    """A numeric column of `table` as float64, NaN where it is null."""
-    return np.asarray(table.column(name).to_numpy(zero_copy_only=False), np.float64)
 
 
 def milliseconds(seconds: float) -> str:

@@ -3,13 +3,10 @@
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
 from packaging.version import Version
 
-from leverlab.checks.base import CellInputs, Check, Finding, ended_well, numeric, requests_wait
-from leverlab.checks.window import achieved_rate, comparable_arrival_rate, steady_window
-from leverlab.load_point import LoadPoint
-from leverlab.stats.knee import SATURATION_SHARE, beyond_knee
+from leverlab.checks.base import CellInputs, Check, Finding
+from leverlab.stats.knee import SATURATION_SHARE
 
 _HIT_TOLERANCE: Final = 0.02
 """By how much of the prompt tokens the measured hit ratio may pass the workload's own sharing."""
@@ -24,49 +21,15 @@ _FEW_HITS_SHARE: Final = 0.5
 """Share of the workload's own sharing below which hits are called few."""
 
 
-def _rates(requests: pa.Table, load: LoadPoint) -> tuple[float, float] | None:
-    """(arrivals, ends) a second of the same requests; None but for an open loop."""
-    scheduled_s, last_token_s = numeric(requests, "scheduled_s"), numeric(requests, "last_token_s")
-    window = steady_window(scheduled_s, numeric(requests, "sent_s"), last_token_s, load)
-    if window is None or load.kind != "rate":
-        return None
-    well = ended_well(requests)
-    offered = comparable_arrival_rate(window, well, scheduled_s, last_token_s)
-    achieved = achieved_rate(window, well, last_token_s, load)
-    return None if offered is None or achieved is None else (offered, achieved)
-
-
-def keeps_up(requests: pa.Table, load: LoadPoint, waiting: bool) -> bool:
-    """Whether the server finishes requests about as fast as they come; true where no rate is offered, or too few tell.
-
-    True, too, where requests are `waiting` for the answers to others (`requests_wait`): then nothing tells.
-    """
-    return waiting or not _beyond_knee(requests, _rates(requests, load))
-
-
-def _beyond_knee(requests: pa.Table, rates: tuple[float, float] | None) -> bool | None:
-    """What `leverlab.stats.knee.beyond_knee` says of the cell; None where it cannot tell."""
-    if rates is None:
-        return None
-    scheduled_s, first_s, last_s = (
-        numeric(requests, name) for name in ("scheduled_s", "first_token_s", "last_token_s")
-    )
-    return beyond_knee(scheduled_s, first_s, last_s, kept_share=rates[1] / rates[0])
-
-
 def _saturated(inputs: CellInputs) -> Finding | None:
-    if requests_wait(inputs.specification["phase"]):
+    offered, achieved = inputs.keeping_up.arrived, inputs.keeping_up.finished
+    if offered is None or achieved is None or inputs.keeping_up.beyond is None:
         return None
-    rates = _rates(inputs.requests, inputs.load)
-    beyond = _beyond_knee(inputs.requests, rates)
-    if rates is None or beyond is None:
-        return None
-    offered, achieved = rates
     saw = f"{offered:.3g} requests/s arrived, {achieved:.3g} were finished"
     expected = (
         f"at least {SATURATION_SHARE:.0%} of what arrives is finished per second, and no queue that grows to the end"
     )
-    if not beyond:
+    if not inputs.keeping_up.beyond:
         return Finding("ok", saw, expected)
     if achieved >= SATURATION_SHARE * offered:
         saw += ", while the queue and the waiting grew for as long as requests came"
@@ -80,12 +43,11 @@ def _saturated(inputs: CellInputs) -> Finding | None:
 
 
 def _window_short(inputs: CellInputs) -> Finding | None:
-    if inputs.load.kind != "rate" or requests_wait(inputs.specification["phase"]):
+    if inputs.load.kind != "rate" or inputs.waiting:
         return None
-    if _beyond_knee(inputs.requests, _rates(inputs.requests, inputs.load)):
+    if inputs.keeping_up.beyond:
         return None  # who waits stays longer than requests come, and is marked for it
-    well = ended_well(inputs.requests)
-    scheduled_s, last_s = numeric(inputs.requests, "scheduled_s")[well], numeric(inputs.requests, "last_token_s")[well]
+    scheduled_s, last_s = (inputs.column(name)[inputs.ended_well] for name in ("scheduled_s", "last_token_s"))
     if len(scheduled_s) == 0:
         return None
     lasted_s, stays_s = float(np.ptp(scheduled_s)), float(np.quantile(last_s - scheduled_s, _LONG_STAY))
@@ -103,7 +65,7 @@ def _window_short(inputs: CellInputs) -> Finding | None:
 
 
 def _saturation_not_judged(inputs: CellInputs) -> Finding | None:
-    if inputs.load.kind != "rate" or not requests_wait(inputs.specification["phase"]):
+    if inputs.load.kind != "rate" or not inputs.waiting:
         return None
     return Finding(
         "caution",

@@ -5,7 +5,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from leverlab.checks.base import CellInputs, Check, Finding, Floats, milliseconds, numeric
+from leverlab.checks.base import CellInputs, Check, Finding, milliseconds
+from leverlab.checks.columns import Floats, numeric
 
 THROTTLED_SHARE: Final = 0.05
 """Share of the busy samples with a reason for lower clocks, from which on a cell is marked."""

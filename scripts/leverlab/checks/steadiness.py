@@ -5,8 +5,8 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from leverlab.checks.base import CellInputs, Check, Finding, Floats, milliseconds, numeric, requests_wait
-from leverlab.checks.conditions import keeps_up
+from leverlab.checks.base import CellInputs, Check, Finding, milliseconds
+from leverlab.checks.columns import Floats, numeric
 from leverlab.checks.window import steady_window
 from leverlab.stats.trend import robust_slope
 
@@ -63,12 +63,7 @@ def _drift(inputs: CellInputs) -> Finding | None:
     )
     # All at once is no steady state; beyond its capacity a server drifts by nature, and `saturated` says so. A search ends as
     # near to that as it can, and what it is about is the rate.
-    if (
-        window is None
-        or inputs.load.kind == "burst"
-        or inputs.search is not None
-        or not keeps_up(inputs.requests, inputs.load, requests_wait(inputs.specification["phase"]))
-    ):
+    if window is None or inputs.load.kind == "burst" or inputs.search is not None or inputs.keeping_up.beyond:
         return None
     inside = window.inside & inputs.ended_well
     begun_s = inputs.column("sent_s")[inside]

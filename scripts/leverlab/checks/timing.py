@@ -4,7 +4,8 @@ from typing import Final
 
 import numpy as np
 
-from leverlab.checks.base import CellInputs, Check, Finding, Floats, milliseconds
+from leverlab.checks.base import CellInputs, Check, Finding, milliseconds
+from leverlab.checks.columns import Floats
 
 CAUTION_ERROR_SHARE: Final = 0.05
 INVALID_ERROR_SHARE: Final = 0.25

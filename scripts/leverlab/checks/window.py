@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from leverlab.checks.base import Floats
+from leverlab.checks.columns import Floats
 from leverlab.load_point import LoadPoint
 
 WARMUP_SHARE: Final = 0.1
@@ -79,15 +79,6 @@ def comparable_arrival_rate(
     is what the cell was loaded with.
     """
     return _central_rate(scheduled_s[window.inside & ended_well & ~np.isnan(last_token_s)])
-
-
-def finished_share(
-    window: Window, ended_well: NDArray[np.bool_], scheduled_s: Floats, last_token_s: Floats, load: LoadPoint
-) -> float | None:
-    """`achieved_rate` ÷ `comparable_arrival_rate`: about 1 where the server keeps up. None where either is."""
-    arrived = comparable_arrival_rate(window, ended_well, scheduled_s, last_token_s)
-    finished = achieved_rate(window, ended_well, last_token_s, load)
-    return finished / arrived if arrived and finished is not None else None
 
 
 def _central_rate(instants_s: Floats) -> float | None:

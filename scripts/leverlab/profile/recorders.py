@@ -76,7 +76,7 @@ class Recorders:
         """How far the load is: tokens and requests of the servers that answer, iterations of each. Raises httpx.HTTPError."""
         generated: list[float] = []
         running: list[float] = []
-        iterations: dict[str, float] = {}
+        iterations: dict[str, float | None] = {}
         for part in server.engine_parts:
             with _client(server, part) as client:
                 text = client.get("/metrics").text
@@ -84,9 +84,7 @@ class Recorders:
             if part.plan.answers:
                 generated += [known["generation_tokens"]] if "generation_tokens" in known else []
                 running += [known["running"]] if "running" in known else []
-            count = self._profiling.iteration_count(text)
-            if count is not None:
-                iterations[part.plan.name] = count
+            iterations[part.plan.name] = self._profiling.iteration_count(text)
         return Looked(sum(generated) if generated else None, sum(running) if running else None, iterations)
 
     def begin(self, server: RunningServer) -> None:

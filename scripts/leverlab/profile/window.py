@@ -22,13 +22,14 @@ class Looked:
 
     generated: float | None
     running: float | None
-    iterations: Mapping[str, float]
-    """Engine server → its iterations so far; those that count none are left out."""
+    iterations: Mapping[str, float | None]
+    """Engine server → its iterations so far; None of one that does not tell."""
 
     @property
     def all_iterations(self) -> float | None:
-        """Of all servers together."""
-        return sum(self.iterations.values()) if self.iterations else None
+        """Of all servers together; None where one does not tell, as the sum of the others is no count of all."""
+        told = [count for count in self.iterations.values() if count is not None]
+        return sum(told) if told and len(told) == len(self.iterations) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,13 @@ class Window:
         )
 
     def iterations_of(self, server: str) -> tuple[float, float] | None:
-        """The same of one engine server, by its name; of one that stands alone whatever it is called."""
-        return _between(*self.by_server[server]) if server in self.by_server else self.iterations
+        """The same of one of several engine servers by its name, and with an empty one of a server that stands alone.
+
+        None of a named one without counts of its own: those of all servers together are not its.
+        """
+        if not server:
+            return self.iterations
+        return _between(*self.by_server[server]) if server in self.by_server else None
 
     def as_mapping(self) -> dict[str, Any]:
         """As twin.json keeps it."""
@@ -98,7 +104,7 @@ class WindowKeeper(threading.Thread):
         self._share = 0.0
         self._over = threading.Event()
         self._window: dict[str, Any] = {}
-        self._counted: list[Mapping[str, float]] = []
+        self._counted: list[Mapping[str, float | None]] = []
         self.closing = False
         """Whether the profiler was told to end: from then on it may take the server with it."""
 

@@ -48,7 +48,11 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval | N
 
     Source: Student (1908), The probable error of a mean, Biometrika 6; Hahn and Meeker, Statistical Intervals, §4.2.
     """
-    deviation = spread(values)
+    return interval_of_mean(values, spread(values), level)
+
+
+def interval_of_mean(values: Sequence[float], deviation: float | None, level: float) -> Interval | None:
+    """`mean_interval` of values whose `spread` is known."""
     if deviation is None:
         return None
     half = _quantile(level, len(values)) * deviation / math.sqrt(len(values))
@@ -66,7 +70,11 @@ def prediction_interval(values: Sequence[float], log: bool, level: float = LEVEL
             return None
         made = prediction_interval([math.log(value) for value in values], log=False, level=level)
         return made.exponential() if made else None
-    deviation = spread(values)
+    return interval_of_next(values, spread(values), level)
+
+
+def interval_of_next(values: Sequence[float], deviation: float | None, level: float) -> Interval | None:
+    """`prediction_interval` without `log` of values whose `spread` is known."""
     if deviation is None:
         return None
     return _around(values, _quantile(level, len(values)) * deviation * math.sqrt(1 + 1 / len(values)), level)

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final, Literal
 
 from scipy import special, stats
 
 from leverlab.metrics import Comparison
-from leverlab.stats.intervals import LEVEL, Interval, mean_interval, prediction_interval, spread
+from leverlab.stats.intervals import LEVEL, Interval, interval_of_mean, interval_of_next, spread
 
 SKEW: Final = 2.0
 """Of n skewed changes an interval's far end lies 1 + SKEW / √n times as far from the estimate as Student's. That one-sided errors
@@ -22,7 +23,7 @@ a side that is not known."""
 NO_CHANGE: Final[dict[Comparison, float]] = {"ratio": 1.0, "difference": 0.0}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, which leave no place for what is computed once
 class PairedChange:
     """The changes of one metric, one a replicate, on the scale on which they are averaged.
 
@@ -42,7 +43,7 @@ class PairedChange:
         middle = math.fsum(self.changes) / len(self.changes)
         return math.exp(middle) if self.comparison == "ratio" else middle
 
-    @property
+    @cached_property
     def spread(self) -> float | None:
         """Standard deviation of the changes; None for fewer than two, and where all are the same."""
         return spread(self.changes)
@@ -53,7 +54,7 @@ class PairedChange:
         `away`: the end away from no change alone. A lever that does nothing leaves both sides of a pair alike, so that their
         change is as likely to go up as down: no skew, and Student's test of no change stays as it is.
         """
-        interval = mean_interval(self.changes, level)
+        interval = interval_of_mean(self.changes, self.spread, level)
         if interval is None or self.skew == "none":
             return self._carried_back(interval)
         middle = (interval.low + interval.high) / 2
@@ -68,7 +69,7 @@ class PairedChange:
 
     def prediction(self, level: float = LEVEL) -> Interval | None:
         """Where the change of one further replicate lies (see `prediction_interval`)."""
-        return self._carried_back(prediction_interval(self.changes, log=False, level=level))
+        return self._carried_back(interval_of_next(self.changes, self.spread, level))
 
     def _carried_back(self, interval: Interval | None) -> Interval | None:
         return interval.exponential() if interval and self.comparison == "ratio" else interval

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from leverlab.checks.base import Floats, ended_well, numeric
-from leverlab.checks.conditions import keeps_up
+from leverlab.checks.columns import Floats, ended_well, numeric
+from leverlab.checks.keeping_up import keeping_up
 from leverlab.checks.window import achieved_rate, offered_rate, steady_window
 from leverlab.load_point import LoadPoint
 from leverlab.metrics import ERROR_RATIO
@@ -66,7 +66,7 @@ def search_rate(
     """Search by `measure(load, run)`: the run at the rate that the record calls `kept`, all runs in its table `runs`, and the record.
 
     `settings`: `search` of the phase's identity; no run is begun that would end after `limit_s`; `say` is told how each went;
-    `waiting` as for `keeps_up`. A burst, which is over soonest, tells where to begin.
+    `waiting` as for `keeping_up`. A burst, which is over soonest, tells where to begin.
     """
     begun_s = time.monotonic()
     objectives = dict(settings["objectives"])
@@ -155,7 +155,8 @@ def judge(requests: pa.Table, load: LoadPoint, objectives: Mapping[str, float], 
     worst = max(margins, key=lambda name: margins[name])
     if margins[worst] > 0:
         return Judgement(margins[worst], worst)
-    return Judgement(margins[worst], None) if keeps_up(requests, load, waiting) else Judgement(math.inf, KEPT_UP)
+    behind = keeping_up(requests, load, waiting).beyond
+    return Judgement(math.inf, KEPT_UP) if behind else Judgement(margins[worst], None)
 
 
 def _rates(requests: pa.Table, load: LoadPoint) -> tuple[float | None, float | None]:
