@@ -180,6 +180,8 @@ def _print_study(console: Console, matrix: Matrix, study: StudyMatrix, progress:
         + f"{counts[None]} to be measured"
     )
     console.print(_table(study, status))
+    if study.study.load.minimum_duration is not None:
+        console.print(_requests(study))
     console.print(_sentence(estimate(matrix, jobs, progress, history)) + "\n")
 
 
@@ -240,6 +242,18 @@ def _table(study: StudyMatrix, status: Mapping[tuple[str, str], str | None]) -> 
     for (server_id, _), (named, signs_at) in rows.items():
         table.add_row(*named, *(signs_at.get(point, "") for point in points), server_id)
     return table
+
+
+def _requests(study: StudyMatrix) -> str:
+    """How many requests each load point sends, where a rate may need more of them than the others."""
+    sent: dict[LoadPoint, set[int]] = defaultdict(set)
+    for entry in study.cells:
+        sent[entry.load].add(request_count(entry.cell.phase))
+    told = (
+        f"{' or '.join(map(str, sorted(sent[point])))} at {point}"
+        for point in sorted(sent, key=lambda point: point.sort_key)
+    )
+    return f"Requests a cell: {', '.join(told)}"
 
 
 def _sentence(left: Estimate) -> str:

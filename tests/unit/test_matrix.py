@@ -19,6 +19,7 @@ SAFE = re.compile(r"[a-z0-9][a-z0-9._-]*")
 PINNED: dict[str, Any] = {
     "cell": "truth-cpu_fixed_cpu_a-1_max-num-seqs-64_prefix-caching_shared-prefix_rate-8_cold-2c0db64b2f",
     "job": "925ac907e7",
+    "longer": ["shared-prefix_rate-8_cold-1789637139", "shared-prefix_burst_cold-c81f5e3527"],
     "phases": ["shared-prefix_rate-8_cold-b932f2ee37", "shared-prefix_burst_cold-c81f5e3527"],
     "servers": [
         "truth-cpu_fixed_cpu_a-1_max-num-seqs-64_prefix-caching-590936c7c8",
@@ -82,6 +83,9 @@ def test_ids_are_pinned(repository: Repository) -> None:
     assert study.cells[0].cell.id == PINNED["cell"]
     assert study.cells[0].cell.phase.workload.id == PINNED["workload"]
     assert repository.matrix(**settings).jobs[0].hash == PINNED["job"]
+    repository.change("rates: [8, inf]", "rates: [8, inf], minimum_duration: 5 s")
+    longer = repository.study(**settings)
+    assert list(dict.fromkeys(entry.cell.phase.id for entry in longer.cells)) == PINNED["longer"]
 
 
 def test_ids_are_safe_in_a_path_and_a_url_and_short(repository: Repository) -> None:

@@ -97,13 +97,19 @@ def test_a_rate_more_measures_only_the_new_cells_whatever_was_made_again(again: 
     again.edit("config/engines.yaml", "{kind: pipeline}", f"{{kind: python, python: {sys.executable}}}")
     assert measurements(again.planned()) == 0, "how the engine is launched is no part of its identity"
     before = again.recorded()
-    again.write_study("wider", ONE_REPLICATE.replace("rates: [20, inf]", "rates: [20, 40, inf]"))
+    longer = "rates: [20, 40, inf], minimum_duration: 400 ms"  # the 8 requests of the workload come for so long at 20 a second
+    again.write_study("wider", ONE_REPLICATE.replace("rates: [20, inf]", longer))
     planned = again.planned(study="wider")
     assert (planned["environment"], measurements(planned)) == (1, SERVERS)
     again.snakemake("--cores", "2", "--until", "measure", study="wider")
     after = again.recorded()
     assert len(after) == len(before) + SERVERS
     assert {path: after[path] for path in before} == before
+    sent = [
+        pq.read_metadata(again.root / "results/servers" / path / "requests.parquet").num_rows
+        for path in after.keys() - before.keys()
+    ]
+    assert sent == [16] * SERVERS
     for made in (".envs", "results/workloads", "results/models", "results/flags"):
         shutil.rmtree(again.root / made)
         assert measurements(again.planned(study="wider")) == 0, f"{made} is gone"

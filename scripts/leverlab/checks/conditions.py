@@ -59,8 +59,9 @@ def _window_short(inputs: CellInputs) -> Finding | None:
         "caution",
         saw,
         expected,
-        "give the workload more requests, or shorter answers: until those who came first have left, fewer run at once than this rate "
-        "brings in the long run, so that latencies are lower than there; throughput is what was offered",
+        "let them come for longer (`minimum_duration` of the study's load), or ask for shorter answers: until those who came first have "
+        "left, fewer run at once than this rate brings in the long run, so that latencies are lower than there; throughput is what was "
+        "offered",
     )
 
 

@@ -1,5 +1,6 @@
 """A study: a question, its factors, its load points, a baseline and what is looked at first."""
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -52,6 +53,11 @@ class Load(StrictModel):
 
     rates: list[Rate] = Field(default=[], description="requests/s; `inf` for a burst, all at once")
     concurrencies: list[Annotated[int, Field(ge=1)]] = Field(default=[], description="streams of a closed loop")
+    minimum_duration: Seconds | None = Field(
+        default=None,
+        description="how long requests come at a finite rate, at the least: where the workload's `requests` would come sooner, more are "
+        "sent. Bursts, closed loops and searches send `requests`",
+    )
     search: Search | None = Field(
         default=None, description="`{}`, or its settings: find the highest rate that meets `objectives`"
     )
@@ -65,7 +71,19 @@ class Load(StrictModel):
         for name, values in (("rates", self.rates), ("concurrencies", self.concurrencies)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} has a value twice: {values}")
+        if self.minimum_duration is not None and all(math.isinf(rate) for rate in self.rates):
+            raise ValueError(
+                "minimum_duration: it has requests come for longer at finite rates, and there is none; a burst, a closed loop and a search "
+                "send the workload's `requests`: raise those, or add a rate"
+            )
         return self
+
+    def least_requests(self, point: LoadPoint) -> int:
+        """How many requests it takes at `point` for them to come for `minimum_duration`, on average over draws; 0 where it asks for none."""
+        if self.minimum_duration is None or point.kind != "rate" or point.value is None:
+            return 0
+        # 1.1 requests/s for 50 s are 55 requests, though the product of the two floats is a little more.
+        return math.ceil(round(point.value * self.minimum_duration, 6))
 
     def points(self) -> list[LoadPoint]:
         """The load points in the order of `LoadPoint.sort_key`."""

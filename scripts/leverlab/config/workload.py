@@ -1,5 +1,6 @@
 """A workload: prompts, output lengths and unit-rate arrivals, drawn once from a seed and replayed by every server."""
 
+import math
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, RootModel, model_validator
@@ -294,6 +295,27 @@ def rounds_of(workload: Workload) -> tuple[int, float]:
             return 3, 0.0  # the branches wait for the first request together, and the last one for them
         case _:
             return 1, 0.0
+
+
+def with_at_least(workload: Workload, requests: int) -> Workload:
+    """`workload` with that many requests, rounded up to whole conversations, loops or programs; as it is where it has as many."""
+    if requests <= workload.requests:
+        return workload
+    whole = _requests_of_one(workload)
+    return workload.model_copy(update={"requests": math.ceil(requests / whole) * whole})
+
+
+def _requests_of_one(workload: Workload) -> int:
+    """Requests of a conversation, a loop or a program; 1 where each stands alone."""
+    match workload:
+        case MultiTurn():
+            return workload.turns
+        case AgentLoop():
+            return workload.steps
+        case Branches():
+            return workload.branches + 2
+        case _:
+            return 1
 
 
 class WorkloadEntry(RootModel[Workload]):

@@ -7,9 +7,10 @@ from typing import Final
 
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.study import GpuChoice, Study
+from leverlab.config.workload import with_at_least
 from leverlab.identity import content_hash
 from leverlab.load_point import CacheState, LoadPoint
-from leverlab.matrix.cells import Cell, ReplicateKey, WorkloadFile, build_cell, build_phase, build_workload
+from leverlab.matrix.cells import Cell, Phase, ReplicateKey, WorkloadFile, build_cell, build_phase, build_workload
 from leverlab.matrix.servers import Server, build_server, engine_versions
 from leverlab.matrix.settings import Place, Setting, places, setting_of
 from leverlab.matrix.treatments import Treatment, treatments
@@ -164,11 +165,10 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
             if setting.engine not in versions:
                 versions[setting.engine] = engine_versions(configuration.root, setting.engine, configuration)
             server = build_server(configuration, setting, versions[setting.engine], place.gpu)
-            workload = build_workload(configuration, setting.workload, place.model)
             _check_restarts(name, study, setting.cache)
             _check_offline(name, study, setting, server)
             phases = [
-                build_phase(study, workload, load, setting.client, setting.request, setting.cache)
+                _phase(configuration, study, setting, place, load)
                 for load in study.load.points()
                 if setting.client != "offline" or load.kind in BATCHES
             ]
@@ -177,6 +177,13 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
             cells += [StudyCell(build_cell(server, phase), treatment, place) for phase in phases]
     replicates = tuple(ReplicateKey(number) for number in range(1, study.replicates + 1))
     return StudyMatrix(name, study, tuple(cells), replicates, tuple(_primary(configuration, study)))
+
+
+def _phase(configuration: Configuration, study: Study, setting: Setting, place: Place, load: LoadPoint) -> Phase:
+    """What `setting` asks at `load`: its workload, with more requests where they would come for too short a time."""
+    workload = with_at_least(setting.workload, study.load.least_requests(load))
+    drawn = build_workload(configuration, workload, place.model)
+    return build_phase(study, drawn, load, setting.client, setting.request, setting.cache)
 
 
 def _check_search(configuration: Configuration, name: str, study: Study) -> None:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from leverlab.config.lever import Lever
+from leverlab.config.study import Load
 from leverlab.metrics import ERROR_RATIO, parse_metric_reference
 from leverlab.report.phrases import joined, load_phrase, metric_phrase, objective_phrase, value_phrase
 from leverlab.report.source import StudyData
@@ -38,7 +39,7 @@ def study_facts(data: StudyData) -> Facts:
         ("Engines", joined(study.engines)),
         ("Models", joined(models)),
         ("GPUs", joined(gpus)),
-        ("Load", joined([load_phrase(str(point)) for point in study.load.points()])),
+        ("Load", _load(study.load)),
         *_drawn_rates(data),
         ("Baseline", joined(baseline)),
         ("Design", _DESIGNS.get(design or "", "the treatments that the study names")),
@@ -58,6 +59,13 @@ def study_facts(data: StudyData) -> Facts:
         ]
         facts.append(("Objectives", joined(said)))
     return facts
+
+
+def _load(load: Load) -> str:
+    points = joined([load_phrase(str(point)) for point in load.points()])
+    if load.minimum_duration is None:
+        return points
+    return f"{points}; at a rate requests come for {format_seconds(load.minimum_duration)} or longer, and are more where that takes more"
 
 
 def _cache_states(data: StudyData) -> str:

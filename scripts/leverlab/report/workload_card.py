@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from leverlab.report.figures.lengths import length_histogram
-from leverlab.report.phrases import joined
+from leverlab.report.phrases import joined, load_phrase
 from leverlab.report.source import StudyData
 from leverlab.report.view import Cell, Column, FigureBlock, Group, Row, Table
 from leverlab.units import format_number
@@ -27,10 +27,23 @@ def workload_cards(data: StudyData) -> list[WorkloadCard]:
     by_workload: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for workload, replicate, card in data.workload_cards():
         by_workload.setdefault(workload, []).append((replicate, card))
-    return [_card(workload, number, cards) for number, (workload, cards) in enumerate(by_workload.items())]
+    offered = _offered(data)
+    return [
+        _card(workload, number, cards, offered.get(workload, ""))
+        for number, (workload, cards) in enumerate(by_workload.items())
+    ]
 
 
-def _card(workload: str, number: int, cards: list[tuple[str, dict[str, Any]]]) -> WorkloadCard:
+def _offered(data: StudyData) -> dict[str, str]:
+    """Workload → the load points at which it is offered; empty where each is offered at all of them."""
+    asked = data.cells.dropna(subset=["workload"])
+    loads = {str(workload): tuple(dict.fromkeys(own)) for workload, own in asked.groupby("workload")["load"]}
+    if len(set(loads.values())) < 2:
+        return {}
+    return {workload: joined([load_phrase(str(load)) for load in own]) for workload, own in loads.items()}
+
+
+def _card(workload: str, number: int, cards: list[tuple[str, dict[str, Any]]], offered: str) -> WorkloadCard:
     replicate, first = cards[0]
     declared = ", ".join(
         f"{key.replace('_', ' ')} {value}" for key, value in first["workload"].items() if key != "kind"
@@ -39,6 +52,7 @@ def _card(workload: str, number: int, cards: list[tuple[str, dict[str, Any]]]) -
         ("Workload", f"{first['workload']['kind']}: {declared}"),
         ("Tokenizer", str(first["tokenizer"])),
         ("Requests", f"{first['requests']:,} a phase, {first['total_tokens']:,} tokens in all ({replicate})"),
+        *([("Offered", offered)] if offered else []),
         ("Sharing", _sharing(first)),
         ("Expected prefix-cache hits", _hits(cards)),
         ("Arrivals", f"{first['arrivals']['process']}. {_arrivals(cards)}"),

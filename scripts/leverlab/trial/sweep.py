@@ -48,8 +48,11 @@ def too_much(wanted: PhaseSpecification, specification: JobSpecification, layout
 
 
 def _sweep(wanted: PhaseSpecification) -> str:
-    """What the phases of a sweep have in common: all but the load."""
-    return canonical_json({key: value for key, value in wanted.identity.items() if key != "load"})
+    """What the phases of a sweep have in common: all but the load, and how many requests it takes to offer that for long enough."""
+    identity = {key: value for key, value in wanted.identity.items() if key != "load"}
+    drawn = {key: value for key, value in identity["workload"].items() if key != "id"}
+    drawn["workload"] = {key: value for key, value in drawn["workload"].items() if key != "requests"}
+    return canonical_json({**identity, "workload": drawn})
 
 
 def _rate(wanted: PhaseSpecification) -> float:
