@@ -306,6 +306,22 @@ def ranked_results(study):
     return [[str(path), path.stat().st_mtime_ns] for path in found if path.parent not in of_this_run]
 
 
+def explaining_tables(study):
+    """Tables, and records of twins, of the studies of this run that explain `study`."""
+    names = [] if IN_JOB else [name for name in CONFIGURATION.study(study).explained_by if name in STUDIES]
+    tables = [
+        str(LAYOUT.study(name) / f"{table}.parquet") for name in names for table in ("cells", "effects", "saturation")
+    ]
+    return [*tables, *twin_records(names)]
+
+
+def explaining_results(study):
+    """The same of studies that are not of this run, as far as they have results: path and time of the last change."""
+    names = [] if IN_JOB else [name for name in CONFIGURATION.study(study).explained_by if name not in STUDIES]
+    found = [path for name in names if (path := LAYOUT.study(name) / "cells.parquet").is_file()]
+    return [[str(path), path.stat().st_mtime_ns] for path in found]
+
+
 def full_size_flags_of(study):
     """What was said to the real flags behind a simulated smoke size; nothing for every other study."""
     simulated = CONFIGURATION.is_smoke(study) and CONFIGURATION.simulated(CONFIGURATION.study(study))

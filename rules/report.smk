@@ -26,6 +26,7 @@ rule report:
         lambda wildcards: twin_records([wildcards.study]),
         "results/studies/{study}/accuracy.parquet",
         lambda wildcards: ranked_tables(wildcards.study),
+        lambda wildcards: explaining_tables(wildcards.study),
         REPORT_SOURCES,
         flags=lambda wildcards: full_size_flags_of(wildcards.study),
     output:
@@ -41,6 +42,8 @@ rule report:
         settings=SETTINGS,
         # A page that ranks the levers of all studies is made again when another study has new results.
         ranked=lambda wildcards: ranked_results(wildcards.study),
+        # So is one that another study's twins explain.
+        explaining=lambda wildcards: explaining_results(wildcards.study),
     shell:
         "python scripts/report.py --study {wildcards.study} --settings {params.settings:q} 2>&1 | tee {log}"
 

@@ -30,7 +30,9 @@ def main() -> int:
     try:
         settings = read_mapping(arguments.configfile) if arguments.configfile else {}
         configuration = load(arguments.root, {**settings, "study": arguments.studies or "all"})
-        for study in configuration.selected_studies() if arguments.studies else ():
+        chosen = configuration.selected_studies() if arguments.studies else []
+        # First those whose twins explain others: a page leads to another where that is there.
+        for study in sorted(chosen, key=lambda name: len(configuration.study(name).explained_by)):
             publish(study, configuration, layout, folder)
             print(f"{folder / study}.html")
         write_bytes(folder / "index.html", render_reference(arguments.name, configuration, layout, folder).encode())

@@ -151,6 +151,7 @@ class Configuration:
         self._check_levels(shown, study)
         self._check_design(shown, study)
         self._check_answers(shown, study, smoke=file != name)
+        self._check_explained(shown, study, file)
         self._check_files(shown, study)
         return study
 
@@ -207,6 +208,17 @@ class Configuration:
                                 f"{nearest(level, there)}"
                             )
 
+    def _check_explained(self, file: str, study: Study, own: str) -> None:
+        """See that the studies of `explained_by` are others, and ask for twins."""
+        known = [name for name in self.study_names() if name != own] if study.explained_by else []
+        for name in study.explained_by:
+            if name == own:
+                raise ConfigError(f"{file}: explained_by: {name} is the study itself: its own twins are shown anyway")
+            if name not in known:
+                raise ConfigError(f"{file}: explained_by: there is no config/studies/{name}.yaml{nearest(name, known)}")
+            if self._written(name).get("profile") is None:
+                raise ConfigError(f"{file}: explained_by: {name} asks for no twins (key `profile`)")
+
     def _check_files(self, file: str, study: Study) -> None:
         """See that what the user keeps outside the repository is there."""
         for name in study.models:
@@ -261,7 +273,8 @@ def _smoke(written: dict[str, Any], shown: str) -> dict[str, Any]:
     if nested:
         raise ConfigError(f"{shown}: smoke: {', '.join(nested)}: a smoke size is of the same study and has none itself")
     title = {"title": f"{written['title']}, smoke size"} if written.get("title") else {}
-    return {**written, **title, **smaller, "smoke": None}
+    # What twins of a full size show explains no smoke size, which another engine serves.
+    return {**written, **title, "explained_by": [], **smaller, "smoke": None}
 
 
 def _file_of(key: str) -> str:

@@ -223,6 +223,11 @@ class Study(StrictModel):
     profile: Profile | None = Field(
         default=None, description="which cells get a twin under a profiler (docs/profiles.md); default: none"
     )
+    explained_by: list[str] = Field(
+        default=[],
+        description="studies whose twins explain this one too: the report shows what they say of the levers that both vary, or of "
+        "the baseline where there is none (docs/profiles.md)",
+    )
     accuracy: Annotated[AccuracyForm | None, Written("Accuracy, or the name of a task")] = Field(
         default=None, description="a task whose questions every server answers, in a job of its own (docs/accuracy.md)"
     )

@@ -10,7 +10,7 @@ from leverlab.config.course import ELSEWHERE
 from leverlab.load_point import parse_load_point
 from leverlab.metrics import METRICS, MetricReference, comparable, parse_metric_reference
 from leverlab.quantities import QuantityReference, parse_quantity_reference
-from leverlab.report.phrases import context_phrase, load_heading, load_phrase, metric_phrase, value_phrase
+from leverlab.report.phrases import context_phrase, joined, load_heading, load_phrase, metric_phrase, value_phrase
 from leverlab.report.source import StudyData
 from leverlab.report.theory_values import TheoryValues
 from leverlab.report.view import Cell, Column, Group, Row, Table
@@ -39,7 +39,9 @@ def collected_table(data: StudyData, values: TheoryValues) -> Table | None:
             if elsewhere is not None and elsewhere["where"] == "theory":
                 groups.append(_of_theory(name, parse_quantity_reference(elsewhere["what"]), loads, data, values))
             elif elsewhere is not None:
-                groups.append(Group((_elsewhere(elsewhere["where"], elsewhere["what"], len(loads)),), name))
+                where = _place(elsewhere["where"], data)
+                row = Row((Cell(f"{elsewhere['what']} ({where})"), *(Cell("") for _ in loads)))
+                groups.append(Group((row,), name))
             else:
                 groups.append(_group(name, parse_metric_reference(reference), loads, data))
     columns = (Column("Treatment"), *(Column(load_heading(load), "number") for load in loads))
@@ -101,11 +103,13 @@ def _value(reference: MetricReference, load: str, found: Mapping[str, float]) ->
     return value_phrase(reference.metric, found.get(load)) if told else ""
 
 
-def _elsewhere(where: str, what: str, columns: int) -> Row:
-    return Row((Cell(f"{what} ({_PLACES[where]})"), *(Cell("") for _ in range(columns))))
-
-
-_PLACES: Final = {
-    "profile": "from a profile beside the study; not shown where none was taken",
-    "accuracy": "in the section on accuracy, where the weights are real",
-}
+def _place(where: str, data: StudyData) -> str:
+    """Where what is in no cell stands."""
+    if where == "accuracy":
+        return "in the section on accuracy, where the weights are real"
+    if any(twin.recorded is not None or twin.counters is not None for twin in data.profiles):
+        return "under “Why: what the profiles show”"
+    if data.explaining:
+        others = joined([f"“{other.title}”" for other in data.explaining])
+        return f"under “Why: what the profiles show”, by the twins of {others}"
+    return "from a profile beside the study; none was taken yet"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from leverlab.config import ConfigError, Configuration
 from leverlab.layout import Layout
 from leverlab.report.findings import primary_effects
-from leverlab.report.page import environment, last_measured, style, title_of
+from leverlab.report.page import environment, last_measured, style
 from leverlab.report.sentences import verdict_line
 from leverlab.report.source import StudyData, read_study
 
@@ -44,7 +44,7 @@ def entry_of(data: StudyData) -> Entry:
     invalid = measured - len(data.valid)
     return Entry(
         f"{data.name}.html",
-        title_of(data),
+        data.title,
         data.study.question,
         data.simulated,
         verdict_line(primary_effects(data), data.telling),

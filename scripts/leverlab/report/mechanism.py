@@ -52,6 +52,12 @@ def _launches(before: Recorded, after: Recorded) -> Iterator[str]:
     ):
         if abs(new - old) > _TELLING * max(old, new):
             yield f"{name} per decode step {format_number(old)} → {format_number(new)}"
+    old_s, new_s = before.step.communication_s, after.step.communication_s
+    if abs(new_s - old_s) > _TELLING * max(old_s, new_s):
+        yield f"communication takes {format_seconds(old_s)} → {format_seconds(new_s)} of a decode step"
+    old_s, new_s = before.step.launch_calls_s, after.step.launch_calls_s
+    if abs(new_s - old_s) > _TELLING * max(old_s, new_s):
+        yield f"the CPU's time in the calls that launch {format_seconds(old_s)} → {format_seconds(new_s)}"
 
 
 def _idle(before: Recorded, after: Recorded) -> Iterator[str]:
@@ -118,7 +124,21 @@ def anatomy(twin: Profiled, label: str) -> str:
     what = f"a decode step of {format_seconds(whole)}" if found.step is not None else "the window"
     causes = [f"{IDLE_CAUSES[name]} for {share:.0%}" for name, share in found.idle_causes.items() if share >= 0.01]
     waited = f" Nothing ran in {found.idle_share:.0%} of the window: {joined(causes)}." if causes else ""
-    return f"{label}: {what} is {joined(shares)}.{layer_sentence(found)}{waited}{_weights(twin, found)}"
+    return f"{label}: {what} is {joined(shares)}.{_communication(found)}{layer_sentence(found)}{waited}{_weights(twin, found)}"
+
+
+def _communication(found: Recorded) -> str:
+    """How many kernels of a decode step talk to other GPUs, how long, and what of that stands beside nothing else."""
+    step = found.step
+    if step is None or not step.communication_kernels:
+        return ""
+    alone_s = step.class_s.get("communication", 0.0)
+    whole_s = found.step_s or sum(step.class_s.values())
+    return (
+        f" Its {format_number(step.communication_kernels)} communication kernels take {format_seconds(step.communication_s)} together, "
+        f"{format_seconds(step.communication_s / step.communication_kernels)} each; {alone_s / whole_s:.0%} of the step is communication beside "
+        "nothing else."
+    )
 
 
 def _weights(twin: Profiled, found: Recorded) -> str:

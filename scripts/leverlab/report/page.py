@@ -17,6 +17,7 @@ from leverlab.report.blocks import curves, heatmaps, side_by_side_parts, timelin
 from leverlab.report.collected import collected_table
 from leverlab.report.effect import Effect
 from leverlab.report.effect_tables import before_after, crossed_table, is_main, treatment_title
+from leverlab.report.explained import explained
 from leverlab.report.findings import findings, forest_block, limits, noise_floor_sentences, primary_effects
 from leverlab.report.knees import knee_table
 from leverlab.report.ledger import cell_table, cells_note, check_tables, command_table, troubles
@@ -83,11 +84,6 @@ def render_study(data: StudyData) -> str:
     return environment().get_template("report.html.j2").render(style=style(), tables=tables, **sections)
 
 
-def title_of(data: StudyData) -> str:
-    """The study's title, or its name."""
-    return data.study.title or data.name
-
-
 def last_measured(data: StudyData) -> str:
     """The day of the last measured cell; empty where there is none."""
     started = data.cells.loc[data.cells["status"] == "measured", "started_at"].dropna().astype(str)
@@ -103,7 +99,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
     theory = theory_values(data)
     replicates = "1 replicate" if data.study.replicates == 1 else f"{data.study.replicates} replicates"
     return {
-        "title": title_of(data),
+        "title": data.title,
         "study": data.name,
         "question": data.study.question,
         "simulated": data.simulated,
@@ -120,6 +116,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "limits": limits(data),
         "questions": questions(data, theory),
         "why": why(data),
+        "explained": explained(data),
         "readings": readings(data),
         "collected": collected_table(data, theory),
         "card": study_facts(data),

@@ -26,6 +26,7 @@ from leverlab.metrics import METRICS, MetricReference, parse_metric_reference
 from leverlab.report.accuracy import lever_sentences
 from leverlab.report.beside_theory import is_measured, theory_sentences
 from leverlab.report.effect import Effect
+from leverlab.report.explained import explained_sentences
 from leverlab.report.knees import knee_sentence, not_judged, not_judged_sentence, otherwise_marked
 from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
 from leverlab.report.ranges import range_sentences
@@ -51,7 +52,7 @@ _REPOSITORIES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A question and the sentences that answer it; `measured` is false where nothing of this study does."""
+    """A question and the sentences that answer it; `measured` is false where no data does."""
 
     ask: str
     sentences: tuple[str, ...]
@@ -273,7 +274,7 @@ def _reading(answer: ReadingAnswer, _: StudyData) -> Iterator[str]:
 
 
 def _is_profiled(data: StudyData) -> bool:
-    return any(True for _ in recorded_sentences(data))
+    return any(True for _ in recorded_sentences(data)) or bool(data.explaining)
 
 
 def _profile(answer: ProfileAnswer, data: StudyData) -> Iterator[str]:
@@ -281,8 +282,12 @@ def _profile(answer: ProfileAnswer, data: StudyData) -> Iterator[str]:
     if told:
         yield from (f"From profiles: {sentence}" for sentence in told)
         yield "What a step of each twin is made of, with figures and tables, stands under “Why: what the profiles show”."
+    elif data.explaining:
+        yield from explained_sentences(data)
     else:
-        yield f"Not answered: it takes a profile that shows {answer.shows}, and none was taken beside this study."
+        others = [f"`{name}`" for name in data.study.explained_by]
+        asks = f"; the twins of {joined(others, 'or')} would explain it too" if others else ""
+        yield f"Not answered: it takes a profile that shows {answer.shows}, and none was taken beside this study{asks}."
 
 
 _ANSWERS: Final[Mapping[type[Answer], Callable[[Any, StudyData], Iterator[str]]]] = {

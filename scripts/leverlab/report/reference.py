@@ -66,7 +66,5 @@ def _provenance_table(found: list[StudyData]) -> Table:
     rows = []
     for data in found:
         facts = dict(provenance(data).facts)
-        rows.append(
-            [data.study.title or data.name, *(facts.get(heading, "differs: see its page") for heading in _TOLD)]
-        )
+        rows.append([data.title, *(facts.get(heading, "differs: see its page") for heading in _TOLD)])
     return plain_table("provenance-table", "The same in all cells of a study", ("Study", *_TOLD), rows)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,11 @@ class StudyData:
         """The study's treatments by name, baseline first."""
         return {treatment.name: treatment for treatment in treatments(self.study)}
 
+    @property
+    def title(self) -> str:
+        """The study's title, or its name."""
+        return self.study.title or self.name
+
     @cached_property
     def titles(self) -> dict[str, str]:
         """Lever → its title."""
@@ -105,6 +110,18 @@ class StudyData:
         names = [name for name, treatment in self.treatments.items() if not treatment.copy]
         wanted = [name for name in names if not asked.treatments or name in asked.treatments]
         return read_profiles(self.layout, self.cells, list(asked.at), wanted)
+
+    @cached_property
+    def explaining(self) -> "tuple[StudyData, ...]":
+        """The studies of `explained_by` whose twins recorded something here, each as if it asked for no others than those of levers
+        that this study varies too, and the baseline's."""
+        found = (_explaining(self, name) for name in self.study.explained_by)
+        return tuple(data for data in found if data is not None)
+
+    def page_of(self, other: "StudyData") -> str | None:
+        """Where this page leads to the page of `other`; None where that did not travel with it."""
+        page = f"{other.name}.html"
+        return page if self.published is None or self.published.with_name(page).is_file() else None
 
     def address(self, path: Path) -> str | None:
         """Where a page leads to a file below results/; None where the file is not there, or did not travel with the page."""
@@ -171,6 +188,29 @@ class StudyData:
                 part = f", {start // room + 1}" if len(own) > room else ""
                 sets.append((f": {title}{part}", [*names[:1], *own[start : start + room]]))
         return sets
+
+
+def _explaining(data: StudyData, name: str) -> StudyData | None:
+    """The study `name` as it explains `data`; None where it has no tables, or its twins recorded nothing."""
+    try:
+        other = read_study(name, data.configuration, data.layout)
+    except FileNotFoundError:
+        return None
+    varied = {lever for lever, levels in data.study.levers.items() if len(levels) > 1}
+    wanted = [
+        treatment.name
+        for treatment in other.treatments.values()
+        if not treatment.copy and {lever for lever, _ in treatment.changed} <= varied
+    ]
+    asked = other.study.profile
+    if asked is None:
+        return None
+    kept = [treatment for treatment in wanted if not asked.treatments or treatment in asked.treatments]
+    study = other.study.model_copy(update={"profile": asked.model_copy(update={"treatments": kept})})
+    published = None if data.published is None else data.published.with_name(name)
+    narrowed = replace(other, study=study, published=published)
+    told = any(twin.recorded is not None or twin.counters is not None for twin in narrowed.profiles)
+    return narrowed if kept and told else None
 
 
 def changed_levels(treatment: Treatment, study: Study) -> dict[str, tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import Final
 
 from markupsafe import Markup
 
+from leverlab.profile.analysis import DecodeStep
 from leverlab.profile.recorders import RAW
 from leverlab.report.class_rates import class_rates, rate_table, weights_ratio
 from leverlab.report.figures.kernels import ORDER, class_bars, colour_of, difference_bars, kernel_timeline
@@ -31,6 +32,10 @@ class Why:
     """A context and load point: sentences, figures, facts. `missing` names twins that are not there, and why."""
 
     title: str
+    about: str
+    """What the twins are of, where they are another study's; empty for the study's own."""
+    page: Link | None
+    """The page of that other study."""
     mechanisms: tuple[str, ...]
     anatomies: tuple[str, ...]
     figures: tuple[FigureBlock, ...]
@@ -40,8 +45,12 @@ class Why:
 
 def why(data: StudyData) -> list[Why]:
     """A part for each context and load point at which the study asks for twins; nothing where it asks for none."""
-    places = groupby(data.profiles, key=lambda twin: (twin.load, twin.context))
-    return [_part(data, list(twins), number) for number, (_, twins) in enumerate(places)]
+    return [part_of(data, twins, str(number)) for number, twins in enumerate(places(data))]
+
+
+def places(data: StudyData) -> list[list[Profiled]]:
+    """The twins of each load point and context."""
+    return [list(twins) for _, twins in groupby(data.profiles, key=lambda twin: (twin.load, twin.context))]
 
 
 def mechanisms(data: StudyData) -> Iterator[str]:
@@ -49,7 +58,7 @@ def mechanisms(data: StudyData) -> Iterator[str]:
     several = len({(twin.load, twin.context) for twin in data.profiles}) > 1
     for (load, context), own in groupby(data.profiles, key=lambda twin: (twin.load, twin.context)):
         twins = list(own)
-        where = f"{_heading(data, load, context)}: " if several else ""
+        where = f"{heading(data, load, context)}: " if several else ""
         for sentence in _mechanisms(data, twins):
             yield f"{where}{sentence}"
 
@@ -63,7 +72,7 @@ def recorded_sentences(data: StudyData) -> Iterator[str]:
     yield from changes
     several = len({(twin.load, twin.context) for twin in data.profiles}) > 1
     for twin in data.profiles:
-        where = f"{_heading(data, twin.load, twin.context)}: " if several else ""
+        where = f"{heading(data, twin.load, twin.context)}: " if several else ""
         own = [
             "" if changes else anatomy(twin, _short(data, twin)),
             transfer_sentence(_short(data, twin), twin),
@@ -85,7 +94,8 @@ def _counter_sentences(data: StudyData, twin: Profiled) -> Iterator[str]:
         )
 
 
-def _heading(data: StudyData, load: str, context: tuple[str, str, str, int]) -> str:
+def heading(data: StudyData, load: str, context: tuple[str, str, str, int]) -> str:
+    """A load point for a title, and the context where the study has several."""
     return load_heading(load) + (f", {context_phrase(*context)}" if len(data.contexts) > 1 else "")
 
 
@@ -105,32 +115,33 @@ def _baseline(data: StudyData, twins: Sequence[Profiled], server: str) -> Profil
     return next((twin for twin in twins if twin.treatment == first and twin.server == server), None)
 
 
-def _part(data: StudyData, twins: Sequence[Profiled], number: int) -> Why:
+def part_of(data: StudyData, twins: Sequence[Profiled], key: str, *, timelines: bool = True) -> Why:
+    """The part on `twins`, which are of one load point and context; `key` tells its figures and tables from others of the page."""
     there = [(twin, twin.recorded) for twin in twins if twin.recorded is not None]
     load, context = twins[0].load, twins[0].context
     said = [anatomy(twin, _short(data, twin)) for twin, _ in there]
     return Why(
-        title=_heading(data, load, context),
+        title=heading(data, load, context),
+        about="",
+        page=None,
         mechanisms=_mechanisms(data, twins),
         anatomies=tuple(sentence for sentence in said if sentence),
-        figures=tuple(_figures(data, there, f"w{number}")),
-        tables=tuple(_tables(data, twins, there, number)),
+        figures=tuple(_figures(data, there, f"w{key}", timelines=timelines)),
+        tables=tuple(_tables(data, twins, there, key)),
         missing=tuple(_missing(data, twin) for twin in twins if twin.recorded is None and twin.counters is None),
     )
 
 
 def _tables(
-    data: StudyData, twins: Sequence[Profiled], there: Sequence[tuple[Profiled, Recorded]], number: int
+    data: StudyData, twins: Sequence[Profiled], there: Sequence[tuple[Profiled, Recorded]], key: str
 ) -> Iterator[Table]:
     labelled = [(_short(data, twin), found, weights_ratio(twin, data.configuration)) for twin, found in there]
     found = (
-        _facts(data, there, f"why-{number}") if there else None,
-        layer_table(labelled, f"layers-{number}"),
-        rate_table(
-            [(_short(data, twin), class_rates(twin, data.configuration)) for twin, _ in there], f"rates-{number}"
-        ),
-        transfer_table([(_short(data, twin), twin, found) for twin, found in there], f"transfers-{number}"),
-        _counters(data, twins, f"counters-{number}"),
+        _facts(data, there, f"why-{key}") if there else None,
+        layer_table(labelled, f"layers-{key}"),
+        rate_table([(_short(data, twin), class_rates(twin, data.configuration)) for twin, _ in there], f"rates-{key}"),
+        transfer_table([(_short(data, twin), twin, found) for twin, found in there], f"transfers-{key}"),
+        _counters(data, twins, f"counters-{key}"),
     )
     yield from (table for table in found if table is not None)
 
@@ -150,7 +161,9 @@ def _missing(data: StudyData, twin: Profiled) -> str:
     return f"{name}: its twin is {twin.record.outcome}: {reason}"
 
 
-def _figures(data: StudyData, there: Sequence[tuple[Profiled, Recorded]], key: str) -> Iterator[FigureBlock]:
+def _figures(
+    data: StudyData, there: Sequence[tuple[Profiled, Recorded]], key: str, *, timelines: bool
+) -> Iterator[FigureBlock]:
     if not there:
         return
     # A server that only prefills has no decode step: the figure of steps that compute prompts is its own.
@@ -187,11 +200,11 @@ def _figures(data: StudyData, there: Sequence[tuple[Profiled, Recorded]], key: s
             tuple(changes), "which part of a step makes up the difference to the baseline's.",
             "how sure that is: each twin is one run.", "",
         )  # fmt: skip
-    timelines = [
+    lines = [
         kernel_timeline(found.timeline, _short(data, twin), f"{key}-line{number}")
-        for number, (twin, found) in enumerate(there)
+        for number, (twin, found) in enumerate(there if timelines else ())
     ]
-    drawn = tuple(figure for figure in timelines if figure is not None)
+    drawn = tuple(figure for figure in lines if figure is not None)
     if drawn:
         yield FigureBlock(
             drawn, "a step and a half from the middle of the window, kernel by kernel; white between them is time in which nothing runs.",
@@ -286,7 +299,7 @@ def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
     yield Cell(f"{found.idle_share:.1%}")
     yield _prompts_cell(found)
     yield Cell("–" if step is None else format_number(step.kernels))
-    yield Cell("–" if step is None else format_number(step.kernel_launches))
+    yield _launches(step)
     yield Cell("–" if step is None else format_number(step.graph_launches))
     yield _communication(found)
     floor = record.step_floor_s / found.step_s if record.step_floor_s and found.step_s else None
@@ -295,6 +308,14 @@ def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
     longest = f"{found.other[0][0][:60]}" if other > _UNNAMED_SHARE else ""
     yield Cell(f"{other:.1%}", note=longest)
     yield Cell(links=tuple(_links(data, twin)))
+
+
+def _launches(step: DecodeStep | None) -> Cell:
+    """Kernel launches, and what all calls that launch, graphs too, take of the CPU's time."""
+    if step is None:
+        return Cell("–")
+    took = f"with those of graphs {format_seconds(step.launch_calls_s)} of the CPU" if step.launch_calls_s else ""
+    return Cell(format_number(step.kernel_launches), note=took)
 
 
 def _prompts_cell(found: Recorded) -> Cell:
