@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from leverlab.config.lever import Effect as LevelEffect
-from leverlab.config.lever import Expectation, Indicator, Lever
+from leverlab.config.lever import Indicator, Lever, LeverExpectation
 from leverlab.report.effect import Effect
 from leverlab.report.sentences import (
     Telling,
@@ -44,7 +44,7 @@ CACHING = Lever(
     title="Prefix caching",
     mechanism="keeps blocks",
     indicator=Indicator(metric="ttft_s p50", load="lowest rate"),
-    expectation=Expectation(
+    expectation=LeverExpectation(
         direction="decreases", of="on", against="off", because="The shared part is not computed again."
     ),
     levels={"on": {"vllm": LevelEffect()}, "off": {"vllm": LevelEffect()}},

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from leverlab.aggregate.pairing import CellRow, Pairing, Place, Weighed, pair
 from leverlab.aggregate.schema import metric_column, metric_keys
-from leverlab.config.course import EffectAnswer
+from leverlab.config.course import EffectAnswer, ExpectedAnswer
 from leverlab.config.study import Explicit, Factorial, Study
 from leverlab.load_point import LoadPoint
 from leverlab.matrix.cells import ReplicateKey
@@ -173,6 +173,15 @@ def simple_effect_name(lever: str, level: str, each: str, place: str) -> str:
     return f"{lever}={level} at {each}={place}"
 
 
+def expected_effects(answer: ExpectedAnswer, study: Study) -> tuple[Kind, frozenset[str]]:
+    """The kind and the possible names of the comparisons that `answer` speaks of: of two levels one is the baseline's."""
+    levels = (answer.of, answer.against)
+    for each, place in answer.where.items():
+        if place != study.baseline.get(each):
+            return "simple effect", frozenset(simple_effect_name(answer.lever, one, each, place) for one in levels)
+    return "treatment", frozenset(f"{answer.lever}={one}" for one in levels)
+
+
 def _simple(study: Study, treatments: Sequence[Treatment]) -> Iterator[Contrast]:
     """The simple effects that questions ask for; at the baseline's own level of `each` the plain treatment is that."""
     known = {treatment.levels: treatment for treatment in treatments if not treatment.copy}
@@ -180,8 +189,7 @@ def _simple(study: Study, treatments: Sequence[Treatment]) -> Iterator[Contrast]
     def at(chosen: Mapping[str, str]) -> Treatment | None:
         return known.get(tuple((name, {**study.baseline, **chosen}[name]) for name in study.levers))
 
-    asked = [answer for question in study.questions for answer in question.answers if isinstance(answer, EffectAnswer)]
-    for lever, each in dict.fromkeys((answer.lever, answer.each) for answer in asked if answer.each is not None):
+    for lever, each in dict.fromkeys(_asked_at(study)):
         if lever not in study.levers or each not in study.levers:
             continue  # a smaller size of the study may leave a lever out
         places, levels = (
@@ -192,6 +200,15 @@ def _simple(study: Study, treatments: Sequence[Treatment]) -> Iterator[Contrast]
             if before is not None and after is not None:
                 name = simple_effect_name(lever, level, each, place)
                 yield Contrast("simple effect", name, ((lever, level),), ((before, 1.0),), ((after, 1.0),))
+
+
+def _asked_at(study: Study) -> Iterator[tuple[str, str]]:
+    """The levers whose effect is asked for at levels of another one, each with that."""
+    for answer in (answer for question in study.questions for answer in question.answers):
+        if isinstance(answer, EffectAnswer) and answer.each is not None:
+            yield answer.lever, answer.each
+        if isinstance(answer, ExpectedAnswer):
+            yield from ((answer.lever, each) for each in answer.where)
 
 
 def crossed_levers(study: Study) -> list[str]:

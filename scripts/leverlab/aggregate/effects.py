@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from leverlab.aggregate.cautions import Caution, noise_cautions, provenance_cautions
-from leverlab.aggregate.comparisons import Comparison, comparisons
+from leverlab.aggregate.comparisons import Comparison, comparisons, expected_effects
 from leverlab.aggregate.pairing import CellRow, Excluded
+from leverlab.config.course import ExpectedAnswer
+from leverlab.config.study import Study
 from leverlab.load_point import LoadPoint
 from leverlab.matrix.expand import StudyMatrix
-from leverlab.metrics import FIXED_FACTS, GRAPHS_STATED_TO_GIB, METRICS, SIZES_VARY_BY
+from leverlab.metrics import FIXED_FACTS, GRAPHS_STATED_TO_GIB, METRICS, SIZES_VARY_BY, parse_metric_reference
 from leverlab.metrics import Comparison as Scale
 from leverlab.stats.intervals import LEVEL, Interval
 from leverlab.stats.multiple import ALPHA, bonferroni_level, holm, holm_levels
@@ -35,8 +37,12 @@ _Quantity = tuple[tuple[str, str, str, int], LoadPoint, str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """What the correction for many comparisons says of one comparison; `level` is that of the verdict's interval."""
+    """What the correction for many comparisons says of one comparison; `level` is that of the verdict's interval.
 
+    `corrected`: it is one of those that the correction is for; else it is exploratory, and `size` that of its kind.
+    """
+
+    corrected: bool
     size: int
     level: float
     adjusted_p: float | None
@@ -56,10 +62,11 @@ def effect_rows(matrix: StudyMatrix, cells: Sequence[CellRow]) -> list[dict[str,
     Primary comparisons are those of a lever's primary metric and load point with the treatments that change that lever
     alone (all that change it, in a design without such), in every context. Holm corrects for all of them, those that cannot
     be judged yet with p = 1: a verdict found early is not lost when the matrix is complete for the number of tests alone.
-    In the same metrics and load points the noise floor, the main effects and the interactions are families of their own.
+    In the same metrics and load points the noise floor, the main effects and the interactions are families of their own, and so is what
+    the study's questions expect besides.
     """
     found = list(comparisons(matrix, cells))
-    families = _families(found)
+    families = _families(found, matrix.study)
     judgements = {id(one): _judgement(one, one.change.interval(families[id(one)].level)) for one in found}
     copies = {
         _quantity(one): _Copies(one, judgements[id(one)].verdict in ("improves", "worsens"))
@@ -79,20 +86,41 @@ def effect_rows(matrix: StudyMatrix, cells: Sequence[CellRow]) -> list[dict[str,
     return rows
 
 
-def _families(found: Sequence[Comparison]) -> dict[int, _Family]:
-    """By the `id` of each comparison: what Holm's procedure over the primary metrics of its kind says of it."""
+def _families(found: Sequence[Comparison], study: Study) -> dict[int, _Family]:
+    """By the `id` of each comparison: what Holm's procedure says of it, over the primary metrics of its kind or over all that is expected."""
     kinds: dict[str, list[Comparison]] = defaultdict(list)
     for one in found:
         kinds[one.contrast.kind].append(one)
     families: dict[int, _Family] = {}
     for of_kind in kinds.values():
         members = [one for one in of_kind if one.lever is not None]
-        families |= {id(one): _Family(len(members), LEVEL, None) for one in of_kind}
-        p_values = [one.change.p_value for one in members]
-        known = [1.0 if p_value is None else p_value for p_value in p_values]
-        for one, p_value, adjusted, level in zip(members, p_values, holm(known), holm_levels(known), strict=True):
-            families[id(one)] = _Family(len(members), level, adjusted if p_value is not None else None)
-    return families
+        families |= {id(one): _Family(False, len(members), LEVEL, None) for one in of_kind}
+        families |= _holm(members)
+    asked = [
+        answer for question in study.questions for answer in question.answers if isinstance(answer, ExpectedAnswer)
+    ]
+    return families | _holm(
+        [one for one in found if one.lever is None and any(_expects(each, study, one) for each in asked)]
+    )
+
+
+def _holm(members: Sequence[Comparison]) -> dict[int, _Family]:
+    p_values = [one.change.p_value for one in members]
+    known = [1.0 if p_value is None else p_value for p_value in p_values]
+    return {
+        id(one): _Family(True, len(members), level, adjusted if p_value is not None else None)
+        for one, p_value, adjusted, level in zip(members, p_values, holm(known), holm_levels(known), strict=True)
+    }
+
+
+def _expects(answer: ExpectedAnswer, study: Study, one: Comparison) -> bool:
+    kind, names = expected_effects(answer, study)
+    reference = parse_metric_reference(answer.metric)
+    return (
+        (one.contrast.kind, one.metric, one.statistic) == (kind, reference.metric, reference.statistic)
+        and one.contrast.name in names
+        and reference.load in (None, one.load)
+    )
 
 
 def _quantity(comparison: Comparison) -> _Quantity:
@@ -108,7 +136,7 @@ def _row(
     conditions: Sequence[Caution],
 ) -> dict[str, Any]:
     metric, change, pairing = METRICS[comparison.metric], comparison.change, comparison.pairing
-    contrast, corrected = comparison.contrast, comparison.lever is not None
+    contrast, corrected = comparison.contrast, family.corrected
     interval, decisive = change.interval(), change.interval(family.level)
     together = change.interval(bonferroni_level(family.size)) if corrected else None
     prediction = change.prediction()
@@ -155,7 +183,7 @@ def _row(
         "cautions": json.dumps([asdict(caution) for caution in cautions], ensure_ascii=False),
         "pairs": len(change.changes),
         "excluded": json.dumps([asdict(excluded) for excluded in pairing.excluded], ensure_ascii=False),
-        "primary": corrected and contrast.kind == "treatment",
+        "primary": comparison.lever is not None and contrast.kind == "treatment",
         "family": family.size,
         "verdict": judgement.verdict,
         "reason": judgement.reason,

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from leverlab.config.accuracy import COLLECTED
 from leverlab.config.base import LevelName, StrictModel, Written, nearest
+from leverlab.config.lever import Expectation
 from leverlab.metrics import parse_metric_reference
 from leverlab.quantities import parse_quantity_reference
 
@@ -94,6 +95,28 @@ class RangeAnswer(_Answer):
         return {self.lever: list(self.expected)}
 
 
+class ExpectedAnswer(_Answer, Expectation):
+    """What the course or theory expects of a level in a metric besides the lever's own indicator, and whether it was seen."""
+
+    kind: Literal["expected"] = "expected"
+    lever: str = Field(description="one of the study's levers; `of` or `against` is its level at the baseline")
+    metric: Metric = Field(description="`throughput at burst`; without `at`, at every load point")
+    where: dict[str, LevelName] = Field(
+        default={}, max_length=1, description="another lever and its level, where it is not at the baseline's"
+    )
+
+    @model_validator(mode="after")
+    def _two_levels(self) -> "ExpectedAnswer":
+        if self.of == self.against:
+            raise ValueError(f"of and against are both {self.of!r}: name two levels")
+        if self.lever in self.where:
+            raise ValueError(f"where: {self.lever!r} is the lever itself: name another one")
+        return self
+
+    def names(self) -> dict[str, list[str]]:
+        return {self.lever: [self.of, self.against], **{lever: [level] for lever, level in self.where.items()}}
+
+
 class LoadAnswer(_Answer):
     """How metrics go with the load, from the lowest load point to the highest, for every treatment."""
 
@@ -166,6 +189,7 @@ Answer = Annotated[
     EffectAnswer
     | LevelsAnswer
     | RangeAnswer
+    | ExpectedAnswer
     | LoadAnswer
     | SaturationAnswer
     | TheoryAnswer

@@ -88,6 +88,36 @@ class Expectation(StrictModel):
     )
     because: str = Field(description="the reason or source of the expectation, in a sentence")
 
+    def turned(self, level: str, against: str) -> int | None:
+        """1 where `level` instead of `against` is what the expectation speaks of, -1 where it is the other way round; else None."""
+        return {(self.of, self.against): 1, (self.against, self.of): -1}.get((level, against))
+
+
+class LeverExpectation(Expectation):
+    """The same for every study of the lever, whatever the levels of it."""
+
+    any_two: bool = Field(
+        default=False,
+        description="for levels that are numbers: the direction is expected between any two of them, taken in the order of `of` and `against`",
+    )
+
+    @model_validator(mode="after")
+    def _of_numbers(self) -> "LeverExpectation":
+        if self.any_two and (_number(self.of) is None or _number(self.against) is None):
+            raise ValueError(f"any_two: {self.of!r} and {self.against!r} are no two numbers")
+        return self
+
+    def turned(self, level: str, against: str) -> int | None:
+        """See `Expectation.turned`; with `any_two` also for other numbers, by which of them is the larger."""
+        found = super().turned(level, against)
+        if found is not None:
+            return found
+        numbers = [_number(text) for text in (level, against, self.of, self.against)]
+        if not self.any_two or None in numbers:
+            return None
+        first, second, of, other = (float(text) for text in (level, against, self.of, self.against))
+        return 1 if (first > second) == (of > other) else -1
+
 
 class Indicator(StrictModel):
     """The one metric that the lever is expected to move, and where in the load it shows."""
@@ -110,7 +140,7 @@ class Lever(StrictModel):
     title: str = Field(description="the lever's name for a reader")
     mechanism: str = Field(description="what it does in the engine, in a sentence")
     indicator: Indicator = Field(description="the metric and load point at which it is expected to show")
-    expectation: Expectation | None = Field(default=None, description="what theory expects, and why")
+    expectation: LeverExpectation | None = Field(default=None, description="what theory expects, and why")
     levels: dict[LevelName, dict[EngineKind, Effect]] = Field(default={}, description="level → kind of engine → effect")
     values: OpenLevels | None = Field(default=None, description="for levels that are numbers")
 
@@ -155,13 +185,17 @@ class Lever(StrictModel):
 
     def _in_range(self, level: str) -> bool:
         assert self.values is not None
-        try:
-            number = float(level)
-        except ValueError:
-            return False
-        if not math.isfinite(number) or (self.values.type == "integer" and not number.is_integer()):
+        number = _number(level)
+        if number is None or not math.isfinite(number) or (self.values.type == "integer" and not number.is_integer()):
             return False
         return self.values.minimum <= number and (self.values.maximum is None or number <= self.values.maximum)
+
+
+def _number(level: str) -> float | None:
+    try:
+        return float(level)
+    except ValueError:
+        return None
 
 
 def _filled(effect: Effect, number: float) -> Effect:

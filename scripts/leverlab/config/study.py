@@ -17,7 +17,7 @@ from pydantic import (
 
 from leverlab.config.accuracy import AccuracyForm
 from leverlab.config.base import LevelName, Seconds, StrictModel, Written, nearest
-from leverlab.config.course import Collected, Question, Source
+from leverlab.config.course import Collected, ExpectedAnswer, Question, Source
 from leverlab.config.profile import Profile
 from leverlab.config.workload import Workload
 from leverlab.load_point import CacheState, Client, LoadPoint
@@ -316,6 +316,19 @@ class Study(StrictModel):
             if parsed.load not in self.load.points():
                 points = ", ".join(str(point) for point in self.load.points())
                 raise ValueError(f"primary.{lever}: {parsed.load} is not a load point of the study: {points}")
+        return self
+
+    @model_validator(mode="after")
+    def _expects_of_its_baseline(self) -> "Study":
+        for answer in (answer for question in self.questions for answer in question.answers):
+            if not isinstance(answer, ExpectedAnswer) or answer.lever not in self.levers:
+                continue
+            own, baseline = self.levers[answer.lever], self.baseline[answer.lever]
+            if {answer.of, answer.against} <= set(own) and baseline not in (answer.of, answer.against):
+                raise ValueError(
+                    f"questions: expected of {answer.lever}: {answer.of} instead of {answer.against} is not compared: "
+                    f"every level is compared with the baseline's, {baseline}"
+                )
         return self
 
     def primary_reference(self, lever: str) -> MetricReference | None:

@@ -11,6 +11,7 @@ from leverlab.config.course import (
     AccuracyAnswer,
     Answer,
     EffectAnswer,
+    ExpectedAnswer,
     LevelsAnswer,
     LoadAnswer,
     ProfileAnswer,
@@ -26,6 +27,7 @@ from leverlab.metrics import METRICS, MetricReference, parse_metric_reference
 from leverlab.report.accuracy import lever_sentences
 from leverlab.report.beside_theory import is_measured, theory_sentences
 from leverlab.report.effect import Effect
+from leverlab.report.expected import expected_sentences
 from leverlab.report.explained import explained_sentences
 from leverlab.report.knees import knee_sentence, not_judged, not_judged_sentence, otherwise_marked
 from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
@@ -163,8 +165,15 @@ def _range(answer: RangeAnswer, data: StudyData) -> Iterator[str]:
     return range_sentences(answer, data)
 
 
+def _expected(answer: ExpectedAnswer, data: StudyData) -> Iterator[str]:
+    for lever, levels in answer.names().items():
+        if not set(levels) <= set(data.study.levers.get(lever, ())):
+            return _left_out(lever, data)
+    return expected_sentences(answer, data)
+
+
 def _left_out(lever: str, data: StudyData) -> Iterator[str]:
-    """Of a lever that only the full size of the study varies."""
+    """Of a lever, or a level, that only the full size of the study has."""
     title = data.configuration.levers[lever].title
     yield f"Not answered in this size: {title} is varied in {data.configuration.full_name(data.name)} alone."
 
@@ -300,6 +309,7 @@ _ANSWERS: Final[Mapping[type[Answer], Callable[[Any, StudyData], Iterator[str]]]
     ReadingAnswer: _reading,
     ProfileAnswer: _profile,
     RangeAnswer: _range,
+    ExpectedAnswer: _expected,
 }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import exp, floor, inf, log, log10
 from typing import Final, Literal
 
-from leverlab.config.lever import Lever
+from leverlab.config.lever import Expectation, Lever
 from leverlab.metrics import METRICS
 from leverlab.report.effect import Effect
 from leverlab.report.phrases import (
@@ -128,16 +128,24 @@ def expectation_sentence(effect: Effect, lever: Lever | None, telling: Telling) 
             "not stated for this comparison",
             f"{title}: config/levers.yaml states no expectation for {metric_phrase(effect.metric, effect.statistic)}.",
         )
-    level, against = changed
-    if (level, against) == (expectation.of, expectation.against):
-        sign, factor = 1, expectation.factor
-    elif (against, level) == (expectation.of, expectation.against):
-        sign, factor = -1, 1 / expectation.factor if expectation.factor else None
-    else:
-        return (
-            "not stated for this comparison",
-            f"{title}: the expectation of config/levers.yaml is stated for {expectation.of} instead of {expectation.against}, which is not this comparison.",
-        )
+    told = outcome_sentence(effect, expectation, telling)
+    return told or (
+        "not stated for this comparison",
+        f"{title}: the expectation of config/levers.yaml is stated for {expectation.of} instead of {expectation.against}, which is not this comparison.",
+    )
+
+
+def outcome_sentence(effect: Effect, expectation: Expectation, telling: Telling) -> tuple[Outcome, str] | None:
+    """What was expected of an effect that changes one lever, and whether it came so; None where other levels are spoken of."""
+    [(level, against)] = effect.changed.values()
+    sign = expectation.turned(level, against)
+    if sign is None:
+        return None
+    exactly = {level, against} == {expectation.of, expectation.against}
+    factor = expectation.factor if exactly else None
+    if factor and sign < 0:
+        factor = 1 / factor
+    title = _subject(effect, telling)
     direction = sign * {"increases": 1, "decreases": -1, "unchanged": 0}[expectation.direction]
     verb = {1: "to raise", -1: "to lower", 0: "not to move"}[direction]
     size = f" to {_times(factor)} of its value" if factor else ""
