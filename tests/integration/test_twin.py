@@ -24,6 +24,8 @@ from tests.integration.trial_job import TrialJob
 from tests.unit.repository import SOURCE
 
 RECORDED = SOURCE / "tests" / "data" / "profiles" / "cpu-engine.pt.trace.json.gz"
+TOOL = "nsys"
+"""Whose program is run where there is one."""
 LOAD = {"kind": "concurrency", "value": 2, "requests": 16}
 
 NSYS = """#!/bin/sh
@@ -99,7 +101,7 @@ def run(
     monkeypatch.setitem(PROFILING, "truth", profiling(lambda tool, folder: {}, lambda tool, folder: None, None))  # type: ignore[arg-type]
     specification = TwinSpecification(
         twin="0123456789",
-        tool="nsys" if program else "torch",
+        tool=TOOL if program else "torch",
         window_s=0.1,
         program=program,
         kernel_classes=kernel_class_rules(SOURCE),
@@ -220,29 +222,3 @@ def test_a_server_that_had_nothing_to_do_leaves_the_others(
     record = run(disaggregated, monkeypatch, Idle)
     assert record.outcome == "recorded" and set(record.silent) == {"prefill"}
     assert set(tables.read(folder_of(disaggregated, "torch")).servers) == {"decode"}
-
-
-def test_a_program_comes_round_each_engine_server_and_no_proxy(
-    disaggregated: TrialJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = disaggregated.root / "nsys"
-    program.write_text(NSYS)
-    program.chmod(0o755)
-    record = run(disaggregated, monkeypatch, Stub, str(program))
-    raw = folder_of(disaggregated, "nsys") / "raw"
-    assert (
-        record.outcome == "failed"
-        and record.reason is not None
-        and "the export holds no tables" in record.reason.message
-    )
-    for name in ("prefill", "decode"):
-        command = record.commands[name]
-        assert command[:2] == [str(program), "profile"] and f"--output={command_folder(command)}/report" in command
-        assert command_folder(command).name == name
-        assert (raw / name / "report.nsys-rep").read_text() == "report\n"
-    log = (raw.parent / "proxy.log").read_text()
-    assert "Generated" not in log and "Generated" in (raw.parent / "prefill.log").read_text()
-
-
-def command_folder(command: list[str]) -> Path:
-    return Path(next(word for word in command if word.startswith("--output=")).removeprefix("--output=")).parent

@@ -57,9 +57,10 @@ class Profile(StrictModel):
     )
     window: Seconds = Field(default=1.0, description="how long the profiler records, in the middle of the load")
     kernels: Annotated[str, AfterValidator(_regular_expression)] = Field(
-        default="gemm|nvjet|flash|attn", description="for ncu: which kernels, as a regular expression for their names"
+        default="gemm|nvjet|flash|attn",
+        description="for ncu: which kernels, as a regular expression that is searched in their whole names",
     )
-    launches: int = Field(default=20, ge=1, description="for ncu: how many of them are looked at, about a second each")
+    launches: int = Field(default=20, ge=1, description="for ncu: how many of them are looked at, seconds each")
 
 
 class KernelClass(StrictModel):

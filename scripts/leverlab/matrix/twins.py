@@ -24,6 +24,9 @@ from leverlab.records import TwinSpecification, write_bytes
 TWIN_OVERHEAD_S: Final = 900
 """A start under a profiler takes up to twice as long; then its report is written and exported."""
 
+NCU_LAUNCH_S: Final = 15
+"""Nsight Compute runs a kernel some twenty times, and first saves the memory that it may write: all of a GPU's, at a few tens of GB/s."""
+
 _INSTEAD: Final = (
     "or write `tool: torch` under the study's `profile`, or leave twins out with `--config profiles=false`"
 )
@@ -206,7 +209,8 @@ def profiler_program(tool: Tool, configuration: Configuration, local: bool) -> s
 def twin_minutes(twin: Twin, configuration: Configuration) -> int:
     """The wall time that a twin is given at first."""
     engine = configuration.engines[twin.cell.server.engine]
-    return math.ceil((walltime_s(twin.job, configuration) + engine.start_timeout + TWIN_OVERHEAD_S) / 60)
+    counting_s = twin.launches * NCU_LAUNCH_S
+    return math.ceil((walltime_s(twin.job, configuration) + engine.start_timeout + TWIN_OVERHEAD_S + counting_s) / 60)
 
 
 def all_twins(by_study: Mapping[str, Iterable[Twin]]) -> dict[str, Twin]:

@@ -1,17 +1,24 @@
 """Nsight Compute round a server: hardware counters of chosen kernels, each of which it runs again and again for them.
 
-Not run yet with an engine: written after NVIDIA's guide, Nsight Compute 2025.3. It costs about a second a kernel, so the kernels
-are chosen by name and few. Clocks are left alone (`--clock-control none`), as everywhere here.
+Not run yet with an engine: written after NVIDIA's guide, Nsight Compute 2025.3. Before it runs a kernel again it saves the memory that
+the kernel may write, which takes seconds of a full GPU, so the kernels are chosen by name and few. Clocks are left alone
+(`--clock-control none`), as everywhere here.
+
+The program writes its report when the server has ended, so that the server is ended first, and not by way of the program: what
+that does with a signal its guide does not say.
 """
 
+import contextlib
 import csv
 import io
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
+import psutil
 
 REPORT: Final = "report.ncu-rep"
 COUNTERS_FILE: Final = "counters.csv"
@@ -26,22 +33,39 @@ _METRICS: Final = {
 }
 """Nsight Compute's name → the column of the table."""
 
+_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+_PREFIXES: Final = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _UNITS: Final = {
-    "nsecond": 1e-9,
-    "ns": 1e-9,
-    "usecond": 1e-6,
-    "us": 1e-6,
-    "msecond": 1e-3,
-    "ms": 1e-3,
-    "second": 1.0,
-    "s": 1.0,
     "%": 0.01,
+    **_SECONDS,
+    **{f"{unit.removesuffix('s')}second": factor for unit, factor in _SECONDS.items()},
+    **{f"{prefix}byte/{second}": factor for prefix, factor in _PREFIXES.items() for second in ("s", "second")},
 }
+"""Unit as one version or another writes it → its size in the unit of the column."""
 COLUMNS: Final = ("kernel", *_METRICS.values())
+
+
+_LAUNCHERS: Final = ("ncu", "TreeLauncher")
+_DENIED: Final = "ERR_NVGPUCTRPERM"
+"""What the program writes where the driver gives the counters to administrators alone."""
 
 
 class NcuError(RuntimeError):
     """Nsight Compute did not do what it was asked. The text holds its answer."""
+
+
+class CountersDeniedError(NcuError):
+    """The driver gives this user no counters. The text says what to do."""
+
+
+def see_whether_denied(log: str) -> None:
+    """Raises CountersDeniedError where `log`, which holds what the program wrote, says so."""
+    if _DENIED in log:
+        raise CountersDeniedError(
+            f"the driver gives its performance counters to administrators alone ({_DENIED}): have NVreg_RestrictProfilingToAdminUsers=0 set "
+            "for the kernel module nvidia, in a container give it the capability SYS_ADMIN as well; or leave the study's twins out with "
+            "`--config profiles=false`"
+        )
 
 
 def command_prefix(program: str, folder: Path, kernels: str, launches: int) -> list[str]:
@@ -52,6 +76,9 @@ def command_prefix(program: str, folder: Path, kernels: str, launches: int) -> l
         "--profile-from-start=off",
         "--set=roofline",
         "--clock-control=none",
+        # The bare name of a function, which is the default, lacks what a template is of: FlashAttention's kernels are all called
+        # `device_kernel`.
+        "--kernel-name-base=demangled",
         f"--kernel-name=regex:{kernels}",
         f"--launch-count={launches}",
         "--force-overwrite",
@@ -59,9 +86,36 @@ def command_prefix(program: str, folder: Path, kernels: str, launches: int) -> l
     ]
 
 
+def end_server(processes: Sequence[psutil.Process], folder: Path) -> None:
+    """Ask the server that the program looks at to end. `processes`: the program, whose report goes into `folder`, and all below it."""
+    program = {process.pid for process in processes if _is_program(process, folder)}
+    server = [process for process in processes if process.pid not in program]
+    below = {process.pid for process in server}
+    for process in server:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.ppid() not in below:
+                process.send_signal(signal.SIGINT)
+
+
+def _is_program(process: psutil.Process, folder: Path) -> bool:
+    """Whether it is the program, or one of those by which it starts the server."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return f"--export={folder / REPORT}" in process.cmdline() or process.name().startswith(_LAUNCHERS)
+    return False
+
+
 def export(program: str, folder: Path) -> Path:
     """Write the counters of the report in `folder` as CSV. Raises NcuError."""
-    command = [program, f"--import={folder / REPORT}", "--page=raw", "--csv", "--print-units=base"]
+    if not (folder / REPORT).is_file():
+        raise NcuError("Nsight Compute left no report; the server's log says more")
+    command = [
+        program,
+        f"--import={folder / REPORT}",
+        "--page=raw",
+        "--csv",
+        "--print-units=base",
+        "--print-kernel-base=demangled",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -89,6 +143,15 @@ def read_counters(text: str) -> pd.DataFrame:
 def _row(names: Sequence[str], units: Sequence[str], row: Sequence[str]) -> dict[str, object]:
     found: dict[str, object] = {"kernel": row[list(names).index("Kernel Name")]}
     for name, unit, value in zip(names, units, row, strict=False):
-        if name in _METRICS and value:
-            found[_METRICS[name]] = float(value.replace(",", "")) * _UNITS.get(unit, 1.0)
+        if name in _METRICS and (number := _number(value)) is not None:
+            if unit not in _UNITS:
+                raise NcuError(f"{name} is in {unit!r}, a unit that is not known here: {', '.join(_UNITS)}")
+            found[_METRICS[name]] = number * _UNITS[unit]
     return found
+
+
+def _number(value: str) -> float | None:
+    """None for `n/a`, of a metric that the GPU does not have, and for nothing."""
+    with contextlib.suppress(ValueError):
+        return float(value.replace(",", ""))
+    return None

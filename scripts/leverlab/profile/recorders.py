@@ -3,6 +3,7 @@
 What stands before or beside the engine servers, a proxy or a daemon, is not profiled.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +14,7 @@ import httpx
 
 from leverlab.config.topology import parts_of
 from leverlab.engines.base import Engine, Launch
-from leverlab.engines.profiling import PROFILING, Profiling
+from leverlab.engines.profiling import PROFILING, ProfilerRefusedError, Profiling
 from leverlab.profile import ncu, nsys, tables
 from leverlab.profile.classes import KernelClasses
 from leverlab.profile.nsys_export import ExportError, read_nsys_export
@@ -102,19 +103,30 @@ class Recorders:
     def _each(self, server: RunningServer, tell: Callable[[Part, httpx.Client], None]) -> None:
         """Tell all at once: one that writes its trace before it answers must not lengthen another's window."""
 
-        def told(part: Part) -> None:
-            with _client(server, part) as client:
-                tell(part, client)
-
         parts = server.engine_parts
+
+        def told(part: Part) -> None:
+            try:
+                with _client(server, part) as client:
+                    tell(part, client)
+            except (ProfilerRefusedError, httpx.HTTPError) as error:
+                if len(parts) > 1:
+                    error.add_note(part.plan.name)
+                raise
+
         with ThreadPoolExecutor(len(parts)) as pool:
             for done in [pool.submit(told, part) for part in parts]:
                 done.result()
 
     def wait(self, server: RunningServer) -> None:
-        """Wait until the report of every engine server is whole."""
+        """Wait until the report of every engine server is whole; Nsight Compute writes it when the server has ended, which is ended for
+        that."""
         for part in server.engine_parts:
             folder = self.folders[part.plan.name]
+            if self._spec.tool == "ncu":
+                ncu.end_server(part.processes(), folder)
+                _wait_until(lambda part=part: part.poll() is not None, _REPORT_TIMEOUT_S)  # type: ignore[misc]
+                continue
             nsys.wait_for_report(
                 folder,
                 lambda part=part: part.log_from(0),  # type: ignore[misc]
@@ -122,19 +134,39 @@ class Recorders:
                 _REPORT_TIMEOUT_S,
             )
 
-    def export(self) -> None:
-        """Bring what the profilers wrote into a form that can be read. Raises NothingRecordedError, NsysError, NcuError."""
+    def export(self) -> dict[str, str]:
+        """Bring what the profilers wrote into a form that can be read; engine servers of which that was not possible → why.
+
+        Raises NothingRecordedError where it was possible of none, and NcuError.
+        """
         if self._spec.tool == "torch":
-            return
+            return {}
         if self._spec.tool == "ncu":
             for folder in self.folders.values():
                 ncu.export(self._program, folder)
-            return
-        reports = [folder for folder in self.folders.values() if nsys.report_file(folder).is_file()]
-        if not reports:
-            raise NothingRecordedError("Nsight Systems left no report; the server's log says more")
-        for folder in reports:
-            nsys.export(self._program, folder, self._libraries)
+            return {}
+        failed: dict[str, str] = {}
+        for name, folder in self.folders.items():
+            try:
+                if not nsys.report_file(folder).is_file():
+                    raise nsys.NsysError("Nsight Systems left no report; the server's log says more")
+                nsys.export(self._program, folder, self._libraries)
+            except nsys.NsysError as error:
+                failed[name] = str(error)
+        if len(failed) == len(self.folders):
+            raise NothingRecordedError(_told(failed))
+        return failed
+
+
+def _wait_until(true: Callable[[], bool], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+def _told(why: Mapping[str, str]) -> str:
+    """What is said of each engine server; without its name where it stands alone."""
+    return next(iter(why.values())) if len(why) == 1 else "; ".join(f"{name}: {said}" for name, said in why.items())
 
 
 def _client(server: RunningServer, part: Part) -> httpx.Client:
@@ -158,7 +190,7 @@ def read_profiles(
         except NothingRecordedError as nothing:
             silent[name] = str(nothing)
     if not traces:
-        raise NothingRecordedError("; ".join(f"{name}: {why}" for name, why in silent.items()))
+        raise NothingRecordedError(_told(silent))
     return tables.together(traces), silent
 
 

@@ -107,23 +107,34 @@ def _recorded(spec: TwinSpecification, part: Path, scratch: Path, progress: Prog
         )
         try:
             run.serve()
-            run.recorders.export()
+            unread = run.recorders.export()
             if spec.tool == "ncu":
                 return _counted(run, record, part, begun, progress, classes)
             trace, silent = read_profiles(part, spec.tool, list(run.recorders.folders), classes, record.layers)
+            silent |= unread
         except InfeasibleError as refused:
             return _ended(run.noted(record), begun, "infeasible", refused.reason, progress)
         except (ServerDiedError, ClientFailedError) as failed:
-            return _ended(run.noted(record), begun, "failed", failed.reason, progress)
+            return _ended(run.noted(record), begun, "failed", _denied(part) or failed.reason, progress)
         except (NothingRecordedError, nsys.NsysError, ncu.NcuError) as nothing:
             message = f"{nothing}; the window: {run.window.problem}" if run.window.problem else str(nothing)
-            reason = Reason(code="nothing_recorded", message=message)
+            reason = _denied(part) or Reason(code="nothing_recorded", message=message)
             return _ended(run.noted(record), begun, "failed", reason, progress)
     tables.write(trace, part)
     progress.say(f"recorded {len(trace.kernels)} kernels in {len(trace.steps)} steps")
     for name, why in silent.items():
         progress.say(f"nothing of {name}: {why}")
     return _ended(run.noted(record.model_copy(update={"silent": silent})), begun, "recorded", None, progress)
+
+
+def _denied(part: Path) -> Reason | None:
+    """Why Nsight Compute counted nothing where the server's log tells that the driver did not let it; also of a server that died of it."""
+    for log in part.glob("*.log"):
+        try:
+            ncu.see_whether_denied(log.read_text(encoding="utf-8", errors="replace"))
+        except ncu.CountersDeniedError as denied:
+            return Reason(code="counters_denied", message=str(denied))
+    return None
 
 
 def _counted(
@@ -276,8 +287,8 @@ class _Run:
             self._progress.say(f"the window: {self.window.problem}")
         if self.window.opened_at_s is None:
             raise NothingRecordedError("the profiler never began")
-        if self._spec.tool == "nsys":
-            self._progress.say("waiting for the report of Nsight Systems")
+        if self._spec.tool != "torch":
+            self._progress.say("waiting for the profiler's report")
             self.recorders.wait(started.server)
 
     def _served(self, started: Started, servers: Servers, profiler_ended: Callable[[], bool]) -> Served:

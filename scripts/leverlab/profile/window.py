@@ -131,7 +131,8 @@ class WindowKeeper(threading.Thread):
             if opened_at_s is not None:
                 self._keep_open(opened_at_s)
         except Exception as error:
-            self._window["problem"] = f"{type(error).__name__}: {error}"
+            where = "".join(f"{name}: " for name in getattr(error, "__notes__", ()))
+            self._window["problem"] = f"{where}{type(error).__name__}: {error}"
 
     def _opened_at_s(self) -> float | None:
         begun = time.monotonic()

@@ -1,0 +1,110 @@
+"""Nsight Compute round a server: its command line, and what is read from the page `raw`.
+
+`EXPORTED` is no recording. Its form is that of the program's guide and of public exports: a line of names, one of units, one a kernel; names
+of kernels as vLLM launches them on an H100.
+"""
+
+import pytest
+
+from leverlab.profile import ncu
+from leverlab.profile.classes import kernel_classes
+from leverlab.profile.ncu import NcuError
+from tests.unit.repository import SOURCE
+
+_ABOUT = [
+    "ID",
+    "Process ID",
+    "Process Name",
+    "Host Name",
+    "Kernel Name",
+    "Context",
+    "Stream",
+    "Block Size",
+    "Grid Size",
+    "Device",
+    "CC",
+]
+_METRICS = [
+    "dram__bytes.sum.per_second",
+    "gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed",
+    "gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed",
+    "gpu__time_duration.sum",
+    "launch__grid_size",
+    "sm__throughput.avg.pct_of_peak_sustained_elapsed",
+]
+_FLASH = "void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashAttnFwdSm90<flash::CollectiveMainloopFwdSm90<(int)2>>>>(T1::Params)"
+
+
+def exported(units: list[str], *kernels: tuple[str, list[str]]) -> str:
+    """The page `raw` as the program prints it."""
+    rows = [[*_ABOUT, *_METRICS], [*[""] * len(_ABOUT), *units]]
+    for number, (name, values) in enumerate(kernels):
+        about = [
+            str(number),
+            "4711",
+            "python3.12",
+            "127.0.0.1",
+            name,
+            "1",
+            "7",
+            "(384, 1, 1)",
+            "(132, 1, 1)",
+            "0",
+            "9.0",
+        ]
+        rows.append([*about, *values])
+    lines = [",".join(f'"{value}"' for value in row) for row in rows]
+    return "\n".join(["==PROF== Connected to process 4711 (/usr/bin/python3.12)", *lines]) + "\n"
+
+
+EXPORTED = exported(
+    ["byte/s", "%", "%", "ns", "", "%"],
+    ("nvjet_sm90_tst_64x16_64x16_4x1_v_bz_TNT", ["2,705,432,187,456.31", "84.52", "80.71", "43,520", "132", "22.4"]),
+    (_FLASH, ["98,300,000,000", "9.1", "2.93", "12,000", "132", "n/a"]),
+)
+
+
+def test_each_kernel_is_a_row_in_seconds_and_shares() -> None:
+    found = ncu.read_counters(EXPORTED)
+    first, second = found.to_dict("records")
+    assert first["kernel"].startswith("nvjet") and first["duration_s"] == pytest.approx(43.52e-6)
+    assert first["dram_bytes_per_s"] == pytest.approx(2.70543218745631e12)
+    shares = (first["compute_share"], first["memory_share"], first["dram_share"])
+    assert shares == pytest.approx((0.224, 0.8452, 0.8071))
+    assert second["compute_share"] != second["compute_share"], "n/a: a metric that the GPU does not have"
+    assert [kernel_classes(SOURCE).of(name) for name in found["kernel"]] == ["gemm", "attention"]
+
+
+@pytest.mark.parametrize(
+    ("units", "seconds", "rate"),
+    [
+        (["byte/second", "%", "%", "nsecond", "", "%"], 5e-9, 2.0),
+        (["byte/second", "%", "%", "second", "", "%"], 5.0, 2.0),
+        (["Gbyte/s", "%", "%", "us", "", "%"], 5e-6, 2e9),
+        (["Tbyte/second", "%", "%", "msecond", "", "%"], 5e-3, 2e12),
+    ],
+)
+def test_units_are_those_that_the_program_names(units: list[str], seconds: float, rate: float) -> None:
+    [row] = ncu.read_counters(exported(units, ("k", ["2", "1", "1", "5", "1", "1"]))).to_dict("records")
+    assert (row["duration_s"], row["dram_bytes_per_s"]) == pytest.approx((seconds, rate))
+
+
+def test_a_unit_that_is_not_known_is_no_number() -> None:
+    with pytest.raises(NcuError, match=r"gpu__time_duration.sum is in 'fortnight'"):
+        ncu.read_counters(exported(["byte/s", "%", "%", "fortnight", "", "%"], ("k", ["2", "1", "1", "5", "1", "1"])))
+
+
+def test_names_are_sought_where_attention_is_told_from_the_rest() -> None:
+    """By the whole name: of FlashAttention's kernels the function is called device_kernel."""
+    command = ncu.command_prefix("/opt/ncu", SOURCE, "flash", 7)
+    assert "--kernel-name-base=demangled" in command
+
+
+def test_a_report_that_is_not_there_is_not_imported() -> None:
+    with pytest.raises(NcuError, match="left no report"):
+        ncu.export("/nowhere/ncu", SOURCE)
+
+
+def test_an_export_without_kernels_is_refused() -> None:
+    with pytest.raises(NcuError, match="holds no kernel"):
+        ncu.read_counters("==PROF== Disconnected\n")
