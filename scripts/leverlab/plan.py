@@ -180,7 +180,7 @@ def _print_study(console: Console, matrix: Matrix, study: StudyMatrix, progress:
         + f"{counts[None]} to be measured"
     )
     console.print(_table(study, status))
-    if study.study.load.minimum_duration is not None:
+    if study.study.load.minimum_duration is not None or study.study.load.requests:
         console.print(_requests(study))
     console.print(_sentence(estimate(matrix, jobs, progress, history)) + "\n")
 

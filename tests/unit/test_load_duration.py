@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from leverlab.checks import write_checks
+from leverlab.config import ConfigError
 from leverlab.layout import Layout
 from leverlab.matrix.jobs import job_specification, request_count, walltime_s
 from leverlab.plan import render_plan
@@ -44,6 +45,30 @@ def test_rates_at_which_requests_would_come_too_soon_get_more_and_no_other_load_
         "rate 8",
         "rate 32",
     }
+
+
+def test_a_load_point_sends_the_requests_that_are_stated_for_it_and_the_others_theirs(repository: Repository) -> None:
+    load = "rates: [2, 8, 32, inf], concurrencies: [1, 4]"
+    repository.change(RATES, load)
+    before = {(entry.cell.server.id, entry.load): entry.cell.id for entry in repository.study().cells}
+    repository.change(load, f"{load}, requests: {{concurrency 1: 8, inf: 96, rate 32: 40}}, minimum_duration: 2 s")
+    assert sent(repository) == {
+        "rate 2": {24},
+        "rate 8": {24},
+        "rate 32": {64},
+        "concurrency 1": {8},
+        "concurrency 4": {24},
+        "burst": {96},
+    }
+    after = {(entry.cell.server.id, entry.load): entry.cell.id for entry in repository.study().cells}
+    changed = {str(load) for server, load in before if before[server, load] != after[server, load]}
+    assert changed == {"rate 32", "concurrency 1", "burst"}
+
+
+def test_fewer_requests_than_a_workload_can_have_are_refused_with_the_load_point(repository: Repository) -> None:
+    repository.change(RATES, f"{RATES}, requests: {{inf: 2}}")
+    with pytest.raises(ConfigError, match=r"small\.yaml: load\.requests: 2 at burst: "):
+        repository.study()
 
 
 def test_both_sides_of_a_comparison_replay_the_same_file(repository: Repository) -> None:

@@ -20,7 +20,7 @@ from leverlab.config.base import LevelName, Seconds, StrictModel, Written, neare
 from leverlab.config.course import Collected, ExpectedAnswer, Question, Source
 from leverlab.config.profile import Profile
 from leverlab.config.workload import Workload
-from leverlab.load_point import CacheState, Client, LoadPoint
+from leverlab.load_point import CacheState, Client, LoadPoint, parse_load_point
 from leverlab.metrics import ERROR_RATIO, HIGHEST_RATE, MetricReference, comparable, parse_metric_reference
 
 Rate = Annotated[
@@ -58,6 +58,10 @@ class Load(StrictModel):
         description="how long requests come at a finite rate, at the least: where the workload's `requests` would come sooner, more are "
         "sent. Bursts, closed loops and searches send `requests`",
     )
+    requests: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default={},
+        description="load point → requests that it sends instead of the workload's `requests`: `{concurrency 1: 20, burst: 256}`",
+    )
     search: Search | None = Field(
         default=None, description="`{}`, or its settings: find the highest rate that meets `objectives`"
     )
@@ -77,6 +81,29 @@ class Load(StrictModel):
                 "send the workload's `requests`: raise those, or add a rate"
             )
         return self
+
+    @model_validator(mode="after")
+    def _requests_of_its_points(self) -> "Load":
+        found: dict[LoadPoint, str] = {}
+        for text in self.requests:
+            point = parse_load_point(text)
+            if point not in self.points():
+                raise ValueError(
+                    f"requests: {text} is not a load point of the study: {', '.join(map(str, self.points()))}"
+                )
+            if point.kind == "search":
+                raise ValueError(
+                    "requests: a search sends the workload's `requests` at every rate that it tries: change those"
+                )
+            if point in found:
+                raise ValueError(f"requests: {found[point]} and {text} are one load point")
+            found[point] = text
+        return self
+
+    def requests_at(self, point: LoadPoint, of_the_workload: int) -> int:
+        """How many requests `point` sends: those stated for it, else the workload's, and more where `minimum_duration` takes more."""
+        stated = {parse_load_point(text): number for text, number in self.requests.items()}
+        return max(stated.get(point, of_the_workload), self.least_requests(point))
 
     def least_requests(self, point: LoadPoint) -> int:
         """How many requests it takes at `point` for them to come for `minimum_duration`, on average over draws; 0 where it asks for none."""

@@ -297,12 +297,16 @@ def rounds_of(workload: Workload) -> tuple[int, float]:
             return 1, 0.0
 
 
-def with_at_least(workload: Workload, requests: int) -> Workload:
-    """`workload` with that many requests, rounded up to whole conversations, loops or programs; as it is where it has as many."""
-    if requests <= workload.requests:
-        return workload
+def with_requests(workload: Workload, requests: int) -> Workload:
+    """`workload` with so many requests, rounded up to whole conversations, loops or programs.
+
+    Raises pydantic's ValidationError where its other keys do not allow as few.
+    """
     whole = _requests_of_one(workload)
-    return workload.model_copy(update={"requests": math.ceil(requests / whole) * whole})
+    wanted = math.ceil(requests / whole) * whole
+    if wanted == workload.requests:
+        return workload
+    return type(workload).model_validate({**workload.model_dump(), "requests": wanted})
 
 
 def _requests_of_one(workload: Workload) -> int:

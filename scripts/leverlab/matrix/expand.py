@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
+from pydantic import ValidationError
+
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.study import GpuChoice, Study
-from leverlab.config.workload import with_at_least
+from leverlab.config.workload import with_requests
 from leverlab.identity import content_hash
 from leverlab.load_point import CacheState, LoadPoint
 from leverlab.matrix.cells import Cell, Phase, ReplicateKey, WorkloadFile, build_cell, build_phase, build_workload
@@ -168,7 +170,7 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
             _check_restarts(name, study, setting.cache)
             _check_offline(name, study, setting, server)
             phases = [
-                _phase(configuration, study, setting, place, load)
+                _phase(configuration, name, study, setting, place, load)
                 for load in study.load.points()
                 if setting.client != "offline" or load.kind in BATCHES
             ]
@@ -179,9 +181,16 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
     return StudyMatrix(name, study, tuple(cells), replicates, tuple(_primary(configuration, study)))
 
 
-def _phase(configuration: Configuration, study: Study, setting: Setting, place: Place, load: LoadPoint) -> Phase:
-    """What `setting` asks at `load`: its workload, with more requests where they would come for too short a time."""
-    workload = with_at_least(setting.workload, study.load.least_requests(load))
+def _phase(
+    configuration: Configuration, name: str, study: Study, setting: Setting, place: Place, load: LoadPoint
+) -> Phase:
+    """What `setting` asks at `load`: its workload, with as many requests as the study's load says for that."""
+    requests = study.load.requests_at(load, setting.workload.requests)
+    try:
+        workload = with_requests(setting.workload, requests)
+    except ValidationError as error:
+        told = "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+        raise ConfigError(f"config/studies/{name}.yaml: load.requests: {requests} at {load}: {told}") from error
     drawn = build_workload(configuration, workload, place.model)
     return build_phase(study, drawn, load, setting.client, setting.request, setting.cache)
 

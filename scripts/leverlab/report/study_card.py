@@ -63,6 +63,9 @@ def study_facts(data: StudyData) -> Facts:
 
 def _load(load: Load) -> str:
     points = joined([load_phrase(str(point)) for point in load.points()])
+    if load.requests:
+        told = [f"{number:,} {load_phrase(point)}" for point, number in load.requests.items()]
+        points = f"{points}; of requests {joined(told)}"
     if load.minimum_duration is None:
         return points
     return f"{points}; at a rate requests come for {format_seconds(load.minimum_duration)} or longer, and are more where that takes more"
