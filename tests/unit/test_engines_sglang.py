@@ -432,3 +432,10 @@ def test_why_a_server_ended(log: str, code: str, said: str) -> None:
     assert reason.code == code
     assert said in reason.message
     assert not any(line.startswith("[2026") for line in reason.log)
+
+
+def test_an_offline_batch_is_the_same_flags_to_a_program_of_its_own() -> None:
+    served = identity(max_running_requests=4)
+    words = ENGINE.command(launch({**served, "topology": "offline"}, command_prefix=["python"]))
+    assert words[1].endswith("leverlab/offline_batch/__main__.py") and words[2] == "sglang"
+    assert words[3:] == ENGINE.command(launch(served, command_prefix=["python"]))[3:]

@@ -352,4 +352,5 @@ def test_an_offline_batch_is_the_same_flags_to_a_program_of_its_own() -> None:
     served = identity(max_num_seqs=4)
     words = ENGINE.command(launch({**served, "topology": "offline"}))
     assert words[1].endswith("leverlab/offline_batch/__main__.py")
-    assert words[2:] == ENGINE.command(launch(served))[4:]
+    assert words[2] == "vllm"
+    assert words[3:] == ENGINE.command(launch(served))[4:]

@@ -1,13 +1,20 @@
 """Offline batches: the program's front around a model that answers at once, and the adapter that hands it whole batches."""
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from leverlab import offline_batch
+from leverlab.engines.base import Launch
+from leverlab.engines.sglang import SglangEngine
 from leverlab.engines.vllm import VllmEngine
 from leverlab.load.offline import OfflineError, batches, offer_offline
 from leverlab.load.parse import parse
@@ -177,3 +184,130 @@ def test_the_front_answers_what_the_engine_module_asks(target: Target, model: At
         assert client.post("/batch", json={"requests": [{"prompt": 1, "output_tokens": 1}]}).status_code == 400
         assert client.post("/batch", json={}, headers={"Authorization": "Bearer other"}).status_code == 401
     assert model.batches == []
+
+
+SGLANG = {
+    "sglang/__init__.py": "",
+    "sglang/version.py": '__version__ = "0.5.17"\n',
+    "sglang/srt/__init__.py": "",
+    "sglang/srt/entrypoints/__init__.py": "",
+    "sglang/srt/server_args.py": """\
+import argparse
+
+def prepare_server_args(words):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model-path", required=True)
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--served-model-name")
+    return parser.parse_args(words)
+""",
+    "sglang/srt/entrypoints/engine.py": """\
+import signal
+from types import SimpleNamespace
+
+class Engine:
+    def __init__(self, server_args):
+        self.flushes = 0
+        tokenizer = SimpleNamespace(encode=lambda text: [len(word) for word in text.split()])
+        model = SimpleNamespace(context_len=100, vocab_size=100)
+        self.tokenizer_manager = SimpleNamespace(tokenizer=tokenizer, model_config=model)
+        self.path = server_args.model_path
+
+    def get_server_info(self):
+        return {"model_path": self.path, "disable_radix_cache": False}
+
+    def flush_cache(self):
+        self.flushes += 1
+        return SimpleNamespace(success=self.flushes > 1)
+
+    def generate(self, prompt=None, input_ids=None, sampling_params=None):
+        signal.signal(signal.SIGTERM, lambda *_: None)  # as the real one does, whose handler waits for its loop
+        assert (prompt is None) != (input_ids is None)
+        lengths = [len(text.split()) for text in prompt] if prompt else [len(ids) for ids in input_ids]
+        return [
+            {
+                "text": "x" * told["max_new_tokens"],
+                "output_ids": [7] * told["max_new_tokens"],
+                "meta_info": {"prompt_tokens": length, "cached_tokens": 1, "finish_reason": {"type": "length", "length": 1}},
+            }
+            for length, told in zip(lengths, sampling_params, strict=True)
+            if told["ignore_eos"] and told["temperature"] == 0
+        ]
+""",
+    "prometheus_client/__init__.py": """\
+class CollectorRegistry:
+    pass
+
+def generate_latest(registry):
+    return b"sglang:num_running_reqs 0.0\\n" * len(registry.collected)
+""",
+    "prometheus_client/multiprocess.py": """\
+def MultiProcessCollector(registry):
+    registry.collected = [1]
+""",
+}
+
+
+@pytest.fixture
+def sglang_program(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Target]]:
+    """The program, started by path as the engine's module has it, with a stand-in for SGLang that answers at once."""
+    for name, text in SGLANG.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    identity = {"engine": {"kind": "sglang", "device": "cuda"}, "flags": {}, "environment": {}, "topology": "offline"}
+    started = Launch(
+        command_prefix=[sys.executable],
+        model_folder=Path("models/tiny"),
+        identity=identity,
+        host="127.0.0.1",
+        port=port,
+        api_key=KEY,
+        cores=(),
+        folder=tmp_path,
+    )
+    words = [
+        word for word in SglangEngine().command(started) if word not in ("--enable-metrics", "--enable-cache-report")
+    ]
+    at = words.index("--log-level-http")
+    environment = {"PATH": "/usr/bin", "PYTHONPATH": str(tmp_path), **SglangEngine().environment(started)}
+    program = subprocess.Popen([*words[:at], *words[at + 2 :]], env=environment, stderr=subprocess.PIPE)
+    assert program.stderr is not None
+    said = program.stderr.readline()
+    assert b"takes batches" in said, said + program.stderr.read()
+    yield program, Target("127.0.0.1", port, "model", KEY, Endpoint.COMPLETIONS, EXTRAS)
+    program.kill()
+    program.wait(10)
+    program.stderr.close()
+
+
+def test_sglangs_engine_takes_whole_batches_and_keeps_no_stamp_of_a_first_token(
+    sglang_program: tuple[subprocess.Popen[bytes], Target],
+) -> None:
+    program, target = sglang_program
+    rows = offered(target, LoadPoint("burst"))[0].requests.to_pylist()
+    assert [row["completion_tokens"] for row in rows] == [3, 4, 5, 6, 7]
+    assert {row["prompt_tokens"] for row in rows} == {2} and {row["finish_reason"] for row in rows} == {"length"}
+    assert all(row["tpot_s"] is None and row["first_token_s"] is None and row["e2e_s"] >= 0 for row in rows)
+    address = f"http://{target.host}:{target.port}"
+    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {KEY}"}, trust_env=False) as client:
+        engine = SglangEngine()
+        assert engine.ready(client) and engine.reset_cache(client)  # refused once, and asked again
+        assert engine.keeps_prefix_cache(client) is True
+        assert engine.canonical_metrics(client.get("/metrics").text)["running"] == 0
+        assert client.get("/server_info").json()["model_path"] == "models/tiny"
+    # The engine took the signal for itself while it generated.
+    program.send_signal(signal.SIGTERM)
+    assert program.wait(10) == 0
+
+
+def test_the_program_wants_to_know_the_engine() -> None:
+    program = Path(offline_batch.__file__).with_name("__main__.py")
+    done = subprocess.run(
+        [sys.executable, str(program), "model"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1 and "name the engine first: vllm or sglang" in done.stderr

@@ -20,7 +20,7 @@ LMCACHE_DAEMON: Final = "lmcache-daemon"
 CACHE_DAEMONS: Final = ("vllm",)
 """Kinds of engines that can keep blocks in it."""
 
-OFFLINE_ENGINES: Final = ("vllm",)
+OFFLINE_ENGINES: Final = ("vllm", "sglang")
 """Kinds of engines that are called by a program of their own, without a server."""
 
 CONNECTORS: Final[Mapping[str, tuple[Connector, ...]]] = {

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import httpx
 
+from leverlab import offline_batch
 from leverlab.engines.base import OPENAI_REQUEST_EXTRAS, Difference, Launch, Settings, Transfer
 from leverlab.engines.exits import explain_exit
 from leverlab.engines.flags import flag_words
@@ -24,6 +25,8 @@ _RESET_WAIT_S: Final = 10.0
 """How long SGLang waits until nothing runs, before it refuses."""
 _RESET_PAUSE_S: Final = 0.5
 _INFO_TIMEOUT_S: Final = 60.0
+
+_OFFLINE_PROGRAM: Final = Path(offline_batch.__file__).with_name("__main__.py")
 
 _ALWAYS: Final[Mapping[str, str]] = {
     "HF_HUB_OFFLINE": "1",
@@ -94,9 +97,10 @@ class SglangEngine:
         # Off by default, and what is measured is read from them: no entry of engines.yaml may forget them.
         flags.setdefault("enable-metrics", True)
         flags.setdefault("enable-cache-report", True)
+        offline = launch.identity.get("topology") == "offline"
         return [
             *launch.command_prefix,
-            *keyed_start("sglang.launch_server"),
+            *([str(_OFFLINE_PROGRAM), self.kind] if offline else keyed_start("sglang.launch_server")),
             *("--model-path", str(launch.model_folder)),
             *("--served-model-name", self.served_model_name),
             *("--host", launch.host, "--port", str(launch.port)),

@@ -63,7 +63,7 @@ class VllmEngine:
         flags.setdefault("disable-uvicorn-access-log", True)
         return [
             *launch.command_prefix,
-            *([str(_OFFLINE_PROGRAM)] if offline else [*keyed_start("vllm.entrypoints.cli.main"), "serve"]),
+            *([str(_OFFLINE_PROGRAM), self.kind] if offline else [*keyed_start("vllm.entrypoints.cli.main"), "serve"]),
             str(launch.model_folder),
             *("--served-model-name", self.served_model_name),
             *("--host", launch.host, "--port", str(launch.port)),

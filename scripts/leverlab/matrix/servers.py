@@ -190,7 +190,7 @@ def _topology(setting: Setting, named: Mapping[str, Any], engine: Engine) -> Top
         )
     if isinstance(topology, Offline) and engine.kind not in OFFLINE_ENGINES:
         raise ConfigError(
-            f"{where}: an engine of kind {engine.kind!r} has no program for offline batches: there is {OFFLINE_ENGINES[0]}"
+            f"{where}: an engine of kind {engine.kind!r} has no program for offline batches: there are {' and '.join(OFFLINE_ENGINES)}"
         )
     servers = topology.engine_servers
     if engine.device == "cuda" and setting.gpu_count % servers:

@@ -1,14 +1,19 @@
-"""`python scripts/leverlab/offline_batch/__main__.py MODEL FLAGS`: start the offline batch's program, by path."""
+"""`python scripts/leverlab/offline_batch/__main__.py vllm MODEL FLAGS`: start the offline batch's program, by path.
+
+SGLang's flags name the model: `… __main__.py sglang --model-path MODEL FLAGS`.
+"""
 
 import sys
 from pathlib import Path
 
 
 def main(arguments: list[str]) -> None:
-    """Take batches until SIGINT or SIGTERM. `arguments` are those of `vllm serve`."""
-    from leverlab.offline_batch.starting import serve
+    """Take batches until SIGINT or SIGTERM. `arguments` are the kind of engine and what its server is started with."""
+    from leverlab.offline_batch.starting import ENGINES, serve
 
-    sys.exit(serve(arguments))
+    if not arguments or arguments[0] not in ENGINES:
+        sys.exit(f"name the engine first: {' or '.join(ENGINES)}")
+    sys.exit(serve(arguments[0], arguments[1:]))
 
 
 if __name__ == "__main__":

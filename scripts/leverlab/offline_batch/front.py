@@ -8,15 +8,14 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
-from leverlab.offline_batch.generation import Answered, Done, Wanted
+from leverlab.offline_batch.generation import Answered, Done, Model, Wanted
 from leverlab.static_batching.api import (
     COMPLETIONS,
     AnswerWriter,
     BadRequestError,
     Served,
-    Tokenizer,
     error_body,
     read_body,
 )
@@ -28,26 +27,6 @@ BATCH: Final = "/batch"
 _BACKLOG: Final = 4096
 
 T = TypeVar("T")
-
-
-class Model(Tokenizer, Protocol):
-    """What the front needs of the engine. All but `metrics` and `told` is called in the thread that computes."""
-
-    version: str
-    context_tokens: int
-    vocabulary: int
-
-    def generate(self, batch: list[Wanted]) -> Done:
-        """All of a batch, in one call."""
-
-    def reset_prefix_cache(self, *, tiers: bool) -> bool:
-        """Empty the prefix cache; whether it was."""
-
-    def metrics(self) -> bytes:
-        """The text of `/metrics`."""
-
-    def told(self) -> Mapping[str, Any]:
-        """What `/server_info` tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +82,12 @@ class Front:
                 connection,
                 lambda: self._model.reset_prefix_cache(tiers=tiers),
                 lambda done: _json(connection, {"success": done}),
+            )
+        elif route == ("POST", "/flush_cache"):  # SGLang's name for it
+            self._put(
+                connection,
+                lambda: self._model.reset_prefix_cache(tiers=True),
+                lambda done: connection.answer(200 if done else 400, b""),
             )
         elif route == ("GET", "/health"):
             connection.answer(200, b"")
