@@ -151,6 +151,17 @@ class SearchRecord(BaseModel):
     settled: bool = Field(description="whether the answer is known to the precision that was asked for")
 
 
+class SamplingCost(BaseModel):
+    """What looking at something again and again, in a thread beside the measurement, took."""
+
+    model_config = ConfigDict(frozen=True)
+    looks: int
+    rate: float | None = Field(description="looks/s from the first to the last but one, which comes with the end")
+    look_s_p50: float = Field(description="the median of how long one took, in s")
+    look_s_max: float
+    cpu_share: float | None = Field(description="CPU time of the thread / the time that it ran: its share of a core")
+
+
 class CellRecord(Record):
     """cell.json: a cell's whole specification, its trial, and how it went. Enough to measure the cell again."""
 
@@ -190,6 +201,9 @@ class CellRecord(Record):
     )
     not_sampled: dict[str, str] = Field(
         default={}, description="table of samples, or column of requests, that is not there, or not whole → why"
+    )
+    sampling: dict[str, SamplingCost] = Field(
+        default={}, description="table of samples → what taking them cost; empty in records older than this field"
     )
     files: dict[str, str] = Field(default={}, description="artifact → SHA-256 of its content")
 

@@ -76,7 +76,7 @@ def test_a_cells_record_says_where_it_comes_from(measured: TrialJob) -> None:
         assert cell.server_delta["prefix_hit_tokens"] == (16 - 2) * 96
         assert cell.instrument["ttft_error_s"] > 0
         assert cell.provenance, "what the node was is in every cell"
-        assert "gpu" in cell.not_sampled
+        assert "gpu" in cell.not_sampled and cell.sampling.keys() == {"host", "server_metrics"}
 
 
 def test_no_request_of_warm_up_or_probe_is_counted(measured: TrialJob) -> None:

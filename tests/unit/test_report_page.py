@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from leverlab.records import CellRecord, SamplingCost, read_json, write_json
 from leverlab.report.looks import VARIABLES
 from leverlab.report.overview import glance
 from leverlab.report.page import prose, render_study, style
+from leverlab.report.provenance import provenance
 from tests.unit.report_study import CROSSED, FLOORED, LARGE, SIMULATED, TROUBLED, ReportStudy, make_study
 
 
@@ -323,3 +325,18 @@ def test_where_treatments_saturate_is_told_of_a_sweep(pages: dict[str, str]) -> 
     troubled = text_of(pages[TROUBLED])
     assert "Where each treatment stops to keep up" not in troubled, "one finite rate is no sweep"
     assert "hollow" not in troubled
+
+
+def test_a_page_tells_what_sampling_took_where_records_do(tmp_path: Path) -> None:
+    study = make_study(tmp_path, FLOORED)
+    assert "Sampling" not in dict(provenance(study.read()).facts)
+    for number, row in enumerate(study.read().cells.to_dict("records")[:3]):
+        file = study.layout.cell(row["server"], row["replicate"], row["phase"]) / "cell.json"
+        cost = SamplingCost(
+            looks=90, rate=10.0, look_s_p50=(number + 1) * 1e-3, look_s_max=0.02, cpu_share=0.01 * number
+        )
+        record = CellRecord.model_validate(read_json(file))
+        write_json(file, record.model_copy(update={"sampling": {"gpu": cost}}))
+    assert dict(provenance(study.read()).facts)["Sampling"] == (
+        "GPUs (NVML) 10 times a second, 2 ms each (medians), 20 ms at most, 2.0% of a core at most"
+    )

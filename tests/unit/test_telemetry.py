@@ -1,5 +1,7 @@
 """Samplers: on a running server, on a GPU that is imitated, and where there is nothing to be seen."""
 
+import re
+import runpy
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from leverlab.telemetry.host import HOST, HostSampler
 from leverlab.telemetry.periodic import Periodic
 from leverlab.telemetry.server_metrics import SERVER_METRICS, MetricsSampler
 from leverlab.topology import start, wait_ready
+from tests.unit.repository import SOURCE
 from tests.unit.test_topology import launch_in
 
 pytestmark = pytest.mark.serial
@@ -54,6 +57,9 @@ def test_a_running_server_is_sampled_and_its_counters_differ(tmp_path: Path) -> 
     assert 0 <= host["time_s"][0] < host["time_s"][-1] < 10
     assert host["server_rss_bytes"][0] > 1e6
     assert all(0 <= share <= 1 for share in host["engine_cores_share"] if share is not None)
+    assert sampling.costs.keys() == {"host", "server_metrics"}
+    cost = sampling.costs["host"]
+    assert cost.looks == len(host["time_s"]) and 0 < cost.look_s_p50 <= cost.look_s_max
     metrics = tables["server_metrics"].to_pylist()
     assert [row["value"] for row in metrics if row["name"] == "generation_tokens"][-1] == 5.0
 
@@ -251,6 +257,33 @@ def test_a_periodic_look_keeps_its_beat_and_ends_with_a_last_look() -> None:
     assert max(abs(beat - round(beat)) for beat in beats) < 0.5
 
 
+def test_what_looking_takes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that a look moves: three on their beat, one that is late, and the last."""
+    clock = SimpleNamespace(now=100.0, looked=0)
+
+    def look() -> None:
+        clock.looked += 1
+        clock.now += 0.15 if clock.looked == 3 else 0.02
+
+    class Ended:
+        def wait(self, timeout_s: float) -> bool:
+            clock.now += timeout_s
+            return clock.looked == 4
+
+    monkeypatch.setattr("leverlab.telemetry.periodic.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("leverlab.telemetry.periodic.time.thread_time", lambda: 0.01 * clock.looked)
+    periodic = Periodic("test", 0.1, look)
+    monkeypatch.setattr(periodic, "_ended", Ended())
+    assert periodic.cost() is None
+    periodic._run()
+    cost = periodic.cost()
+    # They began at 0, 0.1, 0.2 and, one beat left out, 0.4; the last at 0.5.
+    assert cost is not None and cost.looks == 5
+    assert cost.rate == pytest.approx(3 / 0.4)
+    assert (cost.look_s_p50, cost.look_s_max) == pytest.approx((0.02, 0.15))
+    assert cost.cpu_share == pytest.approx(0.05 / 0.52)
+
+
 def test_a_look_that_fails_is_kept_and_disturbs_nothing() -> None:
     def look() -> None:
         raise RuntimeError("broken")
@@ -259,3 +292,30 @@ def test_a_look_that_fails_is_kept_and_disturbs_nothing() -> None:
     periodic.start()
     periodic.stop()
     assert periodic.error == "RuntimeError: broken"
+
+
+def test_the_benchmark_of_looking_tells_what_each_answer_takes(
+    nvml: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On two GPUs that are imitated: of the first every answer that it has."""
+    benchmark = runpy.run_path(str(SOURCE / "benchmarks" / "gpu_sampling.py"))
+    monkeypatch.setattr("sys.argv", ["gpu_sampling.py", "--seconds", "0.3"])
+    assert benchmark["main"]() == 0
+    said = capsys.readouterr().out
+    assert said.startswith("| GPUs | looks |") and "\n| 2 | " in said
+    answers = re.findall(r"^\| `(\w+)` \| (\d+ µs)?", said, flags=re.MULTILINE)
+    assert {name for name, took in answers if took} >= {"power_w", "energy_j", "foreign_processes", "pcie_sent_bytes"}
+    assert ("nvlink_received_bytes", "") in answers, "what it does not count is told as that"
+
+
+def test_the_benchmark_says_that_there_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent() -> None:
+        raise pynvml.NVMLError_LibraryNotFound
+
+    monkeypatch.setattr(pynvml, "nvmlInit", absent)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("sys.argv", ["gpu_sampling.py"])
+    assert runpy.run_path(str(SOURCE / "benchmarks" / "gpu_sampling.py"))["main"]() == 1
+    assert capsys.readouterr().err.startswith("gpu_sampling: NVML: ")

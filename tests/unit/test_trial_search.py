@@ -27,7 +27,7 @@ def ran(load: LoadPoint, capacity: float, fastest_s: float) -> Measurement:
         for index in range(REQUESTS)
     ]
     tables = {"requests": requests_table(rows), "chunks": CHUNKS.empty_table()}
-    return Measurement("", 0.0, tables, CacheReport("cold", "", True, ""), {}, {}, {}, ())
+    return Measurement("", 0.0, tables, CacheReport("cold", "", True, ""), {}, {}, {}, {}, ())
 
 
 def searched(objectives: dict[str, float], **settings: float) -> tuple[SearchRecord, list[LoadPoint]]:

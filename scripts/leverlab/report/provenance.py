@@ -2,22 +2,25 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from statistics import median
 from typing import Any, Final
 
-from leverlab.records import flattened_provenance
+from leverlab.records import SamplingCost, flattened_provenance
 from leverlab.report.phrases import joined
 from leverlab.report.source import StudyData, rows_of
 from leverlab.report.view import Cell, Column, Group, Row, Table, plain_table
-from leverlab.units import format_number
+from leverlab.units import format_number, format_seconds
 
 _UNKNOWN: Final = "unknown"
 _DIFFERENCES: Final = 40
 
 _MOMENTARY: Final = ("gpu.*.temperature_c", "gpu.*.sm_clock_hz", "gpu.*.memory_clock_hz", "gpu.*.throttle")
 """What a GPU was doing at the moment in which it was asked; what it did while it was measured is in gpu.parquet and the checks."""
+
+_SAMPLED: Final = {"gpu": "GPUs (NVML)", "host": "the host", "server_metrics": "the server's counters"}
 
 _FACTS: Final[tuple[tuple[str, str, Callable[[str, str], str]], ...]] = (
     ("Machine", "node.hostname", lambda _, value: value),
@@ -72,6 +75,8 @@ def provenance(data: StudyData) -> Provenance:
     }
     facts, shown = _facts(same)
     facts.append(("Measured", _dates(sorted(row["started_at"] for row, _ in recorded if row["started_at"]))))
+    if sampled := _sampling(data, [row for row, _ in recorded]):
+        facts.append(("Sampling", sampled))
     unknown = [_name(key) for key, value in same.items() if value == _UNKNOWN]
     if unknown:
         facts.append(("Not known", joined(unknown)))
@@ -85,6 +90,28 @@ def provenance(data: StudyData) -> Provenance:
         facts, agreement, _difference_table(differing),
         plain_table("provenance-rest", "Recorded in every cell alike", ("What", "Value"), rest) if rest else None,
     )  # fmt: skip
+
+
+def _sampling(data: StudyData, rows: Sequence[Mapping[str, Any]]) -> str:
+    """How often what stands beside the measurement looked at GPUs, host and counters, and what that took; empty where no record tells."""
+    costs: dict[str, list[SamplingCost]] = {}
+    for row in rows:
+        record = data.record_of(row)
+        for name, cost in (record.sampling if record else {}).items():
+            costs.setdefault(name, []).append(cost)
+    said = []
+    for name, words in _SAMPLED.items():
+        own = costs.get(name, [])
+        rates = [cost.rate for cost in own if cost.rate is not None]
+        shares = [cost.cpu_share for cost in own if cost.cpu_share is not None]
+        if own:
+            often = f"{format_number(median(rates))} times a second, " if rates else ""
+            most = f", {max(shares):.1%} of a core at most" if shares else ""
+            said.append(
+                f"{words} {often}{format_seconds(median(cost.look_s_p50 for cost in own))} each (medians), "
+                f"{format_seconds(max(cost.look_s_max for cost in own))} at most{most}"
+            )
+    return "; ".join(said)
 
 
 def _facts(same: Mapping[str, str]) -> tuple[list[tuple[str, str]], set[str]]:

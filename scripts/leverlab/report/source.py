@@ -17,7 +17,7 @@ from leverlab.config.model import SyntheticSource
 from leverlab.config.study import Study
 from leverlab.layout import Layout
 from leverlab.matrix.treatments import Treatment, treatments
-from leverlab.records import CheckResult, read_json
+from leverlab.records import CellRecord, CheckResult, read_json
 from leverlab.report.effect import Effect
 from leverlab.report.looks import SERIES_LIMIT
 from leverlab.report.phrases import levels_phrase
@@ -147,14 +147,17 @@ class StudyData:
 
     def checks_of(self, row: Mapping[str, Any]) -> list[CheckResult]:
         """The cell's checks, as they lie there now; empty where its record is not on this machine."""
-        folder = self.cell_folder(row)
-        try:
-            record = read_cell(folder)
-        except ValueError:
-            return []
+        record = self.record_of(row)
         if record is None:
             return []
-        return list(stored_checks(folder, record, hashed="files_changed" in str(row["check_codes"])))
+        return list(stored_checks(self.cell_folder(row), record, hashed="files_changed" in str(row["check_codes"])))
+
+    def record_of(self, row: Mapping[str, Any]) -> CellRecord | None:
+        """The cell's record; None where it is not on this machine, or cannot be read."""
+        try:
+            return read_cell(self.cell_folder(row))
+        except ValueError:
+            return None
 
     @cached_property
     def checks(self) -> list[tuple[dict[str, Any], CheckResult]]:

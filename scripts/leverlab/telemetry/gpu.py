@@ -148,27 +148,37 @@ class GpuSampler:
         return pa.Table.from_pylist([{**row, "time_s": row["time_s"] - origin_s} for row in self._rows], GPU)
 
 
+def counters(handle: Any) -> dict[str, Callable[[], float | None]]:  # noqa: ANN401
+    """Column of `GPU` → the question to NVML of which it holds the answer, which may raise NVMLError."""
+    return {
+        "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
+        "energy_j": lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3,
+        "sm_utilisation": lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
+        "memory_used_bytes": lambda: float(pynvml.nvmlDeviceGetMemoryInfo(handle).used),
+        "sm_clock_hz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM) * 1e6,
+        "memory_clock_hz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM) * 1e6,
+        "temperature_c": lambda: float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
+        "throttle_reasons": lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle),
+        "ecc_corrected": lambda: _memory_errors(handle, pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED),
+        "ecc_uncorrected": lambda: _memory_errors(handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
+        "memory_utilisation": lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).memory / 100,
+        **{name: partial(_field, handle, *field) for name, field in _FIELDS.items()},
+    }
+
+
+def running_processes(handle: Any) -> set[int]:  # noqa: ANN401
+    """Ids, as NVML tells them, of the processes that compute on the GPU. Raises NVMLError."""
+    return {found.pid for found in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+
+
 class _Gpu:
     """One GPU and the counters that it has."""
 
     def __init__(self, handle: Any) -> None:  # noqa: ANN401
         self._index = probe(lambda: pynvml.nvmlDeviceGetIndex(handle))
         self._uuid = probe(lambda: pynvml.nvmlDeviceGetUUID(handle))
-        self._counters: dict[str, Callable[[], float | None]] = {
-            "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
-            "energy_j": lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3,
-            "sm_utilisation": lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
-            "memory_used_bytes": lambda: float(pynvml.nvmlDeviceGetMemoryInfo(handle).used),
-            "sm_clock_hz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM) * 1e6,
-            "memory_clock_hz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM) * 1e6,
-            "temperature_c": lambda: float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
-            "throttle_reasons": lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle),
-            "ecc_corrected": lambda: _memory_errors(handle, pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED),
-            "ecc_uncorrected": lambda: _memory_errors(handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
-            "memory_utilisation": lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).memory / 100,
-            **{name: partial(_field, handle, *field) for name, field in _FIELDS.items()},
-        }
-        self._processes = lambda: {found.pid for found in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        self._counters = counters(handle)
+        self._processes = lambda: running_processes(handle)
 
     def processes(self) -> set[int]:
         """Ids, as NVML tells them, of the processes that compute on the GPU; empty where it does not tell."""

@@ -1,9 +1,12 @@
 """Looking at something again and again in a thread of its own, at absolute times."""
 
+import statistics
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
+
+from leverlab.records import SamplingCost
 
 _JOIN_TIMEOUT_S: Final = 10.0
 
@@ -20,6 +23,9 @@ class Periodic:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.error: str | None = None
+        self._begun_s: list[float] = []
+        self._took_s: list[float] = []
+        self._cpu_s = 0.0
 
     def start(self) -> None:
         self._thread.start()
@@ -28,15 +34,38 @@ class Periodic:
         self._ended.set()
         self._thread.join(_JOIN_TIMEOUT_S)
 
+    def cost(self) -> SamplingCost | None:
+        """What the looks took, once they have ended; None where there was none."""
+        if not self._took_s:
+            return None
+        beats = self._begun_s[:-1]
+        ran_s = self._begun_s[-1] + self._took_s[-1] - self._begun_s[0]
+        return SamplingCost(
+            looks=len(self._took_s),
+            rate=(len(beats) - 1) / (beats[-1] - beats[0]) if len(beats) > 1 else None,
+            look_s_p50=statistics.median(self._took_s),
+            look_s_max=max(self._took_s),
+            cpu_share=self._cpu_s / ran_s if ran_s > 0 else None,
+        )
+
     def _run(self) -> None:
         due = time.monotonic()
         try:
             while True:
-                self._look()
-                now = time.monotonic()
+                now = self._timed()
                 due += self._period_s * max(1, -(-(now - due) // self._period_s))
                 if self._ended.wait(due - now):
-                    self._look()
+                    self._timed()
                     return
         except Exception as error:
             self.error = f"{type(error).__name__}: {error}"
+
+    def _timed(self) -> float:
+        """Look, and note what it took; the time at its end."""
+        begun = time.monotonic()
+        self._look()
+        ended = time.monotonic()
+        self._begun_s.append(begun)
+        self._took_s.append(ended - begun)
+        self._cpu_s = time.thread_time()  # of this thread, since it began
+        return ended

@@ -7,6 +7,7 @@ from typing import Final, Self
 
 import pyarrow as pa
 
+from leverlab.records import SamplingCost
 from leverlab.telemetry import gpu, host, server_metrics
 from leverlab.telemetry.gpu import GpuSampler, GpuUnavailableError
 from leverlab.telemetry.host import HostSampler
@@ -54,6 +55,8 @@ class Sampling:
         self._log_begins = server.log_sizes()
         self.compilation_lines: list[str] = []
         """Lines of the server's logs, written meanwhile, that tell of a compilation."""
+        self.costs: dict[str, SamplingCost] = {}
+        """Table → what its looks cost, once sampling has ended."""
         self.log_counters: dict[str, float] = {}
         """What only the logs count, of what was written meanwhile."""
 
@@ -69,6 +72,9 @@ class Sampling:
             thread.stop()
             if thread.error:
                 self.missing[name] = thread.error
+            cost = thread.cost()
+            if cost is not None:
+                self.costs[name] = cost
         self._servers.close()
         lines = self._server.log_lines_from(self._log_begins)
         self.compilation_lines = [line for line in lines if self._engine.compilation.search(line)]

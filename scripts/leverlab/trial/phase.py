@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from leverlab.load.plan import Endpoint, LoadPoint, PlannedRequest
-from leverlab.records import PhaseSpecification
+from leverlab.records import PhaseSpecification, SamplingCost
 from leverlab.telemetry import Sampling, difference
 from leverlab.telemetry.gpu import GPU
 from leverlab.trial.cache_state import CacheReport, bring_about
@@ -30,6 +30,7 @@ class Measurement:
     instrument: Mapping[str, Any]
     server_delta: Mapping[str, float]
     not_sampled: Mapping[str, str]
+    sampling: Mapping[str, SamplingCost]
     compilation_lines: Sequence[str]
 
 
@@ -88,5 +89,6 @@ def measure_phase(
         instrument=offered.instrument,
         server_delta={**difference(before, after), **samples.log_counters},
         not_sampled={**samples.missing, **offered.not_told},
+        sampling=samples.costs,
         compilation_lines=samples.compilation_lines,
     )

@@ -297,6 +297,7 @@ class Trial:
                 "server_facts": server_facts(self._record),
                 "processes": self._record.processes,
                 "not_sampled": dict(found.not_sampled),
+                "sampling": dict(found.sampling),
                 "search": search,
             }
         )
