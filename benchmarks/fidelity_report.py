@@ -15,6 +15,8 @@ import pandas as pd
 import seaborn
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from leverlab.units import format_share
+
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 DATA: Final = REPOSITORY / "docs" / "data" / "fidelity.json"
 FIGURE: Final = REPOSITORY / "docs" / "images" / "fidelity.svg"
@@ -102,7 +104,7 @@ def _ms(seconds: float | None) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"
+    return "" if value is None else format_share(value, 1)
 
 
 def publish() -> None:

@@ -26,6 +26,7 @@ import numpy as np
 
 from leverlab.load.plan import Endpoint, PlannedRequest, Target, request_bytes
 from leverlab.truth.log import read_truth_chunks
+from leverlab.units import format_share
 
 USAGE = {"ignore_eos": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
 PROMPT_WORDS = 100
@@ -119,7 +120,7 @@ def table(results: Sequence[Result]) -> str:
     ]
     for result in results:
         lates = " | ".join(f"{late * 1e3:.3f}" for late in (result.late_p50_s, result.late_p99_s, result.late_max_s))
-        lines.append(f"| {result.asked:,.0f} | {result.sent:,.0f} | {lates} | {result.cpu_share:.0%} |")
+        lines.append(f"| {result.asked:,.0f} | {result.sent:,.0f} | {lates} | {format_share(result.cpu_share)} |")
     return "\n".join(lines)
 
 

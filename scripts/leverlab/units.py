@@ -67,3 +67,15 @@ def format_number(value: float, digits: int = 3) -> str:
     if magnitude < 1e-4:
         return f"{value:.{digits - 1}e}"
     return f"{float(f'{value:.{digits}g}'):g}"
+
+
+def format_share(share: float, decimals: int = 0, *, signed: bool = False) -> str:
+    """A share in percent with `decimals` digits after the point: `2 %`; with its sign where it is a change: `+2 %`, `−2 %`."""
+    rounded = round(100 * share, decimals)
+    sign = "−" if rounded < 0 else "" if not signed else "+" if rounded > 0 else "±"
+    return format_percent(f"{sign}{abs(rounded):.{decimals}f}")
+
+
+def format_percent(number: str) -> str:
+    """A number of percent that is text already, as it is written everywhere: `97.5 %`."""
+    return f"{number} %"

@@ -32,6 +32,12 @@ def code_lines(text: str) -> list[str]:
     return [re.sub(r"\s#.*$", "", line).strip() for line in [*lines, *re.findall(r"`([^`\n]+)`", rest)]]
 
 
+def test_percent_is_written_as_on_the_pages() -> None:
+    for path in [*DOCUMENTS, *REPOSITORY.glob("config/**/*.yaml")]:
+        text = re.sub(r"^```.*?^```|`[^`\n]+`|https?:\S+", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+        assert not re.findall(r".{0,30}\d%(?!\w).{0,10}", text), path.name
+
+
 def commands(program: str) -> list[tuple[str, str]]:
     """(document, command) of every line of code that starts with `program`."""
     return [

@@ -13,7 +13,7 @@ import pytest
 from leverlab.records import CellRecord, SamplingCost, read_json, write_json
 from leverlab.report.looks import VARIABLES
 from leverlab.report.overview import glance
-from leverlab.report.page import prose, render_study, style
+from leverlab.report.page import _typeset, prose, render_study, style
 from leverlab.report.provenance import provenance
 from tests.unit.report_study import CROSSED, FLOORED, LARGE, SIMULATED, TROUBLED, ReportStudy, make_study
 
@@ -111,6 +111,21 @@ def test_the_stylesheet_has_every_colour_of_the_figures_in_both_modes() -> None:
 def test_what_stands_between_backticks_is_set_as_code() -> None:
     assert prose("a <b> of 3 ms") == "a <b> of 3 ms", "left to the template, which escapes"
     assert prose("`x < 1` and 3 ms & more") == "<code>x &lt; 1</code> and 3\N{NO-BREAK SPACE}ms &amp; more"
+
+
+def test_percent_is_written_in_one_way(pages: dict[str, str]) -> None:
+    for name, page in pages.items():
+        body = re.sub(r"<style>.*?</style>", " ", page, flags=re.DOTALL)
+        shown = re.sub(r"<[^>]+>", " ", re.sub(r"<code.*?</code>", " ", body, flags=re.DOTALL))
+        assert re.search(r"\d\N{NO-BREAK SPACE}%", shown), "nothing to look at"
+        assert not re.findall(r".{0,30}\d ?%.{0,10}", shown), name
+        spoken = " ".join(re.findall(r'(?:aria-label|title)="([^"]*)"', body))
+        assert not re.findall(r".{0,30}\d%.{0,10}", spoken), name
+
+
+def test_what_older_cells_wrote_is_set_like_the_rest() -> None:
+    assert _typeset("up to 14% of the time") == "up to 14\N{NO-BREAK SPACE}% of the time"
+    assert _typeset("results/a%20b/1%2F2.html") == "results/a%20b/1%2F2.html"
 
 
 def test_the_same_data_give_the_same_bytes(studies: dict[str, ReportStudy], pages: dict[str, str]) -> None:

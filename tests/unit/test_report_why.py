@@ -8,22 +8,24 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from leverlab.config.profile import KERNEL_CLASSES
 from leverlab.profile import tables
 from leverlab.profile.classes import kernel_classes
 from leverlab.profile.torch_trace import read_torch_traces
 from leverlab.profile.twin import COUNTERS, REQUESTS
 from leverlab.records import Reason, TwinRecord, read_json, write_json
 from leverlab.report.class_rates import ClassRate, NoRate, class_rates, rate_table
+from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.layer_parts import decode_parts, prompt_parts
 from leverlab.report.mechanism import anatomy, mechanism
 from leverlab.report.page import render_study
-from leverlab.report.profiled import Profiled
+from leverlab.report.profiled import IDLE, Profiled
 from leverlab.report.reference import publish
 from leverlab.report.roofline_block import roofline_parts
 from leverlab.report.source import StudyData
 from leverlab.report.theory_values import theory_values
 from leverlab.report.why import why
-from leverlab.units import format_number
+from leverlab.units import format_number, format_share
 from tests.unit.report_study import PROFILED, STUDIES, ReportStudy, make_study
 from tests.unit.repository import SOURCE
 
@@ -93,6 +95,16 @@ def test_steps_that_the_engine_did_not_count_are_marked(data: StudyData) -> None
     assert "disagrees" in page and "70 to 70" in page
 
 
+def test_kernels_are_called_the_same_in_figures_tables_and_sentences(data: StudyData) -> None:
+    assert list(KERNEL_WORDS) == [*KERNEL_CLASSES, IDLE]
+    page = render_study(data)
+    section = page[page.index('id="why"') : page.index('id="measured"')]
+    assert not re.findall(r"\b(?:gemm|moe|norm_elementwise|kv_cache)\b", section)
+    drawn = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", section))
+    assert "norms and elementwise" in drawn and "matrix products" in drawn
+    assert "<li>" in section and re.search(r"</svg>norms and elementwise work</li>", section), "the legend"
+
+
 def test_without_twins_the_question_is_not_answered(tmp_path: Path) -> None:
     page = render_study(make_study(tmp_path, PROFILED).read())
     assert "it takes a profile that shows time by class, and none was taken" in page
@@ -116,7 +128,7 @@ def test_prompts_that_the_engine_does_not_mark_are_no_share_of_nothing(data: Stu
     facts = next(table for table in why(again)[0].tables if table.caption == "What the twins show")
     place = [column.title for column in facts.columns].index("Computing prompts")
     first, *others = [row.cells[place].text for row in facts.groups[0].rows]
-    assert first == "–" and all(text.endswith("%") and text != "0%" for text in others)
+    assert first == "–" and all(text.endswith(" %") and text != "0 %" for text in others)
 
 
 def test_one_twin_answers_without_the_baseline(data: StudyData) -> None:
@@ -140,7 +152,7 @@ def test_counters_of_kernels_answer_too(tmp_path: Path) -> None:
     pd.DataFrame({"class": ["gemm"] * 3, "duration_s": [1e-5] * 3, **shares}).to_parquet(folder / COUNTERS)
     page = render_study(study.read()).replace("\N{NO-BREAK SPACE}", " ")
     assert (
-        "From profiles: Baseline, matrix products: 20% of the peak of arithmetic and 80% of the memory&#39;s bandwidth (medians of 3 kernels)."
+        "From profiles: Baseline, matrix products: 20 % of the peak of arithmetic and 80 % of the memory&#39;s bandwidth (medians of 3 kernels)."
         in page
     )
 
@@ -178,7 +190,7 @@ def test_parts_of_a_step_sum_to_the_step(data: StudyData) -> None:
     assert sum(found.parts_s().values()) == pytest.approx(found.step_s)
     said = anatomy(of(data, "baseline"), "Baseline")
     assert said.startswith("Baseline: a decode step of ")
-    assert "The weights alone take 1 ms at the memory's bandwidth: matrix products reach 20% of it." in said
+    assert "The weights alone take 1 ms at the memory's bandwidth: matrix products reach 20 % of it." in said
 
 
 def test_attention_is_told_from_the_mlp(data: StudyData) -> None:
@@ -190,7 +202,7 @@ def test_attention_is_told_from_the_mlp(data: StudyData) -> None:
     assert decode.unknown_s == prompts.unknown_s == 0
     assert decode.projections_s < decode.mlp_s and decode.attention_share + decode.mlp_share < 1
     assert prompts.mlp_share > decode.mlp_share, "256 tokens are multiplied at once, and one head's row is left out"
-    assert f"the MLP's matrix products {decode.mlp_share:.0%}," in anatomy(of(data, "baseline"), "Baseline")
+    assert f"the MLP's matrix products {format_share(decode.mlp_share)}," in anatomy(of(data, "baseline"), "Baseline")
     page = render_study(data)
     assert '<span id="layers-0">Attention and MLP</span>' in page
     assert "1 : 2.8 by their weights" in page, "3 × 1408 against 64 × (2 × 8 + 2 × 4)"
@@ -234,7 +246,7 @@ def test_with_roofs_classes_stand_below_them(tmp_path: Path) -> None:
     table = rate_table([("Baseline", [products, attention])], "rates")
     assert table is not None
     of_its_roof = table.groups[0].rows[0].cells[-1].text
-    assert of_its_roof == f"{products.bytes_per_s / 60e9:.0%}", "memory bounds two rows"
+    assert of_its_roof == format_share(products.bytes_per_s / 60e9), "memory bounds two rows"
 
 
 def test_what_theory_lacks_of_a_class_is_said(data: StudyData) -> None:

@@ -167,7 +167,7 @@ def with_tier(**attributes: Any) -> FakeServer:
 def test_in_the_state_tier_the_prompts_are_below_and_nowhere_else(prompts: PromptMaker) -> None:
     server = with_tier()
     state = bring_about("tier", server, WORKLOAD, prompts)
-    assert state.verified is True and "100%" in state.saw
+    assert state.verified is True and "100 %" in state.saw
     assert server.prompts == {}
     assert set(server.tier or ()) == {request.prompt for request in WORKLOAD}
 
@@ -220,7 +220,7 @@ def test_a_tier_below_prefill_servers_is_seen_and_a_connector_is_not_taken_for_o
     server = FakeDisaggregation()
     server.has_tier = True
     state = bring_about("tier", server, WORKLOAD, prompts)
-    assert state.verified is True and state.saw.startswith("100%")
+    assert state.verified is True and state.saw.startswith("100 %")
     without = bring_about("tier", FakeDisaggregation(), WORKLOAD, prompts)
     assert without.verified is None and "no tier" in without.saw
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from leverlab.units import format_number, format_seconds, parse_quantity
+from leverlab.units import format_number, format_seconds, format_share, parse_quantity
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,14 @@ def test_durations_are_written_for_people(seconds: float, text: str) -> None:
 )
 def test_numbers_are_written_without_an_exponent_where_one_can_do_without(value: float, text: str) -> None:
     assert format_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "decimals", "signed", "text"),
+    [
+        (0.02, 0, False, "2 %"), (0.0249, 1, False, "2.5 %"), (1.0, 0, False, "100 %"), (0.2, 0, True, "+20 %"),
+        (-0.0249, 1, True, "−2.5 %"), (-0.02, 0, False, "−2 %"), (-0.001, 0, False, "0 %"), (0.001, 0, True, "±0 %"),
+    ],
+)  # fmt: skip
+def test_a_share_is_shown_in_percent(share: float, decimals: int, signed: bool, text: str) -> None:
+    assert format_share(share, decimals, signed=signed) == text

@@ -22,6 +22,7 @@ from leverlab.stats.noise_floor import noise_floor
 from leverlab.stats.paired import Skew
 from leverlab.stats.power import minimum_detectable
 from leverlab.stats.verdict import Judgement, judge
+from leverlab.units import format_share
 
 _CONTEXT = ("engine", "model", "gpu", "gpu_count")
 _QUEUED: Final[dict[Skew, str]] = {
@@ -215,7 +216,7 @@ def _negligible(comparison: Comparison) -> Judgement | None:
     if comparison.change.comparison == "ratio":
         if moved > math.log1p(SIZES_VARY_BY):
             return None
-        told = f"{SIZES_VARY_BY:.1%}, by which such a size may differ from one start to the next"
+        told = f"{format_share(SIZES_VARY_BY, 1)}, by which such a size may differ from one start to the next"
     else:
         # A little more, as values in bytes are no round numbers.
         if moved > GRAPHS_STATED_TO_GIB * 1.001 * _GIB:

@@ -7,6 +7,7 @@ from packaging.version import Version
 
 from leverlab.checks.base import CellInputs, Check, Finding
 from leverlab.stats.knee import SATURATION_SHARE
+from leverlab.units import format_share
 
 _HIT_TOLERANCE: Final = 0.02
 """By how much of the prompt tokens the measured hit ratio may pass the workload's own sharing."""
@@ -26,9 +27,7 @@ def _saturated(inputs: CellInputs) -> Finding | None:
     if offered is None or achieved is None or inputs.keeping_up.beyond is None:
         return None
     saw = f"{offered:.3g} requests/s arrived, {achieved:.3g} were finished"
-    expected = (
-        f"at least {SATURATION_SHARE:.0%} of what arrives is finished per second, and no queue that grows to the end"
-    )
+    expected = f"at least {format_share(SATURATION_SHARE)} of what arrives is finished per second, and no queue that grows to the end"
     if not inputs.keeping_up.beyond:
         return Finding("ok", saw, expected)
     if achieved >= SATURATION_SHARE * offered:
@@ -138,7 +137,7 @@ def _foreign_cache_hits(inputs: CellInputs) -> Finding | None:
     measured, shared = _hit_ratio(inputs), _shared_ratios(inputs)
     if measured is None or not shared:
         return Finding("ok", "a request found nothing", expected) if bool((cached == 0).any()) else None
-    saw = f"{measured:.1%} of prompt tokens were hits; the workload itself shares {max(shared):.1%}"
+    saw = f"{format_share(measured, 1)} of prompt tokens were hits; the workload itself shares {format_share(max(shared), 1)}"
     if measured > max(shared) + _HIT_TOLERANCE:
         return Finding("invalid", saw, expected, "the cache held prompts from before the phase: see how it was reset")
     return Finding("ok", saw, expected)
@@ -148,8 +147,8 @@ def _few_cache_hits(inputs: CellInputs) -> Finding | None:
     measured, shared = _hit_ratio(inputs), _shared_ratios(inputs)
     if not measured or not shared:
         return None
-    saw = f"{measured:.1%} of prompt tokens were hits"
-    expected = f"near {min(shared):.1%}, which the workload shares"
+    saw = f"{format_share(measured, 1)} of prompt tokens were hits"
+    expected = f"near {format_share(min(shared), 1)}, which the workload shares"
     if measured >= _FEW_HITS_SHARE * min(shared):
         return Finding("ok", saw, expected)
     return Finding(

@@ -5,6 +5,7 @@ from typing import Final
 import numpy as np
 
 from leverlab.checks.base import CellInputs, Check, Finding, milliseconds
+from leverlab.units import format_share
 
 _HANDED_OVER_SHARE: Final = 0.5
 """Of the prompt tokens that the decode servers have not cached. Connectors leave the last block of a prompt out."""
@@ -51,7 +52,7 @@ def _kv_not_handed_over(inputs: CellInputs) -> Finding | None:
     if due <= 0:
         return None
     share = taken / due
-    saw = f"{share:.1%} of the prompt tokens that the decode servers had not cached were taken over"
+    saw = f"{format_share(share, 1)} of the prompt tokens that the decode servers had not cached were taken over"
     expected = "nearly all: a decode server that computes prompts itself is no decode server"
     if share >= _HANDED_OVER_SHARE:
         return Finding("ok", saw, expected)
@@ -69,7 +70,7 @@ def _front_slow(inputs: CellInputs) -> Finding | None:
         return None
     added_s, median_s = total / count, float(np.median(waits))
     saw = f"the proxy added {milliseconds(added_s)} to a request's first token, on average, of {milliseconds(median_s)}"
-    expected = f"at most {_FRONT_SHARE:.0%} of it"
+    expected = f"at most {format_share(_FRONT_SHARE)} of it"
     if added_s <= _FRONT_SHARE * median_s:
         return Finding("ok", saw, expected)
     return Finding(

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from leverlab.checks.base import CellInputs, Check, Finding, milliseconds
 from leverlab.checks.columns import Floats, numeric
+from leverlab.units import format_share
 
 THROTTLED_SHARE: Final = 0.05
 """Share of the busy samples with a reason for lower clocks, from which on a cell is marked."""
@@ -46,8 +47,8 @@ def _gpu_throttled(inputs: CellInputs) -> Finding | None:
     reasons = [bits or 0 for bits in busy.column("throttle_reasons").to_pylist()]
     shares = {name: sum(bool(bits & bit) for bits in reasons) / len(reasons) for bit, name in _SLOWING.items()}
     name, share = max(shares.items(), key=lambda item: item[1])
-    expected = f"clocks lowered for less than {THROTTLED_SHARE:.0%} of the time"
-    saw = f"{name} for {share:.0%} of the time that the GPU was busy" if share else "clocks never lowered"
+    expected = f"clocks lowered for less than {format_share(THROTTLED_SHARE)} of the time"
+    saw = f"{name} for {format_share(share)} of the time that the GPU was busy" if share else "clocks never lowered"
     if share < THROTTLED_SHARE:
         return Finding("ok", saw, expected)
     return Finding(
@@ -71,8 +72,8 @@ def _gpu_clock_dropped(inputs: CellInputs) -> Finding | None:
     if not drops:
         return None
     drop, most_hz = max(drops)
-    saw = f"the clock fell by up to {drop:.0%} below {most_hz / 1e6:.0f} MHz while the GPU was busy (1 of 20 samples)"
-    expected = f"at most {CLOCK_DROP:.0%}"
+    saw = f"the clock fell by up to {format_share(drop)} below {most_hz / 1e6:.0f} MHz while the GPU was busy (1 of 20 samples)"
+    expected = f"at most {format_share(CLOCK_DROP)}"
     if drop <= CLOCK_DROP:
         return Finding("ok", saw, expected)
     return Finding("caution", saw, expected, "lock the clocks for the study, or compare the replicates' clocks")
@@ -93,7 +94,7 @@ def _gpu_shared(inputs: CellInputs) -> Finding | None:
         return Finding("ok", "none", expected)
     return Finding(
         "invalid",
-        f"up to {foreign.max():.0f}, in {(foreign > 0).mean():.0%} of the samples",
+        f"up to {foreign.max():.0f}, in {format_share((foreign > 0).mean())} of the samples",
         expected,
         "somebody else computes on this GPU: see nvidia-smi, and ask for the GPU alone",
     )
@@ -140,8 +141,8 @@ def _foreign_load(inputs: CellInputs) -> Finding | None:
     available_s = float(time_s[-1] - time_s[0]) * len(inputs.engine_cores)
     busy_s = float((share[1:] * np.diff(time_s)).sum()) * len(inputs.engine_cores)
     foreign = max(0.0, busy_s - float(server_s[-1] - server_s[0])) / available_s
-    saw = f"{foreign:.1%} of the engine's cores went to something else"
-    expected = f"at most {FOREIGN_LOAD_SHARE:.0%}"
+    saw = f"{format_share(foreign, 1)} of the engine's cores went to something else"
+    expected = f"at most {format_share(FOREIGN_LOAD_SHARE)}"
     if foreign <= FOREIGN_LOAD_SHARE:
         return Finding("ok", saw, expected)
     return Finding("caution", saw, expected, "another program computed on the engine's cores: keep the machine quiet")

@@ -8,6 +8,7 @@ import numpy as np
 
 from leverlab.checks.base import CellInputs, Check, Finding
 from leverlab.metrics import MINIMUM_SAMPLES
+from leverlab.units import format_share
 
 MAXIMUM_FAILED_SHARE: Final = 0.01
 """Beyond this share of failed requests the percentiles of the others describe other requests than those that were sent."""
@@ -69,7 +70,7 @@ def _failures(
         ends = zip(*(table.column(name).to_pylist() for name in names), strict=True)
         failed = [row for row, (found, *told) in enumerate(ends) if found == status and counts(_answered(*told))]
         share = len(failed) / max(table.num_rows, 1)
-        expected = f"none; beyond {MAXIMUM_FAILED_SHARE:.0%} of requests the others are no fair sample"
+        expected = f"none; beyond {format_share(MAXIMUM_FAILED_SHARE)} of requests the others are no fair sample"
         if not failed:
             return Finding("ok", "none", expected)
         code = table.column("http_status")[failed[0]].as_py()
@@ -79,7 +80,7 @@ def _failures(
             expected = "what a limit of admission turns away: the latencies are of those it let in, and error_ratio counts the others"
         return Finding(
             "invalid" if share > MAXIMUM_FAILED_SHARE and not asked_for(inputs) else "caution",
-            f"{len(failed)} of {table.num_rows} ({share:.1%}), the first with: {answered}{words}"[:300],
+            f"{len(failed)} of {table.num_rows} ({format_share(share, 1)}), the first with: {answered}{words}"[:300],
             expected,
             remedy,
         )

@@ -9,6 +9,7 @@ from leverlab.checks.base import CellInputs, Check, Finding, milliseconds
 from leverlab.checks.columns import Floats, numeric
 from leverlab.checks.window import steady_window
 from leverlab.stats.trend import robust_slope
+from leverlab.units import format_share
 
 STALL_STEPS: Final = 20
 """A silence this many times as long as the usual gap between chunks is a stall,"""
@@ -77,8 +78,8 @@ def _drift(inputs: CellInputs) -> Finding | None:
     if not trends:
         return None
     name, (share, chance) = max(trends.items(), key=lambda item: abs(item[1][0]) * (item[1][1] < DRIFT_CHANCE))
-    saw = f"{name} changed by {share:+.0%} of its median from the beginning of the window to its end (chance {chance:.2g})"
-    expected = f"less than {DRIFT_SHARE:.0%}, or a trend that chance explains"
+    saw = f"{name} changed by {format_share(share, signed=True)} of its median from the beginning of the window to its end (chance {chance:.2g})"
+    expected = f"less than {format_share(DRIFT_SHARE)}, or a trend that chance explains"
     if not _is_drift((share, chance)):
         return Finding("ok", saw, expected)
     return Finding(

@@ -6,6 +6,7 @@ import numpy as np
 
 from leverlab.checks.base import CellInputs, Check, Finding, milliseconds
 from leverlab.checks.columns import Floats
+from leverlab.units import format_share
 
 CAUTION_ERROR_SHARE: Final = 0.05
 INVALID_ERROR_SHARE: Final = 0.25
@@ -65,12 +66,12 @@ def _against_median(error_s: float, median_s: float | None, sentence: str) -> Fi
     if median_s is None:
         return Finding("caution", saw, "a median ttft_s to compare it with", "no request ended well")
     share = error_s / median_s if median_s > 0 else np.inf
-    expected = f"at most {CAUTION_ERROR_SHARE:.0%} of the median ttft_s, {milliseconds(median_s)}"
+    expected = f"at most {format_share(CAUTION_ERROR_SHARE)} of the median ttft_s, {milliseconds(median_s)}"
     if share <= CAUTION_ERROR_SHARE:
         return Finding("ok", saw, expected)
     return Finding(
         "invalid" if share > INVALID_ERROR_SHARE else "caution",
-        f"{saw}: {share:.0%} of the median",
+        f"{saw}: {format_share(share)} of the median",
         expected,
         "leave the client a quiet core of its own, or lower the rate",
     )
@@ -96,9 +97,9 @@ def _shared_core(inputs: CellInputs) -> Finding | None:
     wait = inputs.instrument.get("run_queue_wait_share")
     if wait is None and not shared:
         return None
-    waited = "an unknown share" if wait is None else f"{wait:.1%}"
+    waited = "an unknown share" if wait is None else format_share(wait, 1)
     saw = f"client and engine share {'cores ' + ', '.join(map(str, shared)) if shared else 'no core'}; the client waited for a core {waited} of the time"
-    expected = f"no core shared, at most {WAIT_SHARE:.0%} waiting"
+    expected = f"no core shared, at most {format_share(WAIT_SHARE)} waiting"
     if not shared and (wait is None or wait <= WAIT_SHARE):
         return Finding("ok", saw, expected)
     return Finding(

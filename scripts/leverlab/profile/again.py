@@ -7,6 +7,7 @@ from leverlab.profile.analysis import unnamed
 from leverlab.profile.classes import kernel_classes
 from leverlab.profile.recorders import RAW, read_profiles
 from leverlab.profile.twin import read_twin
+from leverlab.units import format_share
 
 
 def again(folder: Path, root: Path = Path()) -> str:
@@ -29,6 +30,8 @@ def again(folder: Path, root: Path = Path()) -> str:
     other = unnamed(trace)
     share = sum(share for _, share in other)
     named = (
-        f"; {share:.1%} of the kernels' time has no class: {', '.join(name for name, _ in other[:5])}" if other else ""
+        f"; {format_share(share, 1)} of the kernels' time has no class: {', '.join(name for name, _ in other[:5])}"
+        if other
+        else ""
     )
     return f"{how}: {len(trace.kernels)} kernels{named}"

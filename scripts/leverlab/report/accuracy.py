@@ -15,7 +15,7 @@ from leverlab.report.phrases import context_phrase
 from leverlab.report.side_by_side import side_by_side
 from leverlab.report.source import StudyData
 from leverlab.report.view import Cell, Column, FigureBlock, Group, Row, Table, status_mark, verdict_mark
-from leverlab.units import format_number
+from leverlab.units import format_number, format_share
 
 MEANINGLESS: Final = "These weights are random: the answers mean nothing, so the scores say nothing about accuracy, and no verdict is given."
 _NOT_ASKED: Final = (
@@ -131,7 +131,7 @@ def value_text(row: Mapping[str, Any]) -> str:
     value, error = row["value"], row["standard_error"]
     if not _is_share(row):
         return format_number(value) + (f" ± {format_number(error)}" if error is not None else "")
-    return f"{100 * value:.1f} %" + (f" ± {100 * error:.1f}" if error is not None else "")
+    return format_share(value, 1) + (f" ± {100 * error:.1f}" if error is not None else "")
 
 
 def _is_share(row: Mapping[str, Any]) -> bool:

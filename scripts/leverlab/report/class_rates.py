@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from leverlab.config import Configuration
 from leverlab.profile.twin import REQUESTS
+from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.profiled import Profiled
 from leverlab.report.view import Cell, Column, Group, Row, Table
 from leverlab.theory.configured import server_of
@@ -17,12 +18,13 @@ from leverlab.theory.server import TheoryServer
 from leverlab.theory.step_kernels import Work, attention_work, products_work
 from leverlab.theory.unknown import NotKnownError
 from leverlab.theory.weights import mlp_to_projections
-from leverlab.units import format_number, format_seconds
+from leverlab.units import format_number, format_seconds, format_share
 
 _GIGA: Final = 1e9
 _TERA: Final = 1e12
 
-WORDS: Final = {"gemm": "matrix products", "attention": "attention"}
+_CLASSES: Final = ("gemm", "attention")
+"""Classes of which theory tells operations and bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def class_rates(twin: Profiled, configuration: Configuration) -> list[ClassRate 
         return []
     step = twin.recorded.step
     found: list[ClassRate | NoRate] = []
-    for name in WORDS:
+    for name in _CLASSES:
         try:
             if twin.identity is None:
                 raise NotKnownError("the study's table does not tell what the server was")
@@ -156,11 +158,11 @@ def rate_table(there: Sequence[tuple[str, Sequence[ClassRate | NoRate]]], identi
 def _cells(label: str, rate: ClassRate | NoRate) -> Iterator[Cell]:
     yield Cell(label)
     if isinstance(rate, NoRate):
-        yield Cell(WORDS[rate.name], note=f"not known: {rate.reason}")
+        yield Cell(KERNEL_WORDS[rate.name], note=f"not known: {rate.reason}")
         yield from [Cell("–")] * (len(_COLUMNS) - 2)
         return
     work, peak, bandwidth = rate.work, rate.peak, rate.bandwidth
-    yield Cell(WORDS[rate.name], note=f"not known of the GPU: {rate.lacking}" if rate.lacking else "")
+    yield Cell(KERNEL_WORDS[rate.name], note=f"not known of the GPU: {rate.lacking}" if rate.lacking else "")
     yield Cell(format_seconds(rate.time_s))
     yield Cell(f"{format_number(work.bytes_read / _GIGA)} GB")
     yield Cell(f"{format_number(rate.bytes_per_s / _GIGA)} GB/s", note=_share(rate.bytes_per_s, bandwidth))
@@ -175,8 +177,8 @@ def _cells(label: str, rate: ClassRate | NoRate) -> Iterator[Cell]:
     ridge = ridge_flop_per_byte(peak, bandwidth)
     bound = "memory" if work.intensity < ridge else "arithmetic"
     yield Cell(f"{format_number(work.intensity)} FLOP/byte", note=f"{bound}-bound, ridge {format_number(ridge)}")
-    yield Cell(f"{rate.flop_per_s / roof_flop_per_s(work.intensity, peak, bandwidth):.0%}")
+    yield Cell(format_share(rate.flop_per_s / roof_flop_per_s(work.intensity, peak, bandwidth)))
 
 
 def _share(value: float, peak: float | None) -> str:
-    return "" if peak is None else f"{value / peak:.1%} of the peak"
+    return "" if peak is None else f"{format_share(value / peak, 1)} of the peak"

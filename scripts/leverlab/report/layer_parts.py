@@ -8,7 +8,7 @@ from leverlab.profile.analysis import UNKNOWN
 from leverlab.profile.products import ATTENTION, HEAD, MLP
 from leverlab.report.profiled import PROMPTS, Recorded
 from leverlab.report.view import Cell, Column, Group, Row, Table
-from leverlab.units import format_seconds
+from leverlab.units import format_seconds, format_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ def layer_sentence(found: Recorded) -> str:
     if parts is None or found.products is None or found.products.reason is not None:
         return ""
     return (
-        f" With its projections attention takes {parts.attention_share:.0%} of the step, the MLP's matrix products {parts.mlp_share:.0%}, "
-        f"the output's table {parts.head_s / parts.whole_s:.0%}."
+        f" With its projections attention takes {format_share(parts.attention_share)} of the step, the MLP's matrix products {format_share(parts.mlp_share)}, "
+        f"the output's table {format_share(parts.head_s / parts.whole_s)}."
     )
 
 
@@ -115,7 +115,7 @@ def _rows(label: str, found: Recorded, weights: float | None) -> Iterator[tuple[
 
 
 def _cell(seconds: float, whole_s: float) -> Cell:
-    return Cell(format_seconds(seconds) if seconds else "0 s", note=f"{seconds / whole_s:.1%}")
+    return Cell(format_seconds(seconds) if seconds else "0 s", note=format_share(seconds / whole_s, 1))
 
 
 def _ratio(measured: float, weights: float | None) -> Cell:

@@ -4,23 +4,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from leverlab.profile.analysis import IDLE_CAUSES
+from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.layer_parts import layer_sentence
 from leverlab.report.phrases import joined
-from leverlab.report.profiled import IDLE, Profiled, Recorded
-from leverlab.units import format_number, format_seconds
+from leverlab.report.profiled import Profiled, Recorded
+from leverlab.units import format_number, format_seconds, format_share
 
-CLASS_WORDS: Final = {
-    "attention": "attention",
-    "gemm": "matrix products",
-    "moe": "routing to experts",
-    "norm_elementwise": "norms and elementwise work",
-    "sampling": "sampling",
-    "kv_cache": "writing the KV cache",
-    "communication": "communication",
-    "copy": "copies",
-    "other": "kernels without a class",
-    IDLE: "time in which nothing runs",
-}
 _TELLING: Final = 0.05
 """Share of a step, or of a count, from which a change is told."""
 
@@ -63,13 +52,13 @@ def _launches(before: Recorded, after: Recorded) -> Iterator[str]:
 def _idle(before: Recorded, after: Recorded) -> Iterator[str]:
     old, new = before.idle_share, after.idle_share
     if abs(new - old) >= _TELLING / 5:
-        yield f"idle {old:.0%} → {new:.0%} of the window"
+        yield f"idle {format_share(old)} → {format_share(new)} of the window"
 
 
 def _prompts(before: Recorded, after: Recorded) -> Iterator[str]:
     old, new = before.phase_share("prefill", "mixed"), after.phase_share("prefill", "mixed")
     if abs(new - old) >= _TELLING:
-        yield f"steps that compute prompts take {old:.0%} → {new:.0%} of the time in which something runs"
+        yield f"steps that compute prompts take {format_share(old)} → {format_share(new)} of the time in which something runs"
     old_s, new_s = sum(before.prompt_step_s().values()), sum(after.prompt_step_s().values())
     if old_s and new_s and abs(new_s - old_s) > _TELLING * max(old_s, new_s):
         yield f"a step that computes prompts {format_seconds(old_s)} → {format_seconds(new_s)}"
@@ -100,11 +89,11 @@ def _where(before: Recorded, after: Recorded) -> str:
     )
     if not same_way or abs(change) < _TELLING * max(sum(old.values()), sum(new.values())):
         return ""
-    most, *more = [(format_seconds(abs(by_part[name])), CLASS_WORDS[name]) for name in same_way[:3]]
+    most, *more = [(format_seconds(abs(by_part[name])), KERNEL_WORDS[name]) for name in same_way[:3]]
     named = joined([f"{most[0]} are {most[1]}", *(f"{seconds} {words}" for seconds, words in more)])
     against = [name for name, part in by_part.items() if part * change < 0 and abs(part) >= _TELLING * abs(change)]
     other = (
-        f"; against it stand {joined([f'{format_seconds(abs(by_part[n]))} {CLASS_WORDS[n]}' for n in against])}"
+        f"; against it stand {joined([f'{format_seconds(abs(by_part[n]))} {KERNEL_WORDS[n]}' for n in against])}"
         if against
         else ""
     )
@@ -120,10 +109,14 @@ def anatomy(twin: Profiled, label: str) -> str:
         return ""
     parts = sorted(found.parts_s().items(), key=lambda item: -item[1])
     whole = sum(seconds for _, seconds in parts)
-    shares = [f"{seconds / whole:.0%} {CLASS_WORDS[name]}" for name, seconds in parts if seconds / whole >= 0.01]
+    shares = [
+        f"{format_share(seconds / whole)} {KERNEL_WORDS[name]}" for name, seconds in parts if seconds / whole >= 0.01
+    ]
     what = f"a decode step of {format_seconds(whole)}" if found.step is not None else "the window"
-    causes = [f"{IDLE_CAUSES[name]} for {share:.0%}" for name, share in found.idle_causes.items() if share >= 0.01]
-    waited = f" Nothing ran in {found.idle_share:.0%} of the window: {joined(causes)}." if causes else ""
+    causes = [
+        f"{IDLE_CAUSES[name]} for {format_share(share)}" for name, share in found.idle_causes.items() if share >= 0.01
+    ]
+    waited = f" Nothing ran in {format_share(found.idle_share)} of the window: {joined(causes)}." if causes else ""
     return f"{label}: {what} is {joined(shares)}.{_communication(found)}{layer_sentence(found)}{waited}{_weights(twin, found)}"
 
 
@@ -136,7 +129,7 @@ def _communication(found: Recorded) -> str:
     whole_s = found.step_s or sum(step.class_s.values())
     return (
         f" Its {format_number(step.communication_kernels)} communication kernels take {format_seconds(step.communication_s)} together, "
-        f"{format_seconds(step.communication_s / step.communication_kernels)} each; {alone_s / whole_s:.0%} of the step is communication beside "
+        f"{format_seconds(step.communication_s / step.communication_kernels)} each; {format_share(alone_s / whole_s)} of the step is communication beside "
         "nothing else."
     )
 
@@ -147,4 +140,4 @@ def _weights(twin: Profiled, found: Recorded) -> str:
     products_s = found.step.class_s.get("gemm", 0.0) if found.step is not None else 0.0
     if not floor_s or not products_s:
         return ""
-    return f" The weights alone take {format_seconds(floor_s)} at the memory's bandwidth: matrix products reach {floor_s / products_s:.0%} of it."
+    return f" The weights alone take {format_seconds(floor_s)} at the memory's bandwidth: matrix products reach {format_share(floor_s / products_s)} of it."

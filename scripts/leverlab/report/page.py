@@ -39,7 +39,9 @@ from leverlab.report.view import Table
 from leverlab.report.why import why
 from leverlab.report.workload_card import workload_cards
 
-_UNIT: Final = re.compile(r"(?<=\d) (?=(?:%|s|ms|µs|min|h|kB|MB|GB)\b|%)")
+_UNIT: Final = re.compile(r"(?<=\d) (?=(?:s|ms|µs|min|h|kB|MB|GB)\b)|(?<=\d) ?(?=%(?!\w))")
+"""The space before a unit; that before a percent sign also where it is missing, as in what older cells' checks wrote. (In an address
+a percent sign has letters behind it.)"""
 _CODE: Final = re.compile(r"`([^`]+)`")
 _ROWS_LIMIT: Final = 1500
 """Comparisons that a page can hold; of more, only main metrics are printed, and no more than this."""

@@ -5,7 +5,7 @@ from typing import Final
 
 from leverlab.load_point import parse_load_point
 from leverlab.metrics import ERROR_RATIO, METRICS
-from leverlab.units import format_number, format_seconds
+from leverlab.units import format_number, format_percent, format_seconds
 
 _STATISTICS: Final = {"mean": "mean", "p50": "median", "p95": "95th percentile of", "p99": "99th percentile of"}
 _SHORT: Final = {
@@ -45,7 +45,7 @@ def value_phrase(metric: str, value: float | None) -> str:
     if unit == "s":
         return format_seconds(value)
     if metric.endswith("_ratio"):
-        return f"{format_number(100 * value)} %"
+        return format_percent(format_number(100 * value))
     if unit == "bytes":
         return f"{format_number(value / 2**30)} GiB"
     return format_number(value) if unit == "1" else f"{format_number(value)} {unit}"

@@ -1,9 +1,10 @@
 """The roofline figure of a study: a panel for each engine, model and GPU whose rates are stated."""
 
 from leverlab.report.blocks import Part, legend
-from leverlab.report.class_rates import WORDS, ClassRate, class_rates
+from leverlab.report.class_rates import ClassRate, class_rates
 from leverlab.report.figures.axes import Series
 from leverlab.report.figures.roofline import KernelPoint, RooflinePoint, roofline
+from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.phrases import context_phrase
 from leverlab.report.source import StudyData
 from leverlab.report.theory_values import Context, TheoryValues
@@ -64,7 +65,7 @@ def _points(values: TheoryValues, context: Context) -> list[RooflinePoint]:
 def _kernels(data: StudyData, context: Context) -> list[KernelPoint]:
     """The classes of kernels of the twins' decode steps in `context`, of one GPU."""
     return [
-        KernelPoint(twin.treatment, twin.load, WORDS[rate.name], rate.work.intensity, rate.flop_per_s)
+        KernelPoint(twin.treatment, twin.load, KERNEL_WORDS[rate.name], rate.work.intensity, rate.flop_per_s)
         for twin in data.profiles
         if twin.context == context
         for rate in class_rates(twin, data.configuration)

@@ -23,7 +23,7 @@ from leverlab.report.phrases import (
     value_phrase,
 )
 from leverlab.stats.intervals import LEVEL
-from leverlab.units import format_number
+from leverlab.units import format_number, format_percent
 
 Outcome = Literal["confirmed", "contradicted", "not resolved", "simulated", "not stated for this comparison"]
 
@@ -209,7 +209,7 @@ def level_phrase(effect: Effect) -> str:
     outside = 100 * (1 - (effect.level or LEVEL))
     # Two digits of what lies outside: among 500 comparisons it is 99.99 %, and never 100 %.
     told = f"{100 - outside:.{1 - floor(log10(outside))}f}".rstrip("0").rstrip(".")
-    return f"{told} % interval"
+    return f"{format_percent(told)} interval"
 
 
 def row_sentence(effect: Effect) -> str:
@@ -289,7 +289,7 @@ def _ratio_size(ratio: float, upside: bool, far: bool) -> str:
     if far:
         return _times(ratio if upside else 1 / ratio if ratio else inf)
     percent = 100 * (ratio - 1 if upside else 1 - ratio)
-    return f"{format_number(percent, 2)} %"
+    return format_percent(format_number(percent, 2))
 
 
 def _factor(effect: Effect) -> str:
@@ -341,7 +341,7 @@ def _width(effect: Effect, width: float | None) -> str | None:
         return None
     if not effect.by_ratio:
         return change_phrase(effect.metric, width)
-    return f"{format_number(100 * (width - 1), 2)} %" if width < 2 else f"a factor of {_times(width)}"
+    return format_percent(format_number(100 * (width - 1), 2)) if width < 2 else f"a factor of {_times(width)}"
 
 
 def _times(ratio: float | None) -> str:

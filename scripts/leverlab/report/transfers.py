@@ -6,7 +6,7 @@ from typing import Final
 
 from leverlab.report.profiled import Profiled, Recorded
 from leverlab.report.view import Cell, Column, Group, Row, Table
-from leverlab.units import format_seconds
+from leverlab.units import format_seconds, format_share
 
 _TRANSFER_FLAGS: Final = (
     "kv-transfer-config",
@@ -96,9 +96,9 @@ def transfer_sentence(label: str, twin: Profiled) -> str:
         return ""
     found = transfers(twin.recorded)
     return (
-        f"{label}: of {format_seconds(found.window_s)} it computes {found.computing_s / found.window_s:.0%}; copies take "
+        f"{label}: of {format_seconds(found.window_s)} it computes {format_share(found.computing_s / found.window_s)}; copies take "
         f"{format_seconds(found.copies_s)}, {format_seconds(found.alone_s)} of it beside nothing else, and nothing runs in "
-        f"{1 - found.busy_s / found.window_s:.0%}."
+        f"{format_share(1 - found.busy_s / found.window_s)}."
     )
 
 
@@ -120,4 +120,4 @@ def _cells(label: str, recorded: Recorded) -> Iterator[Cell]:
 
 
 def _of(seconds: float, window_s: float) -> Cell:
-    return Cell(format_seconds(seconds) if seconds > 0 else "0 s", note=f"{seconds / window_s:.1%}")
+    return Cell(format_seconds(seconds) if seconds > 0 else "0 s", note=format_share(seconds / window_s, 1))

@@ -10,16 +10,17 @@ from markupsafe import Markup
 from leverlab.profile.analysis import DecodeStep
 from leverlab.profile.recorders import RAW
 from leverlab.report.class_rates import class_rates, rate_table, weights_ratio
-from leverlab.report.figures.kernels import ORDER, class_bars, colour_of, difference_bars, kernel_timeline
+from leverlab.report.figures.kernels import class_bars, colour_of, difference_bars, kernel_timeline
+from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.layer_parts import layer_table
 from leverlab.report.looks import VARIABLES
-from leverlab.report.mechanism import CLASS_WORDS, anatomy, mechanism
+from leverlab.report.mechanism import anatomy, mechanism
 from leverlab.report.phrases import context_phrase, load_heading
 from leverlab.report.profiled import PROMPTS, Profiled, Recorded
 from leverlab.report.source import StudyData
 from leverlab.report.transfers import transfer_sentence, transfer_table
 from leverlab.report.view import Cell, Column, FigureBlock, Group, LegendEntry, Link, Mark, Row, Table
-from leverlab.units import format_number, format_seconds
+from leverlab.units import format_number, format_seconds, format_share
 
 _UNNAMED_SHARE: Final = 0.05
 _UNMARKED_SHARE: Final = 0.01
@@ -89,8 +90,8 @@ def _counter_sentences(data: StudyData, twin: Profiled) -> Iterator[str]:
         middle = own.median(numeric_only=True)
         kernels = "1 kernel" if len(own) == 1 else f"{len(own)} kernels"
         yield (
-            f"{_short(data, twin)}, {CLASS_WORDS.get(str(name), name)}: {middle['compute_share']:.0%} of the peak of arithmetic and "
-            f"{middle['dram_share']:.0%} of the memory's bandwidth (medians of {kernels})."
+            f"{_short(data, twin)}, {KERNEL_WORDS[str(name)]}: {format_share(middle['compute_share'])} of the peak of arithmetic and "
+            f"{format_share(middle['dram_share'])} of the memory's bandwidth (medians of {kernels})."
         )
 
 
@@ -171,7 +172,7 @@ def _figures(
     bars = [(_short(data, twin), found.parts_s()) for twin, found in there if by_step == (found.step is not None)]
     names = {name for _, parts in bars for name, seconds in parts.items() if seconds > 0}
     unit = "time of a decode step" if by_step else "time of the window"
-    legend = tuple(LegendEntry(_sample(name), name) for name in ORDER if name in names)
+    legend = tuple(LegendEntry(_sample(name), word) for name, word in KERNEL_WORDS.items() if name in names)
     yield FigureBlock(
         (class_bars(bars, f"{key}-bars", unit),),
         f"what the {unit} goes to. Each moment counts once: where kernels overlap it is that of computation, then of communication, then of copies.",
@@ -227,10 +228,10 @@ def _counters(data: StudyData, twins: Sequence[Profiled], identifier: str) -> Ta
             counts = {str(name): int(count) for name, count in twin.counters["class"].value_counts().items()}
             rows = tuple(
                 Row((
-                    Cell(str(name)),
+                    Cell(KERNEL_WORDS[str(name)]),
                     Cell(str(counts[str(name)])),
                     Cell(_seconds(float(own["duration_s"]))),
-                    *(Cell(f"{own[column]:.0%}") for column in ("compute_share", "memory_share", "dram_share")),
+                    *(Cell(format_share(own[column])) for column in ("compute_share", "memory_share", "dram_share")),
                 ))
                 for name, own in medians.iterrows()
             )  # fmt: skip
@@ -293,20 +294,20 @@ def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
     yield Cell(_seconds(found.step_s))
     yield Cell(_seconds(twin.measured_tpot_s))
     yield Cell(_seconds(own_tpot))
-    yield Cell("–" if twin.slowed_by is None else f"{twin.slowed_by:+.0%}")
+    yield Cell("–" if twin.slowed_by is None else format_share(twin.slowed_by, signed=True))
     yield _steps_cell(found, counted)
     yield Cell("–" if counted is None else f"{counted[0]:g} to {counted[1]:g}")
-    yield Cell(f"{found.idle_share:.1%}")
+    yield Cell(format_share(found.idle_share, 1))
     yield _prompts_cell(found)
     yield Cell("–" if step is None else format_number(step.kernels))
     yield _launches(step)
     yield Cell("–" if step is None else format_number(step.graph_launches))
     yield _communication(found)
     floor = record.step_floor_s / found.step_s if record.step_floor_s and found.step_s else None
-    yield Cell("–" if floor is None else f"{floor:.0%}")
+    yield Cell("–" if floor is None else format_share(floor))
     other = sum(share for _, share in found.other)
     longest = f"{found.other[0][0][:60]}" if other > _UNNAMED_SHARE else ""
-    yield Cell(f"{other:.1%}", note=longest)
+    yield Cell(format_share(other, 1), note=longest)
     yield Cell(links=tuple(_links(data, twin)))
 
 
@@ -323,7 +324,7 @@ def _prompts_cell(found: Recorded) -> Cell:
     prompts = found.phase_share(*PROMPTS)
     if not prompts and 1 - found.phase_share("decode") > _UNMARKED_SHARE:
         return Cell("–", note="not marked by the engine")
-    return Cell(f"{prompts:.0%}", note="of the busy time")
+    return Cell(format_share(prompts), note="of the busy time")
 
 
 def _steps_cell(found: Recorded, counted: tuple[float, float] | None) -> Cell:
@@ -342,7 +343,7 @@ def _communication(found: Recorded) -> Cell:
     shown = step.class_s.get("communication", 0.0)
     return Cell(
         f"{format_number(step.communication_kernels)} × {format_seconds(step.communication_s / step.communication_kernels)}",
-        note=f"{shown / whole:.0%} of the step beside nothing else",
+        note=f"{format_share(shown / whole)} of the step beside nothing else",
     )
 
 

@@ -7,7 +7,7 @@ from leverlab.report.figures.lengths import length_histogram
 from leverlab.report.phrases import joined, load_phrase
 from leverlab.report.source import StudyData
 from leverlab.report.view import Cell, Column, FigureBlock, Group, Row, Table
-from leverlab.units import format_number
+from leverlab.units import format_number, format_percent
 
 _QUANTILES: Final = ("minimum", "p5", "p25", "p50", "p75", "p95", "p99", "maximum")
 
@@ -108,7 +108,8 @@ def _hits(cards: list[tuple[str, dict[str, Any]]]) -> str:
     said = []
     for size in cards[0][1]["expected_prefix_hit_ratio"]:
         values = sorted({f"{100 * card['expected_prefix_hit_ratio'][size]:.1f}" for _, card in cards}, key=float)
-        said.append(f"{values[0] if len(values) == 1 else f'{values[0]} to {values[-1]}'} % with blocks of {size}")
+        told = values[0] if len(values) == 1 else f"{values[0]} to {values[-1]}"
+        said.append(f"{format_percent(told)} with blocks of {size}")
     return f"{joined(said)} tokens, in an infinite cache that is empty at first"
 
 

@@ -6,6 +6,7 @@ from typing import Final
 from leverlab.models.dimensions import Dimensions
 from leverlab.theory.unknown import NotKnownError
 from leverlab.theory.weights import bytes_of_type
+from leverlab.units import format_share
 
 _KV_BYTES: Final = {
     "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1, "bfloat16": 2, "float16": 2, "float32": 4,
@@ -39,7 +40,7 @@ def kv_cache_tokens(memory_bytes: float, share: float, weights_bytes: float, kv_
     left = memory_bytes * share - weights_bytes
     if left <= 0:
         raise NotKnownError(
-            f"weights of {weights_bytes / 1e9:.3g} GB do not fit into {share:.0%} of {memory_bytes / 1e9:.4g} GB"
+            f"weights of {weights_bytes / 1e9:.3g} GB do not fit into {format_share(share)} of {memory_bytes / 1e9:.4g} GB"
         )
     return int(left // kv_bytes)
 

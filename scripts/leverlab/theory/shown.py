@@ -1,7 +1,7 @@
 """How a quantity's value is read on screen."""
 
 from leverlab.quantities import Quantity
-from leverlab.units import format_number, format_seconds
+from leverlab.units import format_number, format_percent, format_seconds
 
 _SCALES = {
     "bytes": (2.0**30, "GiB"), "bytes/s": (1e9, "GB/s"), "FLOP/s": (1e12, "TFLOP/s"),
@@ -14,7 +14,7 @@ def shown(quantity: Quantity, value: float) -> str:
     if quantity.unit == "s":
         return format_seconds(value)
     if quantity.name.endswith("_ratio"):
-        return f"{format_number(100 * value)} %"
+        return format_percent(format_number(100 * value))
     if quantity.name.endswith("parameters"):
         return f"{value / 1e9:.3g} billion"
     if quantity.unit == "bytes" and value < 1e9:

@@ -18,6 +18,7 @@ from leverlab.load.plan import PlannedRequest
 from leverlab.load_point import CacheState
 from leverlab.topology import over_all
 from leverlab.trial.warmup import PromptMaker
+from leverlab.units import format_share
 
 PROBE_TOKENS: Final = 320
 """More than two of the largest blocks in use (128 tokens), as only whole blocks are found again."""
@@ -36,7 +37,7 @@ _NOTHING_TOLD: Final = "the server tells neither hits nor cached tokens, or did 
 _NO_RESET: Final = "the server did not reset its cache"
 _NO_TIER: Final = "the server asks for no prompt below its own cache: it has no tier there"
 _NOTHING_BELOW: Final = "the prefill servers found nothing below their own caches: they have no tier there, or it lost what it was filled with"
-_SHARE_BELOW: Final = "{:.0%} of the tokens of a sample that the engine's own cache did not have were in the tier below"
+_SHARE_BELOW: Final = "{} of the tokens of a sample that the engine's own cache did not have were in the tier below"
 
 
 class CachedServer(Protocol):
@@ -147,7 +148,7 @@ def _warm(server: CachedServer, workload: Sequence[PlannedRequest]) -> CacheRepo
     if look.queried is None or look.hits is None:
         return CacheReport("warm", how, None, _NOTHING_TOLD)
     share = look.hits / look.queried
-    return CacheReport("warm", how, share >= WARM_SHARE, f"{share:.0%} of a sample's prompt tokens were hits")
+    return CacheReport("warm", how, share >= WARM_SHARE, f"{format_share(share)} of a sample's prompt tokens were hits")
 
 
 def _tier(server: CachedServer, workload: Sequence[PlannedRequest]) -> CacheReport:
@@ -165,7 +166,7 @@ def _tier(server: CachedServer, workload: Sequence[PlannedRequest]) -> CacheRepo
     if look.disaggregated and not look.below_hits:
         return CacheReport("tier", how, None, _NOTHING_BELOW)
     share = _share_below(look)
-    return CacheReport("tier", how, share >= WARM_SHARE, _SHARE_BELOW.format(share))
+    return CacheReport("tier", how, share >= WARM_SHARE, _SHARE_BELOW.format(format_share(share)))
 
 
 def _restarted(server: CachedServer, prompts: PromptMaker) -> CacheReport:

@@ -9,6 +9,7 @@ from leverlab.report.figures.axes import dress_values
 from leverlab.report.looks import look
 from leverlab.report.phrases import value_phrase
 from leverlab.report.svg import inline, new_figure
+from leverlab.units import format_percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def _panel(
     axes.set_ylabel("")
     axes.set_title(f"Score{' (%)' if shares else ''}{where}")
     spoken = "; ".join(
-        f"{point.label}: {point.score * scale:.3g}{' %' if shares else ''}, {value_phrase('throughput', point.throughput)}"
+        f"{point.label}: {format_percent(f'{point.score * scale:.3g}') if shares else f'{point.score:.3g}'}, {value_phrase('throughput', point.throughput)}"
         + (f", {value_phrase('weights_bytes', point.weights_bytes)}" if point.weights_bytes is not None else "")
         + (", dominated" if point.label in hollow else "")
         for point in points

@@ -12,6 +12,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from leverlab.profile.intervals import Floats
+from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.looks import INK, MUTED, RULE, look
 from leverlab.report.svg import inline, new_figure
 from leverlab.units import format_seconds
@@ -26,9 +27,6 @@ _LOOKS: Final = {
     "communication": 6,
     "copy": 0,
 }
-ORDER: Final = (*_LOOKS, "other", "idle")
-"""Classes in the order in which they are drawn."""
-
 _LABEL_CHARACTERS: Final = 24
 _TITLE_CHARACTERS: Final = 34
 _CHARACTERS_IN_A_BAR: Final = 52
@@ -43,18 +41,17 @@ def colour_of(name: str) -> str:
 
 
 def class_bars(bars: Sequence[tuple[str, Mapping[str, float]]], name: str, unit: str) -> Markup:
-    """A bar for each (label, class → seconds): its stretches in `ORDER`, each named where its name has room."""
+    """A bar for each (label, class → seconds): its stretches in the order of `KERNEL_WORDS`, each named where its name has room."""
     scale, suffix = _scale(max(sum(parts.values()) for _, parts in bars))
     figure, axes = new_figure((6.4, 0.75 + 0.62 * len(bars)))
     longest = max(sum(parts.values()) for _, parts in bars) * scale
     for row, (_, parts) in enumerate(bars):
         left = 0.0
-        for part in ORDER:
+        for part, written in KERNEL_WORDS.items():
             width = parts.get(part, 0.0) * scale
             if width <= 0:
                 continue
             axes.barh(row, width, left=left, height=0.62, color=colour_of(part))
-            written = part.replace("norm_elementwise", "norm")
             if width >= (len(written) + 1) / _CHARACTERS_IN_A_BAR * longest:
                 axes.text(left + width / 2, row, written, ha="center", va="center", fontsize=8.5, color=INK)
             left += width
@@ -62,7 +59,8 @@ def class_bars(bars: Sequence[tuple[str, Mapping[str, float]]], name: str, unit:
     axes.set_xlim(0, longest * 1.02)
     axes.set_xlabel(f"{unit} ({suffix})")
     spoken = ". ".join(
-        f"{label}: " + ", ".join(f"{part} {format_seconds(parts[part])}" for part in ORDER if parts.get(part))
+        f"{label}: "
+        + ", ".join(f"{word} {format_seconds(parts[part])}" for part, word in KERNEL_WORDS.items() if parts.get(part))
         for label, parts in bars
     )
     return inline(figure, name, f"{unit} by class. {spoken}")
@@ -70,8 +68,8 @@ def class_bars(bars: Sequence[tuple[str, Mapping[str, float]]], name: str, unit:
 
 def difference_bars(before: Mapping[str, float], after: Mapping[str, float], title: str, name: str) -> Markup:
     """What each class takes longer (to the right) or less in `after` than in `before`, in seconds."""
-    change = {part: after.get(part, 0.0) - before.get(part, 0.0) for part in ORDER}
-    shown = [part for part in ORDER if change[part] or before.get(part) or after.get(part)]
+    change = {part: after.get(part, 0.0) - before.get(part, 0.0) for part in KERNEL_WORDS}
+    shown = [part for part in KERNEL_WORDS if change[part] or before.get(part) or after.get(part)]
     scale, suffix = _scale(max(abs(value) for value in change.values()))
     figure, axes = new_figure((4.7, 0.9 + 0.3 * len(shown)))
     for row, part in enumerate(shown):
@@ -86,11 +84,11 @@ def difference_bars(before: Mapping[str, float], after: Mapping[str, float], tit
         )  # fmt: skip
     axes.axvline(0, color=MUTED, linewidth=0.8)
     axes.set_xlim(-limit, limit)
-    _rows(axes, shown)
+    _rows(axes, [KERNEL_WORDS[part] for part in shown])
     axes.set_xlabel(f"less ←  change of a step ({suffix})  → longer")
     axes.set_title(textwrap.fill(title, _TITLE_CHARACTERS))
     spoken = ", ".join(
-        f"{part} {'+' if change[part] >= 0 else '−'}{format_seconds(abs(change[part]))}" for part in shown
+        f"{KERNEL_WORDS[part]} {'+' if change[part] >= 0 else '−'}{format_seconds(abs(change[part]))}" for part in shown
     )
     return inline(figure, name, f"{title}: {spoken}.")
 
