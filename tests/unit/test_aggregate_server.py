@@ -34,12 +34,27 @@ ROWS = [request_row(index, 0.0, 0.1, gap_s=0.5) for index in range(20)]  # the w
 
 
 def test_gauges_are_taken_over_the_window() -> None:
-    looks = [(-1.0, "running", 99.0), (0.5, "running", 4.0), (1.5, "running", 8.0), (9.0, "running", 99.0)]
-    looks += [(0.5, "waiting", 3.0), (1.5, "waiting", 1.0), (0.5, "kv_cache_usage", 0.2), (1.5, "kv_cache_usage", 0.7)]
+    looks = [
+        (-1.0, "running", 99.0),
+        (0.5, "running", 4.0),
+        (1.0, "running", 6.0),
+        (1.5, "running", 8.0),
+        (9.0, "running", 99.0),
+    ]
+    looks += [(at_s, "waiting", value) for at_s, value in ((0.5, 3.0), (1.0, 2.0), (1.5, 1.0))]
+    looks += [(at_s, "kv_cache_usage", value) for at_s, value in ((0.5, 0.2), (1.0, 0.3), (1.5, 0.7))]
     found = measured(ROWS, [*looks, (9.0, "kv_cache_usage", 0.9)]).metrics({})
     assert found["mean_running", None] == 6.0
     assert found["mean_waiting", None] == 2.0
     assert found["kv_usage_ratio", None] == 0.7
+
+
+def test_a_gauge_that_was_seen_twice_tells_no_mean() -> None:
+    """A cell of half a second was looked at once, when one of its sixteen requests ran: that was called their mean."""
+    names = ("running", "waiting", "kv_cache_usage")
+    looks = [(at_s, name, 1.0) for at_s in (0.5, 1.5, 9.0) for name in names]
+    found = measured(ROWS, looks).metrics({})
+    assert [found[name, None] for name in ("mean_running", "mean_waiting", "kv_usage_ratio")] == [None] * 3
 
 
 def test_a_gauge_that_nobody_saw_is_not_known() -> None:

@@ -16,6 +16,7 @@ from leverlab.report.overview import glance
 from leverlab.report.page import _typeset, prose, render_study, style
 from leverlab.report.provenance import provenance
 from tests.unit.report_study import CROSSED, FLOORED, LARGE, SIMULATED, TROUBLED, ReportStudy, make_study
+from tests.unit.report_text import smallest_text_px, text_of
 
 
 class Outline(HTMLParser):
@@ -61,12 +62,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> ReportStudy:
     return make_study(tmp_path_factory.mktemp("large"), LARGE, records=False)
 
 
-def text_of(page: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)).replace(
-        "\N{NO-BREAK SPACE}", " "
-    )
-
-
 def verdicts(page: str) -> list[str]:
     section = re.search(r'<section[^>]*id="verdict".*?</section>', page, flags=re.DOTALL)
     assert section
@@ -74,6 +69,14 @@ def verdicts(page: str) -> list[str]:
         text_of(item).strip()
         for item in re.findall(r'<p[^>]*class="verdict[^"]*"[^>]*>(.*?)</p>', section[0], flags=re.DOTALL)
     ]
+
+
+def answer_of(page: str) -> str:
+    """The answer in the page's head."""
+    head = re.search(r"<header.*?</header>", page, flags=re.DOTALL)
+    assert head
+    (answer,) = re.findall(r'<p class="verdict headline">(.*?)</p>', head[0], flags=re.DOTALL)
+    return text_of(answer).strip()
 
 
 @pytest.mark.parametrize("name", [TROUBLED, CROSSED, SIMULATED])
@@ -113,6 +116,11 @@ def test_what_stands_between_backticks_is_set_as_code() -> None:
     assert prose("`x < 1` and 3 ms & more") == "<code>x &lt; 1</code> and 3\N{NO-BREAK SPACE}ms &amp; more"
 
 
+def test_text_in_figures_can_be_read_on_a_phone(pages: dict[str, str]) -> None:
+    for name, page in pages.items():
+        assert smallest_text_px(page) >= 9.9, name
+
+
 def test_percent_is_written_in_one_way(pages: dict[str, str]) -> None:
     for name, page in pages.items():
         body = re.sub(r"<style>.*?</style>", " ", page, flags=re.DOTALL)
@@ -141,8 +149,8 @@ def test_the_verdict_comes_first_and_names_lever_interval_load_and_replicates(pa
         < page.index('id="provenance"')
         < page.index('id="effects"')
     )
-    first, caching, limit = verdicts(page)
-    assert first.startswith("Prefix caching moved its primary metric most")
+    answer, (caching, limit) = answer_of(page), verdicts(page)
+    assert answer.startswith("Prefix caching moved its primary metric most")
     assert re.search(
         r"raises the median time to first token at 1 request/s by a factor of [\d.]+ \(97.5 % interval [\d.]+ to [\d.]+\)",
         caching,
@@ -153,7 +161,9 @@ def test_the_verdict_comes_first_and_names_lever_interval_load_and_replicates(pa
 
 def test_swapping_the_baseline_changes_every_sentence(pages: dict[str, str], tmp_path: Path) -> None:
     backward = make_study(tmp_path, SIMULATED, baseline={"prefix_caching": "off", "max_num_seqs": "4"})
-    before, after = verdicts(pages[SIMULATED]), verdicts(backward.write_report().read_text())
+    before, after = (
+        [answer_of(page), *verdicts(page)] for page in (pages[SIMULATED], backward.write_report().read_text())
+    )
     assert len(before) == len(after) == 3
     assert not set(before) & set(after)
 
@@ -332,7 +342,7 @@ def test_the_overview_of_a_large_study_leaves_out_what_is_sound(large: ReportStu
 def test_where_treatments_saturate_is_told_of_a_sweep(pages: dict[str, str]) -> None:
     assert "above 16 requests/s, the highest that was offered" in text_of(pages[CROSSED])
     text = text_of(pages[FLOORED])
-    assert "Where each treatment stops to keep up" in text and "between 1 requests/s and 4 requests/s" in text
+    assert "Where each treatment stops to keep up" in text and "between 1 request/s and 4 requests/s" in text
     assert re.search(r"Keeps up until Capacity \(95 % interval\) ÷ baseline Replicates", text)
     assert "A hollow mark lies beyond the knee" in text
     assert re.search(r"In \d+ cells the check saturated says other than today", text), "no check of the study says so"

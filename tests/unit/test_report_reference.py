@@ -9,7 +9,7 @@ import pytest
 from leverlab.report.reference import publish, render_reference
 from leverlab.report.source import read_study
 from tests.unit.report_study import CROSSED, SIMULATED, TROUBLED, ReportStudy, make_study
-from tests.unit.test_report_page import text_of
+from tests.unit.report_text import text_of
 
 LAB = Path("reference", "lab")
 

@@ -7,10 +7,11 @@ import pytest
 from leverlab.config.lever import Effect as LevelEffect
 from leverlab.config.lever import Indicator, Lever, LeverExpectation
 from leverlab.report.effect import Effect
+from leverlab.report.in_short import headline, in_short
+from leverlab.report.over_loads import effects_over_loads
 from leverlab.report.sentences import (
     Telling,
     expectation_sentence,
-    headline,
     level_phrase,
     limit_sentence,
     row_sentence,
@@ -169,8 +170,66 @@ def test_the_headline_names_the_lever_that_moved_most() -> None:
     sentence = headline([LIMIT, OFF], TELLING)
     assert (
         sentence
-        == "Prefix caching moved its primary metric most: off instead of on raises the median time to first token at 1 request/s 5.00-fold."
+        == "Prefix caching moved its primary metric most: off instead of on raises the median time to first token at 1 request/s 5.00-fold, from 62 ms to 310 ms."
     )
+
+
+def test_with_one_lever_the_headline_says_what_it_did() -> None:
+    assert headline([OFF], TELLING) == (
+        "Prefix caching off instead of on raises the median time to first token at 1 request/s 5.00-fold, from 62 ms to 310 ms."
+    )
+
+
+def test_a_lever_of_the_load_is_no_headline_beside_one_of_the_server() -> None:
+    """A shorter prompt is no answer to what a server's lever does, however much it moves."""
+    asked = replace(TELLING, of_the_load=frozenset({"prefix_caching"}))
+    assert headline([LIMIT, OFF], asked).startswith("Batch limit moved its primary metric most")
+    assert headline([replace(LIMIT, verdict="no difference found"), OFF], asked).startswith("Prefix caching moved")
+
+
+def test_in_short_each_lever_is_told_with_its_values_at_every_level() -> None:
+    half = replace(OFF, changed={"prefix_caching": ("half", "on")}, value=61.9e-3, verdict="no difference found")
+    lines = in_short([half, OFF, LIMIT], TELLING)
+    assert lines[0] == (
+        "Prefix caching: the median time to first token at 1 request/s is 62 ms at on, 61.9 ms at half (no difference found) "
+        "and 310 ms at off (worse)."
+    )
+    assert len(lines) == 2 and lines[1].startswith(
+        "Batch limit: the output tokens per second in a burst is 250 tokens/s at "
+    )
+    assert in_short([OFF], TELLING) == [], "the headline says it"
+    assert in_short([replace(OFF, primary=False), LIMIT], TELLING) == []
+    many = [replace(OFF, load=f"rate {rate}") for rate in range(1, 12)]
+    assert in_short(many, TELLING)[-1] == "3 more stand below."
+
+
+def test_what_is_the_same_at_several_load_points_is_said_once() -> None:
+    four = replace(
+        OFF, load="rate 4", baseline=0.1, value=0.4, estimate=4.0, low=3.5, high=4.5, level=0.95, primary=False
+    )
+    ten = replace(four, load="rate 10", verdict="no difference found", estimate=1.02, value=0.102, low=0.95, high=1.1)
+    alone = replace(OFF, load="rate 2", verdict="not judgeable", reason="one pair")
+    said = list(effects_over_loads([ten, four, OFF, alone], TELLING))
+    assert said[0] == (
+        "Prefix caching off instead of on raises the median time to first token at 1 request/s by a factor of 5.00 "
+        "(97.5 % interval 4.00 to 6.25), from 62 ms to 310 ms; at 4 requests/s by a factor of 4.00 (95 % interval 3.50 to 4.50), "
+        "from 100 ms to 400 ms, each in 3 replicates. That is worse."
+    )
+    assert said[1:] == [verdict_sentence(alone, TELLING), verdict_sentence(ten, TELLING)]
+
+
+def test_at_several_load_points_the_level_stands_once_and_what_differs_at_each() -> None:
+    def at(load: str, **changes: object) -> Effect:
+        return replace(OFF, load=load, **changes)  # type: ignore[arg-type]
+
+    (said,) = effects_over_loads([at("rate 1"), at("rate 4", pairs=2, reason="left out: treatment r2")], TELLING)
+    assert said.endswith(
+        "at 4 requests/s by a factor of 5.00 (4.00 to 6.25), from 62 ms to 310 ms, in 2 replicates (left out: treatment r2). That is worse."
+    )
+    none = {"verdict": "no difference found", "estimate": 1.0, "value": 0.062, "low": 0.9, "high": 1.1}
+    (said,) = effects_over_loads([at("rate 1", **none), at("rate 4", **none)], TELLING)
+    assert said.count("no difference found") == 1 and said.count("97.5 % interval") == 1
+    assert "at 4 requests/s from 62 ms to 62 ms, a ratio of 1.00 (0.90 to 1.10), where " in said
 
 
 def test_the_headline_does_not_name_a_lever_that_moved_nothing() -> None:

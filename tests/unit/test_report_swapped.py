@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from leverlab.report.findings import findings
+from leverlab.report.in_short import headline
 from leverlab.report.page import render_study
 from leverlab.report.questions import questions
-from leverlab.report.sentences import headline
 from leverlab.report.theory_values import theory_values
 from tests.unit.report_study import ReportStudy, make_study
 

@@ -17,9 +17,10 @@ from leverlab.records import Reason, TwinRecord, read_json, write_json
 from leverlab.report.class_rates import ClassRate, NoRate, class_rates, rate_table
 from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.layer_parts import decode_parts, prompt_parts
-from leverlab.report.mechanism import anatomy, mechanism
+from leverlab.report.mechanism import anatomy, change_in_short, mechanism
 from leverlab.report.page import render_study
 from leverlab.report.profiled import IDLE, Profiled
+from leverlab.report.questions import questions
 from leverlab.report.reference import publish
 from leverlab.report.roofline_block import roofline_parts
 from leverlab.report.source import StudyData
@@ -27,6 +28,7 @@ from leverlab.report.theory_values import theory_values
 from leverlab.report.why import why
 from leverlab.units import format_number, format_share
 from tests.unit.report_study import PROFILED, STUDIES, ReportStudy, make_study
+from tests.unit.report_text import smallest_text_px
 from tests.unit.repository import SOURCE
 
 RECORDED = SOURCE / "tests" / "data" / "profiles" / "cpu-engine.pt.trace.json.gz"
@@ -105,6 +107,10 @@ def test_kernels_are_called_the_same_in_figures_tables_and_sentences(data: Study
     assert "<li>" in section and re.search(r"</svg>norms and elementwise work</li>", section), "the legend"
 
 
+def test_text_in_figures_of_twins_can_be_read_on_a_phone(data: StudyData) -> None:
+    assert smallest_text_px(render_study(data)) >= 9.9
+
+
 def test_without_twins_the_question_is_not_answered(tmp_path: Path) -> None:
     page = render_study(make_study(tmp_path, PROFILED).read())
     assert "it takes a profile that shows time by class, and none was taken" in page
@@ -117,6 +123,31 @@ def test_the_answer_says_what_changed_and_the_section_what_a_step_is_made_of(dat
     answers, section = page[:start], page[start:]
     assert "From profiles: " in answers and "stands under “Why: what the profiles show”" in answers
     assert "Baseline: a decode step of " not in answers and "Baseline: a decode step of " in section
+    change = mechanism(of(data, "baseline"), of(data, TREATMENT), data.label(TREATMENT))
+    assert page.count(change) == answers.count(change) == 1, "once, and the section refers to it"
+    assert "What each treatment changes is said once, at the question" in section
+
+
+def test_a_second_question_refers_to_the_first_that_twins_answer(data: StudyData) -> None:
+    asked = data.study.questions[0]
+    both = data.study.model_copy(update={"questions": [asked, asked.model_copy(update={"ask": "And where?"})]})
+    first, second = questions(replace(data, study=both), theory_values(data))
+    assert len(first.sentences) > 1 and first.measured and second.measured
+    assert second.sentences == ("From profiles: what twins say of it stands at the first question that they answer.",)
+
+
+def test_without_a_question_the_section_says_what_changed(data: StudyData) -> None:
+    silent = replace(data, study=data.study.model_copy(update={"questions": []}))
+    change = mechanism(of(data, "baseline"), of(data, TREATMENT), data.label(TREATMENT))
+    assert change in why(silent)[0].mechanisms and why(data)[0].mechanisms == ()
+
+
+def test_where_no_metric_has_a_verdict_the_profiles_answer_in_short(data: StudyData) -> None:
+    undecided = tuple(replace(effect, verdict="not judgeable") for effect in data.effects)
+    head = render_study(replace(data, effects=undecided)).replace("\N{NO-BREAK SPACE}", " ").partition("</header>")[0]
+    told = change_in_short(of(data, "baseline"), of(data, TREATMENT), data.label(TREATMENT))
+    assert f"<li>{told}</li>" in head and "In the profiles, each of them one run:" in head
+    assert "In the profiles" not in render_study(data).partition("</header>")[0]
 
 
 def test_prompts_that_the_engine_does_not_mark_are_no_share_of_nothing(data: StudyData) -> None:

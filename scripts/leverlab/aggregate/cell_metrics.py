@@ -37,6 +37,8 @@ _GAUGES: Final = (
     ("kv_usage_ratio", "kv_cache_usage", np.max),
 )
 """(metric, the server's gauge, what is made of its values over the window)."""
+_LEAST_LOOKS: Final = 3
+"""Of fewer the mean is what a moment was: a cell of half a second is looked at once, perhaps before its requests run."""
 _SERVER_MEANS: Final = (
     "queue_time_s",
     "prefill_time_s",
@@ -125,7 +127,7 @@ class MeasuredCell:
         found["chunk_gap_spread", None] = late_s / middle_s if middle_s and late_s is not None else None
         for name, gauge, summary in _GAUGES:
             looks = self._gauge(gauge)
-            found[name, None] = float(summary(looks)) if len(looks) else None
+            found[name, None] = float(summary(looks)) if len(looks) >= _LEAST_LOOKS else None
         found["block_waste_ratio", None] = self._block_waste()
         found["restore_time_s", None] = self._quotient("restore_s", "restores")
         found["restored_bytes", None] = self._delta.get("restored_bytes")

@@ -239,7 +239,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
     Metric(
         "mean_running",
         "requests",
-        "mean of the server's gauge of running requests over the window of throughput, asked twice a second",
+        "mean of the server's gauge of running requests over the window of throughput, asked twice a second; none of fewer than three answers",
         "neither",
         label="requests running on average",
         source="server gauges",
@@ -247,7 +247,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
     Metric(
         "mean_waiting",
         "requests",
-        "mean of the server's gauge of waiting requests over the window of throughput, asked twice a second",
+        "mean of the server's gauge of waiting requests over the window of throughput, asked twice a second; none of fewer than three answers",
         "neither",
         "difference",
         label="requests waiting on average",
@@ -256,7 +256,7 @@ METRICS: Final[dict[str, Metric]] = _registry(
     Metric(
         "kv_usage_ratio",
         "1",
-        "largest share of the KV cache in use over the window of throughput, by the server's gauge",
+        "largest share of the KV cache in use over the window of throughput, by the server's gauge; none of fewer than three answers",
         "neither",
         "difference",
         label="peak use of the KV cache",

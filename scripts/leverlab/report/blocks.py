@@ -88,8 +88,7 @@ def _curves_of(data: StudyData, place: int) -> list[Part]:
         parts.append(Part(f"Latency over the load{title}", FigureBlock(
             _there(panels),
             "where waiting begins to grow as the load does, and for whom: the median user, one in twenty, one in a hundred. "
-            "Lines join the means of the replicates, small marks are the replicates; the burst stands apart, since it is no rate."
-            f"{_beyond(cells)}",
+            f"Lines join the means of the replicates, small marks are the replicates{_burst(cells)}.{_beyond(cells)}",
             f"what happens between the load points, and how sure a percentile is: it rests on the slowest few requests.{unpaired}",
             _ONE_LOAD, entries,
         )))  # fmt: skip
@@ -102,8 +101,8 @@ def _curves_of(data: StudyData, place: int) -> list[Part]:
         )))  # fmt: skip
         parts.append(Part(f"Throughput against per-user speed{title}", FigureBlock(
             _there([pareto(cells, series, f"{key}-pareto")]),
-            "what each user pays for serving more of them. A curve further up and to the right is better at every trade; numbers are rates in requests/s.",
-            f"how long a user waits for the first token, which is in neither axis. At a rate that the server keeps up with, throughput is what arrived.{unpaired}",
+            f"what each user pays for serving more of them. A curve further up and to the right is better at every trade; {_points(cells)}.",
+            f"how long a user waits for the first token, which is in neither axis.{_arrived(cells)}{unpaired}",
             _ONE_LOAD, entries, "single",
         )))  # fmt: skip
     return parts
@@ -217,6 +216,22 @@ def _sample(number: int) -> Markup:
 
 def _there(panels: Sequence[Markup | None]) -> tuple[Markup, ...]:
     return tuple(panel for panel in panels if panel is not None)
+
+
+def _burst(cells: pd.DataFrame) -> str:
+    return "; the burst stands apart, since it is no rate" if cells["load_kind"].eq("burst").any() else ""
+
+
+def _points(cells: pd.DataFrame) -> str:
+    """What the numbers at the points are."""
+    kinds = [kind for kind in ("rate", "concurrency") if cells["load_kind"].eq(kind).any()]
+    told = {"rate": "numbers are rates in requests/s", "concurrency": "c8 stands for 8 concurrent streams"}
+    return ", ".join(told[kind] for kind in kinds) or "each point is a load point"
+
+
+def _arrived(cells: pd.DataFrame) -> str:
+    rates = cells["load_kind"].eq("rate").any()
+    return " At a rate that the server keeps up with, throughput is what arrived." if rates else ""
 
 
 def _beyond(cells: pd.DataFrame) -> str:

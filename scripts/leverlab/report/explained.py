@@ -6,15 +6,16 @@ from dataclasses import replace
 from leverlab.report.phrases import context_phrase, joined, load_phrase
 from leverlab.report.source import StudyData
 from leverlab.report.view import Link
-from leverlab.report.why import Why, heading, part_of, places, recorded_sentences
+from leverlab.report.why import Why, first_profile_question, heading, part_of, places, recorded_sentences
 
 
 def explained(data: StudyData) -> list[Why]:
     """A part for each study that explains `data`, and each load point and context of its twins: without timelines, which its own page
     has, and without the twins that are missing."""
+    told = first_profile_question(data) is not None and not any(True for _ in recorded_sentences(data))
     return [
         replace(
-            part_of(other, twins, f"{other.name}-{number}", timelines=False),
+            part_of(other, twins, f"{other.name}-{number}", told=told, timelines=False),
             title=f"From the study “{other.title}”: {heading(other, twins[0].load, twins[0].context)}",
             about=_about(other),
             page=Link(f"{page}#why", other.title) if (page := data.page_of(other)) else None,

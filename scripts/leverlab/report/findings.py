@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import pandas as pd
-from markupsafe import Markup, escape
 
 from leverlab.aggregate.schema import metric_column
 from leverlab.report.effect import Effect
@@ -30,12 +29,17 @@ _OUTCOMES: Final = {
 }
 
 
+_LABEL_CHARACTERS: Final = 56
+"""As many lie beside each other in the figure of the primary effects."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A primary effect as it is printed; its sentence stresses the treatment."""
+    """A primary effect as it is printed; its sentence stresses `subject`, the treatment."""
 
     mark: Mark
-    sentence: Markup
+    subject: str
+    sentence: str
     outcome: Mark
     expectation: str
     caution: str
@@ -58,13 +62,13 @@ def findings(data: StudyData) -> list[Finding]:
     for effect in primary_effects(data):
         lever = data.configuration.levers[effect.lever] if effect.lever else None
         outcome, expectation = expectation_sentence(effect, lever, data.telling)
-        sentence = stressed(verdict_sentence(effect, data.telling), levels_phrase(effect.changed, data.titles))
         # Over models and GPUs the same expectation would stand under each of them.
         shown = "" if expectation == said else expectation
         found.append(
             Finding(
                 verdict_mark(effect.verdict, data.simulated),
-                sentence,
+                levels_phrase(effect.changed, data.titles),
+                verdict_sentence(effect, data.telling),
                 _OUTCOMES[outcome],
                 shown,
                 _caution(data, effect),
@@ -94,13 +98,10 @@ def _caution(data: StudyData, effect: Effect) -> str:
     if not marked.empty:
         codes = list(dict.fromkeys(code for codes in marked["check_codes"] for code in codes.split(",")))
         named = ", ".join(code.replace("_", " ") for code in codes)
-        said.append(f"{len(marked)} of the {len(own)} valid cells carry a caution: {named}.")
+        count = len(marked)
+        whose = f"All {count} valid cells" if 1 < count == len(own) else f"{count} of the {len(own)} valid cells"
+        said.append(f"{whose} {'carries' if count == 1 else 'carry'} a caution: {named}.")
     return " ".join(said)
-
-
-def stressed(sentence: str, words: str) -> Markup:
-    """`sentence` with the first `words` in it in bold."""
-    return Markup(escape(sentence).replace(escape(words), Markup("<strong>{}</strong>").format(words), 1))
 
 
 def noise_floor_sentences(data: StudyData) -> list[str]:
@@ -132,7 +133,7 @@ def forest_block(data: StudyData) -> FigureBlock:
         where = f", {context_phrase(*effect.context)}" if len(data.contexts) > 1 else ""
         rows.append(
             (
-                f"{short_levels(effect.changed)}{where}\n{metric_heading(effect.metric, effect.statistic)} {load_phrase(effect.load)}",
+                f"{short_levels(effect.changed, data.titles, _LABEL_CHARACTERS - len(where))}{where}\n{metric_heading(effect.metric, effect.statistic)} {load_phrase(effect.load)}",
                 effect,
             )
         )

@@ -30,6 +30,16 @@ def mechanism(baseline: Profiled, treatment: Profiled, label: str) -> str:
     return f"{label}: {told}.{_where(before, after)}"
 
 
+def change_in_short(baseline: Profiled, treatment: Profiled, label: str) -> str:
+    """How much longer or shorter the steps of `treatment` are than those of `baseline`, and what makes up most of it."""
+    before, after = baseline.recorded, treatment.recorded
+    if before is None or after is None:
+        return ""
+    told = [f"a {part}" for part in _step(before, after) if _moved(before.step_s, after.step_s)]
+    told += [*_prompt_step(before, after)]
+    return f"{label}: {'; '.join(told) or 'no step differs by a twentieth'}.{_where(before, after)}"
+
+
 def _launches(before: Recorded, after: Recorded) -> Iterator[str]:
     if before.step is None or after.step is None:
         return
@@ -59,9 +69,17 @@ def _prompts(before: Recorded, after: Recorded) -> Iterator[str]:
     old, new = before.phase_share("prefill", "mixed"), after.phase_share("prefill", "mixed")
     if abs(new - old) >= _TELLING:
         yield f"steps that compute prompts take {format_share(old)} → {format_share(new)} of the time in which something runs"
+    yield from _prompt_step(before, after)
+
+
+def _prompt_step(before: Recorded, after: Recorded) -> Iterator[str]:
     old_s, new_s = sum(before.prompt_step_s().values()), sum(after.prompt_step_s().values())
-    if old_s and new_s and abs(new_s - old_s) > _TELLING * max(old_s, new_s):
+    if _moved(old_s, new_s):
         yield f"a step that computes prompts {format_seconds(old_s)} → {format_seconds(new_s)}"
+
+
+def _moved(old_s: float | None, new_s: float | None) -> bool:
+    return bool(old_s and new_s) and abs((new_s or 0) - (old_s or 0)) > _TELLING * max(old_s or 0, new_s or 0)
 
 
 def _step(before: Recorded, after: Recorded) -> Iterator[str]:

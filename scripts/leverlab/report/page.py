@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from leverlab.metrics import METRICS
 from leverlab.report.accuracy import accuracy_section
@@ -19,6 +19,7 @@ from leverlab.report.effect import Effect
 from leverlab.report.effect_tables import before_after, crossed_table, is_main, treatment_title
 from leverlab.report.explained import explained
 from leverlab.report.findings import findings, forest_block, limits, noise_floor_sentences, primary_effects
+from leverlab.report.in_short import headline, in_short
 from leverlab.report.knees import knee_table
 from leverlab.report.ledger import cell_table, cells_note, check_tables, command_table, troubles
 from leverlab.report.marked import findings as marked_cells
@@ -29,14 +30,14 @@ from leverlab.report.questions import questions, readings
 from leverlab.report.ranking import ranking, ranking_note, ranking_tables, recommendations
 from leverlab.report.roofline_block import roofline_parts
 from leverlab.report.searches import search_table
-from leverlab.report.sentences import correction_sentence, headline
+from leverlab.report.sentences import correction_sentence
 from leverlab.report.source import StudyData
 from leverlab.report.stand_in import stand_in_sentences
 from leverlab.report.study_card import lever_table, study_facts
 from leverlab.report.svg import drawing
 from leverlab.report.theory_values import theory_values
 from leverlab.report.view import Table
-from leverlab.report.why import why
+from leverlab.report.why import changes_in_short, first_profile_question, why
 from leverlab.report.workload_card import workload_cards
 
 _UNIT: Final = re.compile(r"(?<=\d) (?=(?:s|ms|µs|min|h|kB|MB|GB)\b)|(?<=\d) ?(?=%(?!\w))")
@@ -55,6 +56,7 @@ def environment() -> Environment:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_typeset,
     )  # fmt: skip
     made.filters["prose"] = prose
+    made.filters["stressed"] = stressed
     return made
 
 
@@ -66,6 +68,12 @@ def prose(text: str) -> str:
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else _typeset(part) for number, part in enumerate(parts)
     )
+
+
+def stressed(sentence: str, words: str) -> Markup:
+    """`sentence` with the first `words` in it in bold."""
+    bold = Markup("<strong>{}</strong>").format(_typeset(words))
+    return Markup(escape(_typeset(sentence)).replace(escape(_typeset(words)), bold, 1))
 
 
 def _typeset(value: Any) -> Any:  # noqa: ANN401 - whatever a template prints
@@ -109,6 +117,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "dummy_weights": joined(data.dummy_models),
         "finished": last_measured(data),
         "headline": headline(data.effects, data.telling),
+        **_in_short(data),
         "findings": findings(data),
         "correction": correction_sentence(data.effects, data.telling),
         "incomplete": _incomplete(data),
@@ -119,6 +128,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "questions": questions(data, theory),
         "why": why(data),
         "explained": explained(data),
+        "changes_asked_in": asked.ask if (asked := first_profile_question(data)) else "",
         "readings": readings(data),
         "collected": collected_table(data, theory),
         "card": study_facts(data),
@@ -155,6 +165,14 @@ def _sections(data: StudyData) -> dict[str, Any]:
             "Add --profile slurm on a cluster; raise the number before verdict.html to do it again."
         ),
     }
+
+
+def _in_short(data: StudyData) -> dict[str, Any]:
+    """Lines below the headline: the primary metrics, or, where none of them has a verdict, what the profiles show."""
+    primary = primary_effects(data)
+    if not any(effect.decided for effect in primary) and (changes := changes_in_short(data)):
+        return {"in_short": changes, "in_short_lead": "In the profiles, each of them one run:"}
+    return {"in_short": in_short(primary, data.telling), "in_short_lead": ""}
 
 
 def _over_all_studies(data: StudyData) -> dict[str, Any]:

@@ -48,7 +48,14 @@ def value_phrase(metric: str, value: float | None) -> str:
         return format_percent(format_number(100 * value))
     if unit == "bytes":
         return f"{format_number(value / 2**30)} GiB"
-    return format_number(value) if unit == "1" else f"{format_number(value)} {unit}"
+    number = format_number(value)
+    return number if unit == "1" else f"{number} {_one(unit) if number == '1' else unit}"
+
+
+def _one(unit: str) -> str:
+    """The unit of one: `request/s`, `token`."""
+    counted, slash, per = unit.partition("/")
+    return f"{counted.removesuffix('s')}{slash}{per}"
 
 
 def change_phrase(metric: str, value: float) -> str:
@@ -98,9 +105,13 @@ def levels_phrase(changed: Mapping[str, tuple[str, str]], titles: Mapping[str, s
     return " and ".join(f"{titles.get(name, name)} {new} instead of {old}" for name, (new, old) in changed.items())
 
 
-def short_levels(changed: Mapping[str, tuple[str, str]]) -> str:
-    """The same where there is little room: `prefix_caching on → off`."""
-    return ", ".join(f"{name} {old} → {new}" for name, (new, old) in changed.items())
+def short_levels(changed: Mapping[str, tuple[str, str]], titles: Mapping[str, str], most: int) -> str:
+    """The same where there is little room: `Prefix caching on → off`; by the lever's name where that is longer than `most` characters."""
+
+    def told(names: Mapping[str, str]) -> str:
+        return ", ".join(f"{names.get(name, name)} {old} → {new}" for name, (new, old) in changed.items())
+
+    return by_title if len(by_title := told(titles)) <= most else told({})
 
 
 def context_phrase(engine: str, model: str, gpu: str, gpu_count: int) -> str:

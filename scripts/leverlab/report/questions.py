@@ -1,7 +1,7 @@
 """The course's questions, answered from the study's data: sentences that change with it, or say what is missing."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -30,19 +30,22 @@ from leverlab.report.effect import Effect
 from leverlab.report.expected import expected_sentences
 from leverlab.report.explained import explained_sentences
 from leverlab.report.knees import knee_sentence, not_judged, not_judged_sentence, otherwise_marked
+from leverlab.report.over_loads import effects_over_loads
 from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
 from leverlab.report.ranges import range_sentences
-from leverlab.report.sentences import capital, verdict_sentence
+from leverlab.report.sentences import capital
 from leverlab.report.source import StudyData
 from leverlab.report.stacking import stacking_sentences
 from leverlab.report.theory_values import TheoryValues
 from leverlab.report.view import Link
-from leverlab.report.why import recorded_sentences
+from leverlab.report.why import first_profile_question, recorded_sentences
 
 _LIMIT: Final = 12
 """Sentences of one answer that a reader takes in; the tables hold the others."""
 
 _UNANSWERED: Final = "Not answered"
+
+_REFERRED: Final = "From profiles: what twins say of it stands at the first question that they answer."
 
 _REPOSITORIES: Final = {
     "vllm": "https://github.com/vllm-project/vllm/blob/v0.26.0",
@@ -90,7 +93,8 @@ def _answered(question: Question, data: StudyData, values: TheoryValues) -> Answ
             found = list(theory_sentences(answer, data, values))
             measured = measured or is_measured(answer, values)
         else:
-            found = list(_ANSWERS[type(answer)](answer, data))
+            refers = isinstance(answer, ProfileAnswer) and question is not first_profile_question(data)
+            found = [_REFERRED] if refers and _is_profiled(data) else list(_ANSWERS[type(answer)](answer, data))
             told = not isinstance(answer, ReadingAnswer) and (
                 not isinstance(answer, ProfileAnswer) or _is_profiled(data)
             )
@@ -117,9 +121,17 @@ def _effects_alone(answer: EffectAnswer, data: StudyData) -> Iterator[str]:
     for reference in map(parse_metric_reference, answer.metrics):
         changing = [effect for effect in data.effects if answer.lever in effect.changed and _is(effect, reference)]
         alone = [effect for effect in changing if len(effect.changed) == 1]
-        for effect in alone or changing:
-            if effect.estimate is not None or effect.primary:
-                yield verdict_sentence(effect, data.telling)
+        told = [effect for effect in alone or changing if effect.estimate is not None or effect.primary]
+        for own in _by_treatment(told):
+            yield from effects_over_loads(own, data.telling)
+
+
+def _by_treatment(effects: Sequence[Effect]) -> Iterator[list[Effect]]:
+    """Those of each treatment and context together, in the order in which these first stand."""
+    found: dict[tuple[object, ...], list[Effect]] = {}
+    for effect in effects:
+        found.setdefault((effect.treatment, effect.context), []).append(effect)
+    yield from found.values()
 
 
 def _effects_at_each(answer: EffectAnswer, each: str, data: StudyData) -> Iterator[str]:
@@ -132,10 +144,14 @@ def _effects_at_each(answer: EffectAnswer, each: str, data: StudyData) -> Iterat
             own = (
                 [effect for effect in alone if effect.changed[answer.lever][0] == level] if at_baseline else data.simple
             )
-            for effect in own:
-                if _is(effect, reference) and effect.estimate is not None and (at_baseline or effect.treatment == name):
-                    # Once, in front of where it was.
-                    said = verdict_sentence(effect, replace(data.telling, simulated=False))
+            told = [
+                effect
+                for effect in own
+                if _is(effect, reference) and effect.estimate is not None and (at_baseline or effect.treatment == name)
+            ]
+            for one in _by_treatment(told):
+                # Simulated is said once, in front of where it was.
+                for said in effects_over_loads(one, replace(data.telling, simulated=False)):
                     yield f"{_prefix(data)}{data.titles[each]} {place}: {said}"
 
 

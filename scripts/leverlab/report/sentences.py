@@ -16,7 +16,6 @@ from leverlab.report.phrases import (
     bare_change,
     change_phrase,
     context_phrase,
-    joined,
     levels_phrase,
     load_phrase,
     metric_phrase,
@@ -42,12 +41,14 @@ class Telling:
     simulated: bool
     comparisons: int
     """Primary comparisons, for whose number the verdicts are corrected."""
+    of_the_load: frozenset[str] = frozenset()
+    """Levers that change who asks or what is asked, and nothing of the server."""
 
 
 def verdict_sentence(effect: Effect, telling: Telling) -> str:
     """What the treatment did to the metric, with its interval, the values it rests on and the number of replicates."""
     subject = _subject(effect, telling)
-    what = f"{metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}{_where(effect, telling)}"
+    what = f"{metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}{where_phrase(effect, telling)}"
     prefix = "Simulated: " if telling.simulated else ""
     if effect.verdict == "invalid":
         return f"{prefix}{subject}: the effect on {what} is invalid. {capital(effect.reason) or 'A check failed'}."
@@ -57,23 +58,23 @@ def verdict_sentence(effect: Effect, telling: Telling) -> str:
     if effect.decided:
         good = "better" if effect.verdict == "improves" else "worse"
         verb = "raises" if effect.raises else "lowers"
-        return f"{prefix}{subject} {verb} {what} by {_size(effect)}: {values}, in {_replicates(effect.pairs)}. That is {good}.{_remark(effect)}"
+        return f"{prefix}{subject} {verb} {what} by {size_phrase(effect)}: {values}, in {replicates_phrase(effect.pairs)}. That is {good}.{_remark(effect)}"
     if effect.verdict == "no difference found":
-        return f"{prefix}{subject}: no difference found in {what}: {values}, {_estimate(effect)}, in {_replicates(effect.pairs)}. {_detectable(effect)}{_correction(effect, telling)}{_remark(effect)}"
+        return f"{prefix}{subject}: no difference found in {what}: {values}, {estimate_phrase(effect)}, in {replicates_phrase(effect.pairs)}. {_detectable(effect)}{_correction(effect, telling)}{_remark(effect)}"
     why = capital(effect.reason) or ("One replicate gives no interval" if effect.pairs == 1 else "There is no interval")
-    return f"{prefix}{subject}: the effect on {what} is not judgeable: {values}, in {_replicates(effect.pairs)}. {why}."
+    return f"{prefix}{subject}: the effect on {what} is not judgeable: {values}, in {replicates_phrase(effect.pairs)}. {why}."
 
 
 def copy_sentence(effect: Effect, telling: Telling) -> str:
     """What the baseline's copy showed: whether the instrument sees a difference where there is none, and its noise floor."""
     prefix = "Simulated: the" if telling.simulated else "The"
-    what = f"{metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}{_where(effect, telling)}"
+    what = f"{metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}{where_phrase(effect, telling)}"
     if effect.estimate is None or not (effect.decided or effect.verdict == "no difference found"):
         why = capital(effect.reason) or "There is no pair of measured cells"
         return f"{prefix} baseline against its own copy, {what}: not judgeable. {why}."
     if effect.decided:
         return (
-            f"{prefix} baseline differs from its own copy in {what}: {_estimate(effect)}, in {_replicates(effect.pairs)}. "
+            f"{prefix} baseline differs from its own copy in {what}: {estimate_phrase(effect)}, in {replicates_phrase(effect.pairs)}. "
             "Something besides the levers moved it, and every verdict on it is in doubt."
         )
     floor = (
@@ -82,33 +83,9 @@ def copy_sentence(effect: Effect, telling: Telling) -> str:
         else ""
     )
     return (
-        f"{prefix} baseline against its own copy: no difference found in {what}: {_estimate(effect)}, "
-        f"in {_replicates(effect.pairs)}.{floor}"
+        f"{prefix} baseline against its own copy: no difference found in {what}: {estimate_phrase(effect)}, "
+        f"in {replicates_phrase(effect.pairs)}.{floor}"
     )
-
-
-def headline(effects: Sequence[Effect], telling: Telling) -> str:
-    """Which lever moved its primary metric most, over all contexts; what was not found where none did."""
-    prefix = "Simulated: " if telling.simulated else ""
-    moved = [effect for effect in effects if effect.primary and effect.decided and effect.by_ratio and _usable(effect)]
-    if moved:
-        most = max(moved, key=lambda effect: abs(log(effect.estimate or 1)))
-        verb = "raises" if most.raises else "lowers"
-        return (
-            f"{prefix}{joined([telling.titles.get(name, name) for name in most.changed])} moved its primary metric most: "
-            f"{joined([f'{new} instead of {old}' for new, old in most.changed.values()])} {verb} "
-            f"{metric_phrase(most.metric, most.statistic)} {load_phrase(most.load)} {_factor(most)}{_where(most, telling)}."
-        )
-    primary = [effect for effect in effects if effect.primary]
-    differing = [effect for effect in primary if effect.decided]
-    if differing:
-        return f"{prefix}{joined([f'{_subject(e, telling)} moved {metric_phrase(e.metric, e.statistic)}' for e in differing])}."
-    subjects = list(dict.fromkeys(_subject(effect, telling) for effect in primary))
-    if not subjects:
-        return f"{prefix}Nothing was compared: no primary metric has a treatment to judge."
-    if all(effect.verdict == "no difference found" for effect in primary):
-        return f"{prefix}No difference was found between {joined(subjects)}, in any primary metric."
-    return f"{prefix}No verdict yet: what was measured of {joined(subjects)} is not enough to judge any primary metric."
 
 
 def expectation_sentence(effect: Effect, lever: Lever | None, telling: Telling) -> tuple[Outcome, str]:
@@ -172,14 +149,14 @@ def outcome_sentence(effect: Effect, expectation: Expectation, telling: Telling)
 
 def limit_sentence(effect: Effect, telling: Telling) -> str:
     """What so many replicates cannot say about this effect."""
-    what = f"{metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}{_where(effect, telling)}"
+    what = f"{metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}{where_phrase(effect, telling)}"
     subject = _subject(effect, telling)
     if effect.pairs < 2:
-        return f"{subject}: with {_replicates(effect.pairs)} nothing tells the effect on {what} from the difference between any two runs."
-    smallest = _smallest(effect)
+        return f"{subject}: with {replicates_phrase(effect.pairs)} nothing tells the effect on {what} from the difference between any two runs."
+    smallest = smallest_phrase(effect)
     if smallest is None:
         return f"{subject}: how small a change in {what} could have been seen is not known."
-    return f"{subject}: with {_replicates(effect.pairs)} on this machine, a change by less than {smallest} in {what} could easily have gone unseen."
+    return f"{subject}: with {replicates_phrase(effect.pairs)} on this machine, a change by less than {smallest} in {what} could easily have gone unseen."
 
 
 def correction_sentence(effects: Sequence[Effect], telling: Telling) -> str:
@@ -246,11 +223,13 @@ def _subject(effect: Effect, telling: Telling) -> str:
     return levels_phrase(effect.changed, telling.titles)
 
 
-def _where(effect: Effect, telling: Telling) -> str:
+def where_phrase(effect: Effect, telling: Telling) -> str:
+    """The context in brackets, where a study has several."""
     return f" ({context_phrase(*effect.context)})" if telling.several_contexts else ""
 
 
-def _replicates(pairs: int) -> str:
+def replicates_phrase(pairs: int) -> str:
+    """`3 replicates`."""
     return "1 replicate" if pairs == 1 else f"{pairs} replicates"
 
 
@@ -259,29 +238,26 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:].rstrip(".")
 
 
-def _usable(effect: Effect) -> bool:
-    return effect.estimate is not None and 0 < effect.estimate < inf
-
-
 def _has_interval(effect: Effect) -> bool:
     return effect.low is not None and effect.high is not None
 
 
-def _size(effect: Effect) -> str:
-    """`a factor of 5.1 (95 % interval 4.3 to 6.0)`, `12 % (…)`, `0.75 (…)`: always positive, read with the verb."""
-    interval = ""
+def size_phrase(effect: Effect, stated: str = "") -> str:
+    """`a factor of 5.1 (95 % interval 4.3 to 6.0)`, `12 % (…)`, `0.75 (…)`: always positive, read with the verb.
+
+    The level is left out where it is the one that was `stated` before: `a factor of 5.1 (4.3 to 6.0)`.
+    """
+    interval, level = "", _level(effect, stated)
     if effect.by_ratio:
         assert effect.estimate is not None
         upside = effect.estimate >= 1
         far = exp(abs(log(effect.estimate))) >= _PERCENT_UNTIL
         if _has_interval(effect):
             low, high = sorted((effect.low or 0, effect.high or 0), reverse=not upside)
-            interval = f" ({level_phrase(effect)} {_ratio_size(low, upside, far)} to {_ratio_size(high, upside, far)})"
+            interval = f" ({level}{_ratio_size(low, upside, far)} to {_ratio_size(high, upside, far)})"
         return f"{'a factor of ' if far else ''}{_ratio_size(effect.estimate, upside, far)}{interval}"
     if _has_interval(effect):
-        interval = (
-            f" ({level_phrase(effect)} of the change {_signed(effect, effect.low)} to {_signed(effect, effect.high)})"
-        )
+        interval = f" ({level}{'of the change ' if level else ''}{_signed(effect, effect.low)} to {_signed(effect, effect.high)})"
     return change_phrase(effect.metric, effect.estimate or 0) + interval
 
 
@@ -292,28 +268,32 @@ def _ratio_size(ratio: float, upside: bool, far: bool) -> str:
     return format_percent(format_number(percent, 2))
 
 
-def _factor(effect: Effect) -> str:
+def _level(effect: Effect, stated: str) -> str:
+    told = level_phrase(effect)
+    return "" if told == stated else f"{told} "
+
+
+def factor_phrase(effect: Effect) -> str:
+    """`5.00-fold`, `by 12 %`."""
     estimate = effect.estimate or 1
     far = max(estimate, 1 / estimate) >= _PERCENT_UNTIL
     return f"{_times(max(estimate, 1 / estimate))}-fold" if far else f"by {_ratio_size(estimate, estimate >= 1, far)}"
 
 
-def _estimate(effect: Effect) -> str:
+def estimate_phrase(effect: Effect, stated: str = "") -> str:
+    """`a ratio of 1.02 (95 % interval 0.95 to 1.10)`, without the level where it was `stated` before."""
+    level = _level(effect, stated)
     if effect.by_ratio:
-        interval = (
-            f" ({level_phrase(effect)} {_times(effect.low)} to {_times(effect.high)})" if _has_interval(effect) else ""
-        )
+        interval = f" ({level}{_times(effect.low)} to {_times(effect.high)})" if _has_interval(effect) else ""
         return f"a ratio of {_times(effect.estimate)}{interval}"
     interval = (
-        f" ({level_phrase(effect)} {_signed(effect, effect.low)} to {_signed(effect, effect.high)})"
-        if _has_interval(effect)
-        else ""
+        f" ({level}{_signed(effect, effect.low)} to {_signed(effect, effect.high)})" if _has_interval(effect) else ""
     )
     return f"a change of {_signed(effect, effect.estimate)}{interval}"
 
 
 def _detectable(effect: Effect) -> str:
-    smallest = _smallest(effect)
+    smallest = smallest_phrase(effect)
     if smallest:
         return f"A change by {smallest} or more would have been seen in four of five such studies."
     return "How small a change would have been seen is not known."
@@ -331,7 +311,8 @@ def _correction(effect: Effect, telling: Telling) -> str:
     )
 
 
-def _smallest(effect: Effect) -> str | None:
+def smallest_phrase(effect: Effect) -> str | None:
+    """The change that would have been seen in four of five such studies; None where it is not known."""
     return _width(effect, effect.minimum_detectable)
 
 

@@ -94,7 +94,15 @@ class StudyData:
     def telling(self) -> Telling:
         """What all sentences depend on."""
         family = sum(effect.primary for effect in self.effects)
-        return Telling(self.titles, len(self.contexts) > 1, self.simulated, family)
+        asked = frozenset(lever for lever in self.study.levers if self._is_of_the_load(lever))
+        return Telling(self.titles, len(self.contexts) > 1, self.simulated, family, asked)
+
+    def _is_of_the_load(self, lever: str) -> bool:
+        """Whether a level of the lever changes who asks, or what is asked."""
+        kinds = [self.configuration.engines[engine].kind for engine in self.study.engines]
+        declared = self.configuration.levers[lever]
+        sets = [declared.effect(level, kind) for level in self.study.levers[lever] for kind in kinds]
+        return any(each and (each.client or each.workload or each.request) for each in sets)
 
     @cached_property
     def told(self) -> set[tuple[str, str | None]]:

@@ -24,6 +24,10 @@ _GEOMETRY: Final = ("d", "transform", "points", "x", "y", "width", "height", "cx
 
 PANEL: Final = (4.7, 3.1)
 """Inches. At one point a CSS pixel a panel fills a phone's width, and three of them a desktop's."""
+WIDEST: Final = 4.9
+"""Inches. What is wider is shrunk on a phone, and its text with it."""
+SMALL: Final = 10.0
+"""Points of the smallest text in a figure: about as many CSS pixels on a phone."""
 
 
 @contextmanager
@@ -32,12 +36,12 @@ def drawing() -> Iterator[None]:
     settings: dict[str, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "leverlab",
-        "font.size": 10,
+        "font.size": 10.5,
         "font.family": "DejaVu Sans",
-        "axes.titlesize": 10.5,
+        "axes.titlesize": 11,
         "axes.titleweight": "bold",
         "axes.titlelocation": "left",
-        "axes.labelsize": 10,
+        "axes.labelsize": 10.5,
         "axes.labelcolor": MUTED,
         "axes.edgecolor": MUTED,
         "axes.linewidth": 0.8,
@@ -50,8 +54,8 @@ def drawing() -> Iterator[None]:
         "text.color": INK,
         "xtick.color": MUTED,
         "ytick.color": MUTED,
-        "xtick.labelsize": 9.5,
-        "ytick.labelsize": 9.5,
+        "xtick.labelsize": SMALL,
+        "ytick.labelsize": SMALL,
         "xtick.major.size": 3,
         "ytick.major.size": 3,
         "figure.facecolor": "none",

@@ -7,6 +7,7 @@ from typing import Final
 
 from markupsafe import Markup
 
+from leverlab.config.course import ProfileAnswer, Question
 from leverlab.profile.analysis import DecodeStep
 from leverlab.profile.recorders import RAW
 from leverlab.report.class_rates import class_rates, rate_table, weights_ratio
@@ -14,7 +15,7 @@ from leverlab.report.figures.kernels import class_bars, colour_of, difference_ba
 from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.layer_parts import layer_table
 from leverlab.report.looks import VARIABLES
-from leverlab.report.mechanism import anatomy, mechanism
+from leverlab.report.mechanism import anatomy, change_in_short, mechanism
 from leverlab.report.phrases import context_phrase, load_heading
 from leverlab.report.profiled import PROMPTS, Profiled, Recorded
 from leverlab.report.source import StudyData
@@ -30,7 +31,7 @@ _PROMPTS_SHARE: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """A context and load point: sentences, figures, facts. `missing` names twins that are not there, and why."""
+    """A context and load point: sentences, figures, facts. `mechanisms` is empty where a question has them. `missing` names twins that are not there, and why."""
 
     title: str
     about: str
@@ -46,7 +47,8 @@ class Why:
 
 def why(data: StudyData) -> list[Why]:
     """A part for each context and load point at which the study asks for twins; nothing where it asks for none."""
-    return [part_of(data, twins, str(number)) for number, twins in enumerate(places(data))]
+    told = first_profile_question(data) is not None
+    return [part_of(data, twins, str(number), told=told) for number, twins in enumerate(places(data))]
 
 
 def places(data: StudyData) -> list[list[Profiled]]:
@@ -56,12 +58,21 @@ def places(data: StudyData) -> list[list[Profiled]]:
 
 def mechanisms(data: StudyData) -> Iterator[str]:
     """A sentence for each treatment whose twin, and the baseline's beside it, recorded something."""
-    several = len({(twin.load, twin.context) for twin in data.profiles}) > 1
+    several = _several(data)
     for (load, context), own in groupby(data.profiles, key=lambda twin: (twin.load, twin.context)):
         twins = list(own)
         where = f"{heading(data, load, context)}: " if several else ""
         for sentence in _mechanisms(data, twins):
             yield f"{where}{sentence}"
+
+
+def changes_in_short(data: StudyData) -> list[str]:
+    """A line for each treatment with a twin and the baseline's beside it: what it changes in the length of a step."""
+    return [
+        f"{heading(data, twin.load, twin.context)}: {told}" if _several(data) else told
+        for baseline, twin in _pairs(data, data.profiles)
+        if (told := change_in_short(baseline, twin, _short(data, twin)))
+    ]
 
 
 def recorded_sentences(data: StudyData) -> Iterator[str]:
@@ -71,7 +82,7 @@ def recorded_sentences(data: StudyData) -> Iterator[str]:
     """
     changes = list(mechanisms(data))
     yield from changes
-    several = len({(twin.load, twin.context) for twin in data.profiles}) > 1
+    several = _several(data)
     for twin in data.profiles:
         where = f"{heading(data, twin.load, twin.context)}: " if several else ""
         own = [
@@ -100,24 +111,43 @@ def heading(data: StudyData, load: str, context: tuple[str, str, str, int]) -> s
     return load_heading(load) + (f", {context_phrase(*context)}" if len(data.contexts) > 1 else "")
 
 
+def first_profile_question(data: StudyData) -> Question | None:
+    """The question under which stands what twins say; None where the study asks none, and the section on twins has it."""
+    asking = (q for q in data.study.questions if any(isinstance(answer, ProfileAnswer) for answer in q.answers))
+    return next(asking, None)
+
+
+def _several(data: StudyData) -> bool:
+    """Whether a sentence has to say at which load point and where."""
+    return len({(twin.load, twin.context) for twin in data.profiles}) > 1
+
+
 def _mechanisms(data: StudyData, twins: Sequence[Profiled]) -> tuple[str, ...]:
-    pairs = [(_baseline(data, twins, twin.server), twin) for twin in twins]
-    said = [
-        mechanism(baseline, twin, _short(data, twin))
-        for baseline, twin in pairs
-        if baseline is not None and baseline is not twin
-    ]
+    said = [mechanism(baseline, twin, _short(data, twin)) for baseline, twin in _pairs(data, twins)]
     return tuple(sentence for sentence in said if sentence)
 
 
-def _baseline(data: StudyData, twins: Sequence[Profiled], server: str) -> Profiled | None:
-    """The baseline's twin that stands beside one of `server`: of several engine servers the one of the same name."""
-    first = next(iter(data.treatments))
-    return next((twin for twin in twins if twin.treatment == first and twin.server == server), None)
+def _pairs(data: StudyData, twins: Sequence[Profiled]) -> Iterator[tuple[Profiled, Profiled]]:
+    """(the baseline's twin, a treatment's) at the same place."""
+    for twin in twins:
+        baseline = _baseline(data, twins, twin)
+        if baseline is not None and baseline is not twin:
+            yield baseline, twin
 
 
-def part_of(data: StudyData, twins: Sequence[Profiled], key: str, *, timelines: bool = True) -> Why:
-    """The part on `twins`, which are of one load point and context; `key` tells its figures and tables from others of the page."""
+def _baseline(data: StudyData, twins: Sequence[Profiled], beside: Profiled) -> Profiled | None:
+    """The baseline's twin that stands beside another: of several engine servers the one of the same name."""
+    first, place = next(iter(data.treatments)), (beside.load, beside.context, beside.server)
+    return next(
+        (twin for twin in twins if twin.treatment == first and (twin.load, twin.context, twin.server) == place), None
+    )
+
+
+def part_of(data: StudyData, twins: Sequence[Profiled], key: str, *, told: bool, timelines: bool = True) -> Why:
+    """The part on `twins`, which are of one load point and context; `key` tells its figures and tables from others of the page.
+
+    What the treatments change is left out where it is `told` elsewhere on the page.
+    """
     there = [(twin, twin.recorded) for twin in twins if twin.recorded is not None]
     load, context = twins[0].load, twins[0].context
     said = [anatomy(twin, _short(data, twin)) for twin, _ in there]
@@ -125,7 +155,7 @@ def part_of(data: StudyData, twins: Sequence[Profiled], key: str, *, timelines: 
         title=heading(data, load, context),
         about="",
         page=None,
-        mechanisms=_mechanisms(data, twins),
+        mechanisms=() if told else _mechanisms(data, twins),
         anatomies=tuple(sentence for sentence in said if sentence),
         figures=tuple(_figures(data, there, f"w{key}", timelines=timelines)),
         tables=tuple(_tables(data, twins, there, key)),
@@ -177,7 +207,7 @@ def _figures(
         (class_bars(bars, f"{key}-bars", unit),),
         f"what the {unit} goes to. Each moment counts once: where kernels overlap it is that of computation, then of communication, then of copies.",
         "what the same server does without a profiler, which slows the launches most; TPOT beside it in the table tells by how much.",
-        "", legend, "single",
+        "", legend, "single bars",
     )  # fmt: skip
     prompts = [(_short(data, twin), parts) for twin, found in there if (parts := found.prompt_step_s())]
     if prompts and max(found.phase_share("prefill", "mixed") for _, found in there) >= _PROMPTS_SHARE:
@@ -185,11 +215,11 @@ def _figures(
             (class_bars(prompts, f"{key}-prompts", "time of a step that computes prompts"),),
             "what prompts cost, in steps of their own or beside decoding: a stream that decodes waits for the whole of such a step.",
             "how long the gaps between these steps are; what runs in them is counted.",
-            "", legend, "single",
+            "", legend, "single bars",
         )  # fmt: skip
     changes: list[Markup] = []
     for number, (twin, found) in enumerate(there):
-        baseline = _baseline(data, [each for each, _ in there], twin.server)
+        baseline = _baseline(data, [each for each, _ in there], twin)
         if baseline is not None and baseline.recorded is not None and twin is not baseline:
             changes.append(
                 difference_bars(

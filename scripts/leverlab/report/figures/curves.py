@@ -11,7 +11,7 @@ from leverlab.load_point import parse_load_point
 from leverlab.report.figures.axes import LoadAxis, Series, dress_values, load_axis, load_tick, unit_of
 from leverlab.report.looks import MUTED, look
 from leverlab.report.phrases import load_phrase, metric_heading, value_phrase
-from leverlab.report.svg import PANEL, inline, new_figure
+from leverlab.report.svg import PANEL, SMALL, inline, new_figure
 
 
 def latency_panel(
@@ -47,7 +47,7 @@ def offered_achieved(cells: pd.DataFrame, series: Sequence[Series], name: str) -
     highest = float(max(drawn["x"].max(), drawn["y"].max())) * 1.08
     axes.plot([0, highest], [0, highest], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.annotate(
-        "dotted: all that is offered", (0.98, 0.04), xycoords="axes fraction", color=MUTED, fontsize=9, ha="right"
+        "dotted: all that is offered", (0.98, 0.04), xycoords="axes fraction", color=MUTED, fontsize=SMALL, ha="right"
     )
     _replicate_marks(axes, drawn, series)
     _seaborn_lines(axes, drawn.groupby(["treatment", "load"], observed=True)[["x", "y"]].mean().reset_index(), series)
@@ -80,7 +80,7 @@ def pareto(cells: pd.DataFrame, series: Sequence[Series], name: str) -> Markup |
         for _, group in own.groupby(own["load"].map(lambda load: parse_load_point(load).kind), sort=False):
             axes.plot(group["x"], group["y"], color=style.colour, marker=style.marker, linestyle=line)
         for x, y, load in zip(own["x"], own["y"], own["load"], strict=True):
-            axes.annotate(load_tick(load), (x, y), (5, 5), textcoords="offset points", fontsize=9, color=MUTED)
+            axes.annotate(load_tick(load), (x, y), (5, 5), textcoords="offset points", fontsize=SMALL, color=MUTED)
     dress_values(axes, means["x"], "x")
     dress_values(axes, means["y"])
     axes.set_xlabel("speed of one user (tokens/s, 1 / median TPOT)")

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from leverlab.report.effect import Effect
 from leverlab.report.looks import MUTED, RULE, look
 from leverlab.report.sentences import row_sentence
-from leverlab.report.svg import inline, new_figure
+from leverlab.report.svg import SMALL, WIDEST, inline, new_figure
 from leverlab.units import format_number
 
 _MARKERS = {"improves": ("^", 1), "worsens": ("v", 2), "no difference found": ("o", 0)}
@@ -23,7 +23,7 @@ def forest(rows: Sequence[tuple[str, Effect]], name: str) -> Markup | None:
     drawn = [(label, effect) for label, effect in rows if effect.by_ratio and effect.estimate]
     if not drawn:
         return None
-    figure, axes = new_figure((4.9, 0.75 + 0.72 * len(drawn)))
+    figure, axes = new_figure((WIDEST, 0.75 + 0.72 * len(drawn)))
     bounds = [1.0]
     for place, (label, effect) in enumerate(drawn):
         marker, number = _MARKERS.get(effect.verdict, ("x", 0))
@@ -39,14 +39,14 @@ def forest(rows: Sequence[tuple[str, Effect]], name: str) -> Markup | None:
         bounds.append(effect.estimate or 1)
         # Above its line and not beside it: a phone is too narrow for two columns.
         above = axes.get_yaxis_transform()
-        axes.annotate(label, (0, place), (0, 8), xycoords=above, textcoords="offset points", fontsize=9.5)
+        axes.annotate(label, (0, place), (0, 8), xycoords=above, textcoords="offset points", fontsize=SMALL)
         axes.annotate(
             row_sentence(effect),
             (1, place),
             (0, 8),
             xycoords=above,
             textcoords="offset points",
-            fontsize=9.5,
+            fontsize=SMALL,
             ha="right",
             color=MUTED,
         )

@@ -1,5 +1,6 @@
 """Treatment × load point: how far each metric moved, and which way."""
 
+import textwrap
 from collections.abc import Sequence
 from math import log2
 from typing import Final
@@ -15,10 +16,19 @@ from leverlab.report.figures.axes import load_tick, load_title
 from leverlab.report.looks import HEAT, INK
 from leverlab.report.phrases import load_order, metric_heading
 from leverlab.report.sentences import better_word, ratio_text
-from leverlab.report.svg import inline, new_figure
+from leverlab.report.svg import SMALL, inline, new_figure
+
+_LABEL_CHARACTERS: Final = 24
+"""Of a line beside the fields: a longer one leaves them no room."""
 
 STEPS: Final = (-1.0, -0.32, -0.07, 0.07, 0.32, 1.0)
 """Boundaries of the colours in log2 of the ratio, positive is better: factors of 1.05, 1.25 and 2."""
+
+
+def wrapped_level(label: str, characters: int) -> str:
+    """A treatment's label in lines of so many characters; `instead of …` begins one of its own."""
+    parts = label.replace(" instead of ", "\ninstead of ").split("\n")
+    return "\n".join(textwrap.fill(part, characters) for part in parts)
 
 
 def effect_heatmap(
@@ -41,15 +51,16 @@ def effect_heatmap(
         shade[place] = better * log2(effect.estimate or 1)
         word = "in the noise" if effect.within_noise else better_word(effect) if effect.decided else "unclear"
         text[place] = f"{ratio_text(effect)}\n{word}"
-    height = 1.15 + 0.55 * len(rows)
+    names = [wrapped_level(labels[row], _LABEL_CHARACTERS) for row in rows]
+    height = 1.15 + sum(max(0.55, 0.19 * (name.count("\n") + 1)) for name in names)
     figure, axes = new_figure((4.7, height))
     seaborn.heatmap(
         shade, ax=axes, annot=text, fmt="", cbar=False, linewidths=2, linecolor="none",
         cmap=ListedColormap(HEAT), norm=BoundaryNorm([-99, *STEPS, 99], len(HEAT)),
-        annot_kws={"color": INK, "fontsize": 9.5},
+        annot_kws={"color": INK, "fontsize": SMALL},
     )  # fmt: skip
     axes.set_xticklabels([load_tick(load) for load in loads])
-    axes.set_yticklabels([labels[row].replace(" instead of ", "\ninstead of ") for row in rows], rotation=0)
+    axes.set_yticklabels(names, rotation=0)
     axes.tick_params(length=0)
     axes.set_xlabel(load_title(loads))
     heading = metric_heading(metric, statistic)

@@ -14,7 +14,7 @@ from matplotlib.path import Path
 from leverlab.profile.intervals import Floats
 from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.looks import INK, MUTED, RULE, look
-from leverlab.report.svg import inline, new_figure
+from leverlab.report.svg import SMALL, WIDEST, inline, new_figure
 from leverlab.units import format_seconds
 
 _LOOKS: Final = {
@@ -29,8 +29,12 @@ _LOOKS: Final = {
 }
 _LABEL_CHARACTERS: Final = 24
 _TITLE_CHARACTERS: Final = 34
-_CHARACTERS_IN_A_BAR: Final = 52
+_LINE_CHARACTERS: Final = 42
+_CHARACTERS_IN_A_BAR: Final = 54
 """About as many characters of a stretch's name lie beside each other in the longest bar."""
+_CHARACTERS_ABOVE: Final = 54
+"""Characters in a line of a bar's label."""
+_AXIS_INCHES, _BAR_INCHES, _LINE_INCHES = 0.6, 0.42, 0.17
 _ROWS_LIMIT: Final = 8
 _STROKES_LIMIT: Final = 4000
 
@@ -43,19 +47,26 @@ def colour_of(name: str) -> str:
 def class_bars(bars: Sequence[tuple[str, Mapping[str, float]]], name: str, unit: str) -> Markup:
     """A bar for each (label, class → seconds): its stretches in the order of `KERNEL_WORDS`, each named where its name has room."""
     scale, suffix = _scale(max(sum(parts.values()) for _, parts in bars))
-    figure, axes = new_figure((6.4, 0.75 + 0.62 * len(bars)))
+    # A label stands above its bar and not beside it: a phone is too narrow for two columns. Along y are inches.
+    labels = [textwrap.fill(label, _CHARACTERS_ABOVE) for label, _ in bars]
+    heights = [_BAR_INCHES + _LINE_INCHES * (label.count("\n") + 1) for label in labels]
+    figure, axes = new_figure((WIDEST, _AXIS_INCHES + sum(heights)))
     longest = max(sum(parts.values()) for _, parts in bars) * scale
-    for row, (_, parts) in enumerate(bars):
-        left = 0.0
+    bottom = 0.0
+    for label, height, (_, parts) in zip(labels, heights, bars, strict=True):
+        bottom += height
+        left, middle = 0.0, bottom - _BAR_INCHES * 0.55
+        axes.text(0, middle - _BAR_INCHES * 0.42, label, va="bottom", fontsize=SMALL)
         for part, written in KERNEL_WORDS.items():
             width = parts.get(part, 0.0) * scale
             if width <= 0:
                 continue
-            axes.barh(row, width, left=left, height=0.62, color=colour_of(part))
+            axes.barh(middle, width, left=left, height=_BAR_INCHES * 0.7, color=colour_of(part))
             if width >= (len(written) + 1) / _CHARACTERS_IN_A_BAR * longest:
-                axes.text(left + width / 2, row, written, ha="center", va="center", fontsize=8.5, color=INK)
+                axes.text(left + width / 2, middle, written, ha="center", va="center", fontsize=SMALL, color=INK)
             left += width
-    _rows(axes, [label for label, _ in bars])
+    axes.set_yticks([])
+    axes.set_ylim(bottom, 0)
     axes.set_xlim(0, longest * 1.02)
     axes.set_xlabel(f"{unit} ({suffix})")
     spoken = ". ".join(
@@ -71,16 +82,16 @@ def difference_bars(before: Mapping[str, float], after: Mapping[str, float], tit
     change = {part: after.get(part, 0.0) - before.get(part, 0.0) for part in KERNEL_WORDS}
     shown = [part for part in KERNEL_WORDS if change[part] or before.get(part) or after.get(part)]
     scale, suffix = _scale(max(abs(value) for value in change.values()))
-    figure, axes = new_figure((4.7, 0.9 + 0.3 * len(shown)))
+    figure, axes = new_figure((4.7, 0.9 + 0.37 * len(shown)))
     for row, part in enumerate(shown):
         value = change[part] * scale
         axes.barh(row, value, height=0.62, color=look(2 if value > 0 else 1).colour)
-    limit = max(max(abs(change[part]) for part in shown) * scale, 1e-12) * 1.35
+    limit = max(max(abs(change[part]) for part in shown) * scale, 1e-12) * 1.5
     for row, part in enumerate(shown):
         value = change[part] * scale
         axes.text(
-            value + (0.02 if value >= 0 else -0.02) * limit, row, f"{value:+.3g}", va="center",
-            ha="left" if value >= 0 else "right", fontsize=8.5,
+            value + (0.02 if value >= 0 else -0.02) * limit, row, f"{value:+.3g}".replace("-", "−"), va="center",
+            ha="left" if value >= 0 else "right", fontsize=SMALL,
         )  # fmt: skip
     axes.axvline(0, color=MUTED, linewidth=0.8)
     axes.set_xlim(-limit, limit)
@@ -101,7 +112,7 @@ def kernel_timeline(kernels: pd.DataFrame, title: str, name: str) -> Markup | No
     own = kernels[kernels["stream"].isin(busiest)].nlargest(_STROKES_LIMIT, "duration_s")
     end = float((kernels["start_s"] + kernels["duration_s"]).max())
     scale, suffix = _scale(end)
-    figure, axes = new_figure((6.4, 0.95 + 0.42 * len(busiest)))
+    figure, axes = new_figure((WIDEST, 0.95 + 0.42 * len(busiest) + 0.2 * (len(title) > _LINE_CHARACTERS)))
     for row, stream in enumerate(busiest):
         for part, rows in own[own["stream"] == stream].groupby("class"):
             left, width = (rows[name].to_numpy(float) * scale for name in ("start_s", "duration_s"))
@@ -112,7 +123,7 @@ def kernel_timeline(kernels: pd.DataFrame, title: str, name: str) -> Markup | No
     axes.set_xlim(0, end * scale)
     axes.set_ylim(len(busiest) - 0.5, -0.5)
     axes.set_xlabel(f"time ({suffix})")
-    axes.set_title(title)
+    axes.set_title(textwrap.fill(title, _LINE_CHARACTERS))
     spoken = f"{title}: {len(kernels)} kernels on {kernels['stream'].nunique()} streams in {format_seconds(end)}."
     return inline(figure, name, spoken)
 

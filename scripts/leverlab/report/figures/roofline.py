@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from leverlab.report.figures.axes import Series, load_tick
 from leverlab.report.looks import INK, MUTED, look
-from leverlab.report.svg import PANEL, inline, new_figure
+from leverlab.report.svg import PANEL, SMALL, WIDEST, inline, new_figure
 from leverlab.units import format_number
 
 
@@ -51,7 +51,7 @@ def roofline(
     """
     if not points or not peaks:
         return None
-    figure, axes = new_figure((PANEL[0] * 1.1, PANEL[1] * 1.25))  # no wider: its text must be read on a phone
+    figure, axes = new_figure((WIDEST, PANEL[1] * 1.25))
     ridges = {dtype: peak / bandwidth for dtype, peak in peaks.items()}
     everything: list[RooflinePoint | KernelPoint] = [*points, *kernels]
     low, high = min(0.5, *(x / 1.5 for x in _xs(everything))), 4 * max(*ridges.values(), *_xs(everything))
@@ -61,12 +61,12 @@ def roofline(
         axes.plot([ridges[dtype], high], [peak, peak], color=INK, linewidth=1.4)
         axes.annotate(
             f"{format_number(peak / 1e12)} TFLOP/s {dtype}, ridge at {format_number(ridges[dtype])}",
-            (high, peak), (-2, -11), textcoords="offset points", ha="right", fontsize=9, color=MUTED,
+            (high, peak), (-2, 2), textcoords="offset points", ha="right", fontsize=SMALL, color=MUTED,
         )  # fmt: skip
-    middle = (max(_xs(points)) * highest) ** 0.5
+    middle = (low * highest) ** 0.5
     axes.annotate(
         f"{format_number(bandwidth / 1e9)} GB/s", (middle, middle * bandwidth), (-6, 4), textcoords="offset points", ha="right",
-        fontsize=9, color=MUTED,
+        fontsize=SMALL, color=MUTED,
     )  # fmt: skip
     for entry in series:
         _draw(axes, [point for point in points if point.treatment == entry.treatment], entry)
@@ -115,7 +115,7 @@ def _draw_kernels(axes: Axes, points: Sequence[KernelPoint], series: Sequence[Se
             key=lambda point: point.flop_per_s,
         )
         axes.annotate(
-            kernels, (highest.intensity, highest.flop_per_s), (8, -4), textcoords="offset points", fontsize=9,
+            kernels, (highest.intensity, highest.flop_per_s), (8, -4), textcoords="offset points", fontsize=SMALL,
             color=MUTED,
         )  # fmt: skip
 
@@ -135,5 +135,5 @@ def _draw(axes: Axes, points: Sequence[RooflinePoint], entry: Series) -> None:
     for point in ordered:
         axes.annotate(
             load_tick(point.load), (point.intensity, point.flop_per_s), (6, -10), textcoords="offset points",
-            fontsize=9, color=MUTED,
+            fontsize=SMALL, color=MUTED,
         )  # fmt: skip

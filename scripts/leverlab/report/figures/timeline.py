@@ -11,7 +11,7 @@ from matplotlib.path import Path as MatplotlibPath
 
 from leverlab.report.figures.axes import dress_values
 from leverlab.report.looks import look
-from leverlab.report.svg import inline, new_figure
+from leverlab.report.svg import SMALL, inline, new_figure
 
 DOTS_LIMIT = 5000
 """More gaps than this are thinned to the longest of each stretch of time, which the caption must say."""
@@ -69,7 +69,7 @@ def timeline(chunks: pd.DataFrame, server: pd.DataFrame | None, title: str, name
                 linestyle=(0, dashes) if dashes else "-",
                 label=column,
             )
-        lowest.legend(frameon=False, fontsize=9, loc="upper right", ncols=2, borderaxespad=0)
+        lowest.legend(frameon=False, fontsize=SMALL, loc="upper right", ncols=2, borderaxespad=0)
         lowest.set_ylim(0, max(1.0, float(states.max().max())) * 1.3)
         lowest.set_ylabel("requests")
         spoken += f" At most {states['running'].max():g} requests run and {states['waiting'].max():g} wait."

@@ -1,0 +1,96 @@
+"""The study's answer in short, which stands at the top of its page."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from math import inf, log
+from typing import Final
+
+from leverlab.report.effect import Effect
+from leverlab.report.phrases import joined, levels_phrase, load_phrase, metric_phrase, value_phrase
+from leverlab.report.sentences import Telling, factor_phrase, where_phrase
+
+_LIMIT: Final = 8
+"""Lines that a reader takes in at a glance."""
+
+_NAMED: Final = 3
+"""Treatments from which on their number is told and not their names."""
+
+_VERDICTS: Final = {
+    "improves": "better",
+    "worsens": "worse",
+    "no difference found": "no difference found",
+    "not judgeable": "not judgeable",
+    "invalid": "invalid",
+}
+
+
+def headline(effects: Sequence[Effect], telling: Telling) -> str:
+    """Which lever moved its primary metric most, over all contexts; what was not found where none did.
+
+    A lever of the load is named only where no lever of the server moved anything: a shorter prompt is no answer.
+    """
+    prefix = "Simulated: " if telling.simulated else ""
+    primary = [effect for effect in effects if effect.primary]
+    moved = [effect for effect in primary if effect.decided and effect.by_ratio and _usable(effect)]
+    if moved:
+        of_server = [effect for effect in moved if not telling.of_the_load & effect.changed.keys()]
+        most = max(of_server or moved, key=lambda effect: abs(log(effect.estimate or 1)))
+        several = len({lever for effect in primary for lever in effect.changed}) > 1
+        titles = joined([telling.titles.get(name, name) for name in most.changed])
+        levels = joined([f"{new} instead of {old}" for new, old in most.changed.values()])
+        start = f"{titles} moved its primary metric most: {levels}" if several else _subject(most, telling)
+        return (
+            f"{prefix}{start} {'raises' if most.raises else 'lowers'} {metric_phrase(most.metric, most.statistic)} "
+            f"{load_phrase(most.load)} {factor_phrase(most)}, from {value_phrase(most.metric, most.baseline)} to "
+            f"{value_phrase(most.metric, most.value)}{where_phrase(most, telling)}."
+        )
+    differing = [effect for effect in primary if effect.decided]
+    if differing:
+        return f"{prefix}{joined([f'{_subject(e, telling)} moved {metric_phrase(e.metric, e.statistic)}' for e in differing])}."
+    subjects = list(dict.fromkeys(_subject(effect, telling) for effect in primary))
+    if not subjects:
+        return f"{prefix}Nothing was compared: no primary metric has a treatment to judge."
+    if all(effect.verdict == "no difference found" for effect in primary):
+        return f"{prefix}No difference was found between {joined(subjects)}, in any primary metric."
+    what = joined(subjects) if len(subjects) < _NAMED else f"{len(subjects)} treatments"
+    return f"{prefix}No verdict yet: what was measured of {what} is not enough to judge any primary metric."
+
+
+def in_short(effects: Sequence[Effect], telling: Telling) -> list[str]:
+    """A line for each lever, primary metric, load point and context: its value at every level, and what that is.
+
+    Nothing where the headline has told all there is. `effects` in the order in which they are to stand.
+    """
+    primary = [effect for effect in effects if effect.primary and effect.baseline is not None]
+    if len(primary) < 2:
+        return []
+    lines = [_line(list(own), telling) for _, own in groupby(primary, key=_place)]
+    more = len(lines) - _LIMIT
+    return [*lines[:_LIMIT], *([f"{more} more stand below."] if more > 0 else [])]
+
+
+def _place(effect: Effect) -> tuple[object, ...]:
+    levers = tuple((lever, before) for lever, (_, before) in effect.changed.items())
+    return levers, effect.metric, effect.statistic, effect.load, effect.context
+
+
+def _line(effects: Sequence[Effect], telling: Telling) -> str:
+    first = effects[0]
+    what = f"{metric_phrase(first.metric, first.statistic)} {load_phrase(first.load)}{where_phrase(first, telling)}"
+    titles = " and ".join(telling.titles.get(name, name) for name in first.changed)
+    before = f"{value_phrase(first.metric, first.baseline)} at {joined([old for _, old in first.changed.values()])}"
+    return f"{titles}: {what} is {joined([before, *_levels(effects)])}."
+
+
+def _levels(effects: Sequence[Effect]) -> Iterator[str]:
+    for effect in effects:
+        levels = joined([new for new, _ in effect.changed.values()])
+        yield f"{value_phrase(effect.metric, effect.value)} at {levels} ({_VERDICTS[effect.verdict]})"
+
+
+def _subject(effect: Effect, telling: Telling) -> str:
+    return levels_phrase(effect.changed, telling.titles)
+
+
+def _usable(effect: Effect) -> bool:
+    return effect.estimate is not None and 0 < effect.estimate < inf

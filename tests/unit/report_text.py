@@ -1,0 +1,24 @@
+"""What a reader sees of a page: its text, and how large the text of its figures is."""
+
+import re
+
+PHONE_PX = 358
+"""Width of a figure on a phone 390 px wide."""
+
+
+def text_of(page: str) -> str:
+    """The words of a page, or of a part of one, with plain spaces."""
+    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)).replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
+
+
+def smallest_text_px(page: str) -> float:
+    """CSS pixels of the smallest text in any figure of `page`, on a phone, where each is as wide as the screen."""
+    sizes = []
+    for drawing in re.findall(r'<svg[^>]*role="img".*?</svg>', page, flags=re.DOTALL):
+        width = float(re.search(r'viewBox="0 0 ([\d.]+)', drawing)[1])  # type: ignore[index]
+        fonts = re.findall(r"<(?:text|tspan)[^>]*?font(?:-size)?: (?:\d+ )?([\d.]+)px", drawing)
+        assert fonts, drawing[:200]
+        sizes += [float(points) * PHONE_PX / width for points in fonts]
+    return min(sizes)
