@@ -371,6 +371,17 @@ def test_models_gpus_and_counts_are_crossed(repository: Repository) -> None:
     assert len({entry.cell.phase.workload.id for entry in study.cells}) == 2, "a workload for each tokenizer"
 
 
+def test_a_server_that_is_split_in_two_ways_takes_the_product_of_the_gpus(repository: Repository) -> None:
+    repository.change("engines: [truth]", "engines: [vllm]")
+    repository.change("gpus: [cpu]", "gpus: [h100]")
+    repository.change("  max_num_seqs: [64, 4]", "  tensor_parallel: [1, 2]\n  pipeline_parallel: [1, 2]")
+    repository.change("max_num_seqs: 64}", "tensor_parallel: 1, pipeline_parallel: 1}")
+    repository.change("  max_num_seqs: throughput at burst", "  tensor_parallel: throughput at burst")
+    repository.change("replicates: 2", "replicates: 2\ndesign: {factorial: [tensor_parallel, pipeline_parallel]}")
+    taken = {entry.treatment.name: entry.cell.server.gpu_count for entry in repository.study().cells}
+    assert sorted(taken.values()) == [1, 2, 2, 4] and taken["tensor_parallel=2, pipeline_parallel=2"] == 4
+
+
 def test_seeds_belong_to_the_replicate_and_the_workload_not_to_the_model(repository: Repository) -> None:
     repository.change("models: [tiny-llama]", "models: [tiny-llama, llama-3.1-8b]")
     first, second = repository.matrix().workloads.values()

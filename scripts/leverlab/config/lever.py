@@ -42,7 +42,8 @@ class Effect(StrictModel):
         description="the model that is served instead, a name of models.yaml; prompts stay those of the study's",
     )
     gpus: Annotated[int, Field(ge=1)] | Literal["{value}"] | None = Field(
-        default=None, description="GPUs that the server takes, where the level changes their number"
+        default=None,
+        description="GPUs that the server takes, where the level changes their number; of several such levels the product",
     )
     workload: Annotated[dict[str, WorkloadValue] | str, Written("key → value, or a workload's name")] = Field(
         default={},

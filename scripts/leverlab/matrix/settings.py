@@ -1,6 +1,7 @@
 """What a treatment chooses at one place of a study's matrix: what serves, what it is asked, from which state
 of its caches, and effects on the server."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -97,7 +98,9 @@ def setting_of(configuration: Configuration, name: str, study: Study, place: Pla
             f"config/studies/{name}.yaml: {engine}: SGLang serves the larger priority first, and a workload of kind {workload.kind} gives "
             "interactive requests the smaller: take vLLM"
         )
-    gpus = _agreed(treatment, "gpus", [int(effect.gpus) for effect in of if effect.gpus is not None])
+    # What is split in two ways takes the product: two GPUs a layer, in each of two runs of layers, are four.
+    stated = [int(effect.gpus) for effect in of if effect.gpus is not None]
+    gpus = math.prod(stated) if stated else None
     if configuration.gpus[place.gpu].device == "cpu":
         gpus = None  # ranks of an engine on a CPU share it
     return Setting(
