@@ -124,7 +124,8 @@ class TwinRecord(Record):
     window: dict[str, Any] = Field(default={}, description="see leverlab.profile.window.Window")
     requests: dict[str, float] = Field(
         default={},
-        description="requests that ended well, and the medians of ttft_s, tpot_s and chunk_gap_s under the profiler",
+        description="requests that ended well, and the medians of ttft_s, tpot_s and chunk_gap_s under the profiler; "
+        "recorded_chunk_gap_s_p50 of the gaps while it recorded, where the client tells its clock",
     )
     layers: int | None = Field(default=None, description="layers of the model, where its config.json tells")
     step_floor_s: float | None = Field(default=None, description="the least that a decode step takes: leverlab.theory")

@@ -121,7 +121,7 @@ def test_a_window_is_recorded_and_kept_beside_nothing_measured(job: TrialJob, mo
     assert record.window["opened_at_s"] > 0 and record.window["problem"] is None
     assert record.window["recorded_s"] >= 0.1 and not record.window["load_ended_first"]
     assert record.requests["ok"] == 16 and record.requests["tpot_s_p50"] > 0
-    assert record.requests["chunk_gap_s_p50"] > 0
+    assert record.requests["chunk_gap_s_p50"] > 0 and record.requests["recorded_chunk_gap_s_p50"] > 0
     assert (record.layers, record.programs) == (1, {})
     assert len(tables.read(folder).kernels) > 1000
     assert {"kernels.parquet", "requests.parquet", "raw/rank0.pt.trace.json.gz", "server.log"} <= set(record.files)

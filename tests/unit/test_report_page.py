@@ -363,5 +363,5 @@ def test_a_page_tells_what_sampling_took_where_records_do(tmp_path: Path) -> Non
         record = CellRecord.model_validate(read_json(file))
         write_json(file, record.model_copy(update={"sampling": {"gpu": cost}}))
     assert dict(provenance(study.read()).facts)["Sampling"] == (
-        "GPUs (NVML) 10 times a second, 2 ms each (medians), 20 ms at most, 2.0% of a core at most"
+        "GPUs (NVML) 10 times a second, 2 ms each (medians), 20 ms at most, 2.0 % of a core at most"
     )

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -213,6 +214,32 @@ def test_steps_that_compute_prompts_are_told_apart(data: StudyData) -> None:
 def test_what_the_profiler_cost_is_told_by_the_gaps(data: StudyData) -> None:
     twin = of(data, "baseline")
     assert twin.measured_gap_s is not None and twin.slowed_by == pytest.approx(0.02 / twin.measured_gap_s - 1)
+
+
+def told_again(data: StudyData, **requests: float) -> StudyData:
+    """The baseline's twin with other facts of its requests."""
+    file = of(data, "baseline").folder / "twin.json"
+    record = TwinRecord.model_validate(read_json(file))
+    write_json(file, record.model_copy(update={"requests": {**record.requests, **requests}}))
+    return StudyData(**{field.name: getattr(data, field.name) for field in fields(data)})
+
+
+def test_a_step_is_held_against_the_gap_while_it_was_recorded(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = of(data, "baseline").recorded
+    assert found is not None and found.seen is not None
+    step_s = float(np.median(found.seen.decode_s))
+    assert of(data, "baseline").agrees is None, "a twin of before tells the whole load's gap alone"
+    assert of(told_again(data, recorded_chunk_gap_s_p50=step_s), "baseline").agrees is None, (
+        "one step of nine has prompts"
+    )
+    monkeypatch.setattr("leverlab.report.profiled._FEW_PROMPTS", 0.2)
+    slowed = told_again(data, recorded_chunk_gap_s_p50=step_s * 1.04)
+    twin = of(slowed, "baseline")
+    assert twin.agrees and twin.measured_gap_s is not None
+    assert twin.slowed_by == pytest.approx(step_s * 1.04 / twin.measured_gap_s - 1)
+    assert "while it recorded" in render_study(slowed) and "disagrees" not in render_study(slowed)
+    apart = told_again(data, recorded_chunk_gap_s_p50=step_s * 1.1)
+    assert of(apart, "baseline").agrees is False and "disagrees" in render_study(apart)
 
 
 def test_parts_of_a_step_sum_to_the_step(data: StudyData) -> None:

@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leverlab.config.model_reference import with_folders
@@ -33,7 +32,7 @@ from leverlab.trial.events import utc_now
 from leverlab.trial.fingerprint import fingerprint
 from leverlab.trial.floors import expected_floors
 from leverlab.trial.lease import DeviceLease, file_lease, lease_devices
-from leverlab.trial.offer import ClientFailedError, Clients
+from leverlab.trial.offer import ClientFailedError, Clients, Offered
 from leverlab.trial.outcomes import InfeasibleError, ServerDiedError, see_whether_told_to_end
 from leverlab.trial.progress import Progress
 from leverlab.trial.runner import devices_may_come, signals_interrupt
@@ -172,19 +171,29 @@ def _theory(spec: TwinSpecification) -> dict[str, Any]:
     return found | ({} if floors is None else {"step_floor_s": floors.step_s})
 
 
-def _request_facts(requests: pa.Table, chunks: pa.Table) -> dict[str, float]:
-    """Requests that ended well, and medians of what they saw. A profiler that writes its trace stops every stream for a while:
-    that is in their TPOT, and not in the median of the gaps between chunks.
+def request_facts(offered: Offered, recorded: tuple[float, float] | None) -> dict[str, float]:
+    """Requests that ended well, and medians of what they saw: TTFT, TPOT and the gaps between chunks; of the gaps also of those that lie
+    in the time `recorded` (CLOCK_MONOTONIC, s), in which a profiler disturbs most.
+
+    A profiler that writes its trace stops every stream for a while: that is in their TPOT, and not in the medians of the gaps.
     """
-    ok = [row for row in requests.select(["status", "ttft_s", "tpot_s"]).to_pylist() if row["status"] == "ok"]
+    requests = offered.requests.select(["status", "ttft_s", "tpot_s"]).to_pylist()
+    ok = [row for row in requests if row["status"] == "ok"]
     facts = {"ok": float(len(ok))}
     for name in ("ttft_s", "tpot_s"):
         values = [row[name] for row in ok if row[name] is not None and math.isfinite(row[name])]
         if values:
             facts[f"{name}_p50"] = statistics.median(values)
-    arrivals = chunks.select(["index", "arrival_s"]).to_pandas().sort_values(["index", "arrival_s"])
-    gaps_s = arrivals.groupby("index")["arrival_s"].diff().dropna()
-    return facts | ({"chunk_gap_s_p50": float(gaps_s.median())} if len(gaps_s) else {})
+    arrivals = offered.chunks.select(["index", "arrival_s"]).to_pandas().sort_values(["index", "arrival_s"])
+    gaps_s = arrivals.groupby("index")["arrival_s"].diff()
+    if gaps_s.notna().any():
+        facts["chunk_gap_s_p50"] = float(gaps_s.median())
+    if recorded is not None and offered.origin_ns is not None:
+        begin_s, end_s = (moment - offered.origin_ns / 1e9 for moment in recorded)
+        inside = (arrivals["arrival_s"] - gaps_s >= begin_s) & (arrivals["arrival_s"] <= end_s)
+        if inside.any():
+            facts["recorded_chunk_gap_s_p50"] = float(gaps_s[inside].median())
+    return facts
 
 
 class _Run:
@@ -264,6 +273,7 @@ class _Run:
             keeper.progress(done, of)
             self._progress.show(f"twin ({LoadPoint(**wanted.identity['load'])}): {done}/{of} requests")
 
+        offered: Offered | None = None
         keeper.start()
         try:
             offered = clients.offer(
@@ -275,14 +285,15 @@ class _Run:
                 self._part,
                 watched,
             )
-            pq.write_table(offered.requests, self._part / REQUESTS, compression="zstd")
-            self._requests = _request_facts(offered.requests, offered.chunks)
         except ClientFailedError:
             # The server may end with the profiler; what was recorded by then counts.
             if not keeper.closing:
                 raise
         finally:
             self.window = keeper.finish(STOP_TIMEOUT_S + 60)
+        if offered is not None:
+            pq.write_table(offered.requests, self._part / REQUESTS, compression="zstd")
+            self._requests = request_facts(offered, keeper.recorded)
         if self.window.problem:
             self._progress.say(f"the window: {self.window.problem}")
         if self.window.opened_at_s is None:

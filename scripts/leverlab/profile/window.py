@@ -105,6 +105,8 @@ class WindowKeeper(threading.Thread):
         self._over = threading.Event()
         self._window: dict[str, Any] = {}
         self._counted: list[Mapping[str, float | None]] = []
+        self.recorded: tuple[float, float] | None = None
+        """From when to when every profiler recorded, by CLOCK_MONOTONIC; None while that has not ended."""
         self.closing = False
         """Whether the profiler was told to end: from then on it may take the server with it."""
 
@@ -163,8 +165,9 @@ class WindowKeeper(threading.Thread):
         self._window["load_ended_first"] = self._over.wait(self._window_s)
         last = self._look()
         self._counted.append(last.iterations)
+        self.recorded = (begun, time.monotonic())
         self._window |= {
-            "recorded_s": round(time.monotonic() - begun, 6),
+            "recorded_s": round(self.recorded[1] - begun, 6),
             "iterations_before_stop": last.all_iterations,
             "running_at_stop": last.running,
         }

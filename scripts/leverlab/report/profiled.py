@@ -36,6 +36,11 @@ IDLE: Final = "idle"
 PROMPTS: Final = ("prefill", "mixed")
 """Phases of steps that compute prompts."""
 
+_AGREES: Final = 0.05
+"""Share by which a step may differ from the gap between its tokens."""
+_FEW_PROMPTS: Final = 0.1
+"""Share of steps that compute prompts, up to which the median gap is a decode step's."""
+
 _TIMELINE_STEPS: Final = 1.5
 _TIMELINE_S: Final = 0.02
 
@@ -133,10 +138,30 @@ class Profiled:
     """The same of the gaps between chunks."""
 
     @property
+    def gap_s(self) -> float | None:
+        """The median gap between chunks under the profiler: while it recorded, where the twin tells it, or over the whole load."""
+        requests: Mapping[str, float] = self.record.requests if self.record else {}
+        return requests.get("recorded_chunk_gap_s_p50", requests.get("chunk_gap_s_p50"))
+
+    @property
     def slowed_by(self) -> float | None:
-        """By what share the median gap between chunks is longer under the profiler; None of a server whose tokens reach no client."""
-        own = self.record.requests.get("chunk_gap_s_p50") if self.record else None
-        return own / self.measured_gap_s - 1 if own and self.measured_gap_s else None
+        """By what share that is longer than the measured cell's; None of a server whose tokens reach no client."""
+        return self.gap_s / self.measured_gap_s - 1 if self.gap_s and self.measured_gap_s else None
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the median decode step, by its kernels, is as long as the gap that the twin's client saw while they were recorded.
+
+        None where the client tells no such gap, where it is that of several servers, and where so many steps compute prompts that the
+        median gap is none of a mere decode step.
+        """
+        seen = self.recorded.seen if self.recorded else None
+        gap_s = self.record.requests.get("recorded_chunk_gap_s_p50") if self.record and not self.server else None
+        if not gap_s or self.recorded is None or seen is None or not len(seen.decode_s):
+            return None
+        if self.recorded.prompt_steps > _FEW_PROMPTS * seen.count:
+            return None
+        return abs(float(np.median(seen.decode_s)) / gap_s - 1) <= _AGREES
 
     @property
     def iterations(self) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from leverlab.records import SamplingCost, flattened_provenance
 from leverlab.report.phrases import joined
 from leverlab.report.source import StudyData, rows_of
 from leverlab.report.view import Cell, Column, Group, Row, Table, plain_table
-from leverlab.units import format_number, format_seconds
+from leverlab.units import format_number, format_seconds, format_share
 
 _UNKNOWN: Final = "unknown"
 _DIFFERENCES: Final = 40
@@ -106,7 +106,7 @@ def _sampling(data: StudyData, rows: Sequence[Mapping[str, Any]]) -> str:
         shares = [cost.cpu_share for cost in own if cost.cpu_share is not None]
         if own:
             often = f"{format_number(median(rates))} times a second, " if rates else ""
-            most = f", {max(shares):.1%} of a core at most" if shares else ""
+            most = f", {format_share(max(shares), 1)} of a core at most" if shares else ""
             said.append(
                 f"{words} {often}{format_seconds(median(cost.look_s_p50 for cost in own))} each (medians), "
                 f"{format_seconds(max(cost.look_s_max for cost in own))} at most{most}"

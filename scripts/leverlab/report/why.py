@@ -8,8 +8,6 @@ from typing import Final
 from markupsafe import Markup
 
 from leverlab.config.course import ProfileAnswer, Question
-from leverlab.profile.analysis import DecodeStep
-from leverlab.profile.recorders import RAW
 from leverlab.report.class_rates import class_rates, rate_table, weights_ratio
 from leverlab.report.figures.kernels import class_bars, colour_of, difference_bars, kernel_timeline
 from leverlab.report.kernel_words import KERNEL_WORDS
@@ -17,14 +15,13 @@ from leverlab.report.layer_parts import layer_table
 from leverlab.report.looks import VARIABLES
 from leverlab.report.mechanism import anatomy, change_in_short, mechanism
 from leverlab.report.phrases import context_phrase, load_heading
-from leverlab.report.profiled import PROMPTS, Profiled, Recorded
+from leverlab.report.profiled import Profiled, Recorded
 from leverlab.report.source import StudyData
 from leverlab.report.transfers import transfer_sentence, transfer_table
-from leverlab.report.view import Cell, Column, FigureBlock, Group, LegendEntry, Link, Mark, Row, Table
-from leverlab.units import format_number, format_seconds, format_share
+from leverlab.report.twin_facts import facts_table, told_seconds
+from leverlab.report.view import Cell, Column, FigureBlock, Group, LegendEntry, Link, Row, Table
+from leverlab.units import format_share
 
-_UNNAMED_SHARE: Final = 0.05
-_UNMARKED_SHARE: Final = 0.01
 _PROMPTS_SHARE: Final = 0.02
 """Share of the busy time from which steps that compute prompts get a figure."""
 
@@ -168,7 +165,9 @@ def _tables(
 ) -> Iterator[Table]:
     labelled = [(_short(data, twin), found, weights_ratio(twin, data.configuration)) for twin, found in there]
     found = (
-        _facts(data, there, f"why-{key}") if there else None,
+        facts_table(data, [(_short(data, twin), twin, found) for twin, found in there], f"why-{key}")
+        if there
+        else None,
         layer_table(labelled, f"layers-{key}"),
         rate_table([(_short(data, twin), class_rates(twin, data.configuration)) for twin, _ in there], f"rates-{key}"),
         transfer_table([(_short(data, twin), twin, found) for twin, found in there], f"transfers-{key}"),
@@ -260,7 +259,7 @@ def _counters(data: StudyData, twins: Sequence[Profiled], identifier: str) -> Ta
                 Row((
                     Cell(KERNEL_WORDS[str(name)]),
                     Cell(str(counts[str(name)])),
-                    Cell(_seconds(float(own["duration_s"]))),
+                    Cell(told_seconds(float(own["duration_s"]))),
                     *(Cell(format_share(own[column])) for column in ("compute_share", "memory_share", "dram_share")),
                 ))
                 for name, own in medians.iterrows()
@@ -281,112 +280,3 @@ def _counters(data: StudyData, twins: Sequence[Profiled], identifier: str) -> Ta
         identifier, "Counters of kernels", columns, tuple(groups),
         "Medians over the kernels that Nsight Compute looked at, each alone on the GPU. What is nearest to its peak bounds the kernel.",
     )  # fmt: skip
-
-
-_COLUMNS: Final = (
-    Column("Treatment"),
-    Column("Decode step", "number"),
-    Column("TPOT, measured", "number"),
-    Column("TPOT of the twin", "number"),
-    Column("Slowed by", "number"),
-    Column("Steps by kernels", "number"),
-    Column("Iterations of the engine", "number"),
-    Column("Nothing ran", "number"),
-    Column("Computing prompts", "number"),
-    Column("Kernels a step", "number"),
-    Column("Kernel launches", "number"),
-    Column("Graph launches", "number"),
-    Column("Communication", "number"),
-    Column("Weights alone", "number"),
-    Column("Without a class", "number"),
-    Column("Files"),
-)
-
-
-def _facts(data: StudyData, there: Sequence[tuple[Profiled, Recorded]], identifier: str) -> Table:
-    rows = tuple(Row(tuple(_cells(data, twin, found))) for twin, found in there)
-    return Table(
-        identifier,
-        "What the twins show",
-        _COLUMNS,
-        (Group(rows),),
-        "Means over the decode steps of the window. Slowed by: how much longer the median gap between chunks is under the profiler; the twin's TPOT also holds the time in which the profiler writes. Weights alone: the least time in which the memory gives the model's weights, as a "
-        "share of the step. Steps by kernels must lie within the engine's own count of iterations, to within the step that runs at each end of the window.",
-    )
-
-
-def _cells(data: StudyData, twin: Profiled, found: Recorded) -> Iterator[Cell]:
-    step, record = found.step, twin.record
-    assert record is not None
-    own_tpot = record.requests.get("tpot_s_p50") if twin.answers else None
-    counted = twin.iterations
-    yield Cell(_short(data, twin), note=record.programs.get("nsys", record.tool))
-    yield Cell(_seconds(found.step_s))
-    yield Cell(_seconds(twin.measured_tpot_s))
-    yield Cell(_seconds(own_tpot))
-    yield Cell("–" if twin.slowed_by is None else format_share(twin.slowed_by, signed=True))
-    yield _steps_cell(found, counted)
-    yield Cell("–" if counted is None else f"{counted[0]:g} to {counted[1]:g}")
-    yield Cell(format_share(found.idle_share, 1))
-    yield _prompts_cell(found)
-    yield Cell("–" if step is None else format_number(step.kernels))
-    yield _launches(step)
-    yield Cell("–" if step is None else format_number(step.graph_launches))
-    yield _communication(found)
-    floor = record.step_floor_s / found.step_s if record.step_floor_s and found.step_s else None
-    yield Cell("–" if floor is None else format_share(floor))
-    other = sum(share for _, share in found.other)
-    longest = f"{found.other[0][0][:60]}" if other > _UNNAMED_SHARE else ""
-    yield Cell(format_share(other, 1), note=longest)
-    yield Cell(links=tuple(_links(data, twin)))
-
-
-def _launches(step: DecodeStep | None) -> Cell:
-    """Kernel launches, and what all calls that launch, graphs too, take of the CPU's time."""
-    if step is None:
-        return Cell("–")
-    took = f"with those of graphs {format_seconds(step.launch_calls_s)} of the CPU" if step.launch_calls_s else ""
-    return Cell(format_number(step.kernel_launches), note=took)
-
-
-def _prompts_cell(found: Recorded) -> Cell:
-    """Share of the busy time in steps that compute prompts; not told where none is marked while some steps have no mark at all."""
-    prompts = found.phase_share(*PROMPTS)
-    if not prompts and 1 - found.phase_share("decode") > _UNMARKED_SHARE:
-        return Cell("–", note="not marked by the engine")
-    return Cell(format_share(prompts), note="of the busy time")
-
-
-def _steps_cell(found: Recorded, counted: tuple[float, float] | None) -> Cell:
-    """Steps by kernels, marked where the engine's own count is another; a step may have begun before either end of the window."""
-    if found.seen is None:
-        return Cell("–")
-    agrees = counted is None or counted[0] - 1 <= found.seen.count <= counted[1] + 1
-    return Cell(str(found.seen.count), None if agrees else Mark("!", "disagrees", "caution"))
-
-
-def _communication(found: Recorded) -> Cell:
-    step = found.step
-    if step is None or not step.communication_kernels:
-        return Cell("–")
-    whole = found.step_s or sum(step.class_s.values())
-    shown = step.class_s.get("communication", 0.0)
-    return Cell(
-        f"{format_number(step.communication_kernels)} × {format_seconds(step.communication_s / step.communication_kernels)}",
-        note=f"{format_share(shown / whole)} of the step beside nothing else",
-    )
-
-
-def _seconds(value: float | None) -> str:
-    return "–" if value is None else format_seconds(value)
-
-
-def _links(data: StudyData, twin: Profiled) -> Iterator[Link]:
-    assert twin.record is not None
-    of_others = tuple(f"{RAW}/{name}/" for name in twin.record.commands if name != twin.server)
-    for name in dict.fromkeys(("kernels.parquet", *twin.record.files)):
-        if name.startswith(of_others):
-            continue
-        address = data.address(twin.folder / name)
-        if address is not None and name.endswith((".nsys-rep", ".json.gz", "kernels.parquet")):
-            yield Link(address, name.rpartition("/")[2])

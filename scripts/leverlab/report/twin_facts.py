@@ -1,0 +1,135 @@
+"""The table of what twins can be held against, and of what their steps hold: a row a twin."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from leverlab.profile.analysis import DecodeStep
+from leverlab.profile.recorders import RAW
+from leverlab.report.profiled import PROMPTS, Profiled, Recorded
+from leverlab.report.source import StudyData
+from leverlab.report.view import Cell, Column, Group, Link, Mark, Row, Table
+from leverlab.units import format_number, format_seconds, format_share
+
+_UNNAMED_SHARE: Final = 0.05
+_UNMARKED_SHARE: Final = 0.01
+
+_COLUMNS: Final = (
+    Column("Treatment"),
+    Column("Decode step", "number"),
+    Column("TPOT, measured", "number"),
+    Column("TPOT of the twin", "number"),
+    Column("Slowed by", "number"),
+    Column("Steps by kernels", "number"),
+    Column("Iterations of the engine", "number"),
+    Column("Nothing ran", "number"),
+    Column("Computing prompts", "number"),
+    Column("Kernels a step", "number"),
+    Column("Kernel launches", "number"),
+    Column("Graph launches", "number"),
+    Column("Communication", "number"),
+    Column("Weights alone", "number"),
+    Column("Without a class", "number"),
+    Column("Files"),
+)
+
+
+def facts_table(data: StudyData, there: Sequence[tuple[str, Profiled, Recorded]], identifier: str) -> Table:
+    """A row for each (label, twin, what it recorded)."""
+    rows = tuple(Row(tuple(_cells(data, label, twin, found))) for label, twin, found in there)
+    return Table(
+        identifier,
+        "What the twins show",
+        _COLUMNS,
+        (Group(rows),),
+        "Means over the decode steps of the window. Slowed by: how much longer the median gap between chunks is under the profiler; the twin's TPOT also holds the time in which the profiler writes. A decode step "
+        "that is not as long as the gap in the time that was recorded, to within 5 %, is marked. Weights alone: the least time in which the memory gives the model's weights, as a "
+        "share of the step. Steps by kernels must lie within the engine's own count of iterations, to within the step that runs at each end of the window.",
+    )
+
+
+def _cells(data: StudyData, label: str, twin: Profiled, found: Recorded) -> Iterator[Cell]:
+    step, record = found.step, twin.record
+    assert record is not None
+    own_tpot = record.requests.get("tpot_s_p50") if twin.answers else None
+    counted = twin.iterations
+    yield Cell(label, note=record.programs.get("nsys", record.tool))
+    yield Cell(told_seconds(found.step_s), Mark("!", "disagrees", "caution") if twin.agrees is False else None)
+    yield Cell(told_seconds(twin.measured_tpot_s))
+    yield Cell(told_seconds(own_tpot))
+    yield _slowed(twin)
+    yield _steps_cell(found, counted)
+    yield Cell("–" if counted is None else f"{counted[0]:g} to {counted[1]:g}")
+    yield Cell(format_share(found.idle_share, 1))
+    yield _prompts_cell(found)
+    yield Cell("–" if step is None else format_number(step.kernels))
+    yield _launches(step)
+    yield Cell("–" if step is None else format_number(step.graph_launches))
+    yield _communication(found)
+    floor = record.step_floor_s / found.step_s if record.step_floor_s and found.step_s else None
+    yield Cell("–" if floor is None else format_share(floor))
+    other = sum(share for _, share in found.other)
+    longest = f"{found.other[0][0][:60]}" if other > _UNNAMED_SHARE else ""
+    yield Cell(format_share(other, 1), note=longest)
+    yield Cell(links=tuple(_links(data, twin)))
+
+
+def _slowed(twin: Profiled) -> Cell:
+    """What the profiler cost, and in what time: most while it records."""
+    if twin.slowed_by is None or twin.record is None:
+        return Cell("–")
+    recorded = "recorded_chunk_gap_s_p50" in twin.record.requests
+    return Cell(
+        format_share(twin.slowed_by, signed=True), note="while it recorded" if recorded else "over the whole load"
+    )
+
+
+def _launches(step: DecodeStep | None) -> Cell:
+    """Kernel launches, and what all calls that launch, graphs too, take of the CPU's time."""
+    if step is None:
+        return Cell("–")
+    took = f"with those of graphs {format_seconds(step.launch_calls_s)} of the CPU" if step.launch_calls_s else ""
+    return Cell(format_number(step.kernel_launches), note=took)
+
+
+def _prompts_cell(found: Recorded) -> Cell:
+    """Share of the busy time in steps that compute prompts; not told where none is marked while some steps have no mark at all."""
+    prompts = found.phase_share(*PROMPTS)
+    if not prompts and 1 - found.phase_share("decode") > _UNMARKED_SHARE:
+        return Cell("–", note="not marked by the engine")
+    return Cell(format_share(prompts), note="of the busy time")
+
+
+def _steps_cell(found: Recorded, counted: tuple[float, float] | None) -> Cell:
+    """Steps by kernels, marked where the engine's own count is another; a step may have begun before either end of the window."""
+    if found.seen is None:
+        return Cell("–")
+    agrees = counted is None or counted[0] - 1 <= found.seen.count <= counted[1] + 1
+    return Cell(str(found.seen.count), None if agrees else Mark("!", "disagrees", "caution"))
+
+
+def _communication(found: Recorded) -> Cell:
+    step = found.step
+    if step is None or not step.communication_kernels:
+        return Cell("–")
+    whole = found.step_s or sum(step.class_s.values())
+    shown = step.class_s.get("communication", 0.0)
+    return Cell(
+        f"{format_number(step.communication_kernels)} × {format_seconds(step.communication_s / step.communication_kernels)}",
+        note=f"{format_share(shown / whole)} of the step beside nothing else",
+    )
+
+
+def told_seconds(value: float | None) -> str:
+    """A duration for a cell of a table; a dash where there is none."""
+    return "–" if value is None else format_seconds(value)
+
+
+def _links(data: StudyData, twin: Profiled) -> Iterator[Link]:
+    assert twin.record is not None
+    of_others = tuple(f"{RAW}/{name}/" for name in twin.record.commands if name != twin.server)
+    for name in dict.fromkeys(("kernels.parquet", *twin.record.files)):
+        if name.startswith(of_others):
+            continue
+        address = data.address(twin.folder / name)
+        if address is not None and name.endswith((".nsys-rep", ".json.gz", "kernels.parquet")):
+            yield Link(address, name.rpartition("/")[2])
