@@ -228,11 +228,12 @@ def test_a_child_that_inherits_the_locks_keeps_the_lease() -> None:
     lease_devices("cpu", 1, print, timeout_s=0).release()
 
 
-def test_gpus_side_by_side_share_the_cores_and_never_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "visible_gpus", lambda: [f"GPU-{name}" for name in "abcd"])
+@pytest.mark.parametrize("kind", ["GPU", "MIG"])
+def test_gpus_side_by_side_share_the_cores_and_never_a_gpu(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "visible_gpus", lambda: [f"{kind}-{name}" for name in "abcd"])
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
     leases = [lease_devices("cuda", 2, print, timeout_s=0) for _ in range(2)]
-    assert [held.gpus for held in leases] == [["GPU-a", "GPU-b"], ["GPU-c", "GPU-d"]]
+    assert [held.gpus for held in leases] == [[f"{kind}-a", f"{kind}-b"], [f"{kind}-c", f"{kind}-d"]]
     assert [(held.engine_cores, held.client_core) for held in leases] == [
         (list(range(7)), 7),
         (list(range(8, 15)), 15),
