@@ -4,9 +4,13 @@ import pytest
 
 from leverlab.aggregate.comparisons import contrasts
 from leverlab.config import load
+from leverlab.config.course import ELSEWHERE, ExpectedAnswer, RangeAnswer
+from leverlab.config.study import Study
 from leverlab.layout import Layout
 from leverlab.matrix.expand import expand
+from leverlab.matrix.jobs import request_count
 from leverlab.matrix.treatments import treatments
+from leverlab.metrics import MINIMUM_SAMPLES, parse_metric_reference
 from leverlab.plan import render_plan
 from tests.unit.repository import SOURCE
 
@@ -39,6 +43,29 @@ def test_a_week_says_what_it_takes_and_runs_without_a_gpu(name: str) -> None:
     smoke = ALL.study(f"{name}-smoke")
     assert {gpu.name for gpu in smoke.gpus} == {"cpu"}
     assert smoke.title == f"{study.title}, smoke size"
+
+
+def named_metrics(study: Study) -> set[str]:
+    """Every metric that the study judges, collects or answers a question with, as it writes them."""
+    answers = [answer for question in study.questions for answer in question.answers]
+    told = [*study.primary.values(), *(metric for answer in answers for metric in getattr(answer, "metrics", []))]
+    told += [answer.metric for answer in answers if isinstance(answer, ExpectedAnswer | RangeAnswer)]
+    collected = [entry for value in study.collects.values() for entry in ([value] if isinstance(value, str) else value)]
+    return {*told, *(entry for entry in collected if not ELSEWHERE.fullmatch(entry))}
+
+
+@pytest.mark.parametrize("name", ALL.study_names())
+def test_a_percentile_that_a_study_names_has_the_requests_that_it_takes(name: str) -> None:
+    """Else it is not given, and what was to be collected is missing. Gaps between chunks are many of every request."""
+    (matrix,) = expand(ALL, [name]).studies
+    sent = {str(cell.load): request_count(cell.cell.phase) for cell in matrix.cells}
+    for text in named_metrics(matrix.study):
+        reference = parse_metric_reference(text)
+        if reference.statistic is None or reference.metric.startswith("chunk_gap"):
+            continue
+        classes = 2 if reference.metric.startswith(("interactive_", "batch_")) else 1
+        for point in [str(reference.load)] if reference.load else sent:
+            assert sent[point] >= classes * MINIMUM_SAMPLES[reference.statistic], f"{text}: {point}"
 
 
 @pytest.mark.parametrize("name", ALL.smoke_names())
