@@ -8,7 +8,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.unit.report_study import CROSSED, SIMULATED, TROUBLED, ReportStudy, make_study
+from tests.unit.report_studies import CROSSED, SIMULATED, TROUBLED
+from tests.unit.report_study import ReportStudy, make_study
 
 pytestmark = pytest.mark.browser
 

@@ -13,7 +13,8 @@ from leverlab.records import CheckResult
 from leverlab.report.study_card import study_facts
 from leverlab.report.workload_card import workload_cards
 from leverlab.trial.sweep import SATURATED, ascending, too_much
-from tests.unit.report_study import FLOORED, STUDIES, make_study
+from tests.unit.report_studies import FLOORED, STUDIES
+from tests.unit.report_study import make_study
 from tests.unit.repository import Repository
 from tests.unit.test_plan import left
 

@@ -15,7 +15,8 @@ from leverlab.report.marked import FINDINGS_LIMIT, findings
 from leverlab.report.overview import glance
 from leverlab.report.source import StudyData
 from leverlab.report.view import Glance, Table
-from tests.unit.report_study import CROSSED, SIMULATED, TROUBLED, ReportStudy, make_study
+from tests.unit.report_studies import CROSSED, SIMULATED, TROUBLED
+from tests.unit.report_study import ReportStudy, make_study
 
 Row = dict[str, Any]
 

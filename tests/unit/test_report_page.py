@@ -15,7 +15,8 @@ from leverlab.report.looks import VARIABLES
 from leverlab.report.overview import glance
 from leverlab.report.page import _typeset, prose, render_study, style
 from leverlab.report.provenance import provenance
-from tests.unit.report_study import CROSSED, FLOORED, LARGE, SIMULATED, TROUBLED, ReportStudy, make_study
+from tests.unit.report_studies import CROSSED, FLOORED, LARGE, SIMULATED, TROUBLED
+from tests.unit.report_study import ReportStudy, make_study
 from tests.unit.report_text import smallest_text_px, text_of
 
 

@@ -19,7 +19,8 @@ from leverlab.report.questions import questions
 from leverlab.report.ranking import Ranking, ranking, ranking_note, ranking_tables, recommendations
 from leverlab.report.stacking import stacking_sentences
 from leverlab.report.theory_values import theory_values
-from tests.unit.report_study import CROSSED, RANKING, SIMULATED, TROUBLED, ReportStudy, make_study
+from tests.unit.report_studies import CROSSED, RANKING, SIMULATED, TROUBLED
+from tests.unit.report_study import ReportStudy, make_study
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -8,7 +8,8 @@ import pytest
 
 from leverlab.report.reference import publish, render_reference
 from leverlab.report.source import read_study
-from tests.unit.report_study import CROSSED, SIMULATED, TROUBLED, ReportStudy, make_study
+from tests.unit.report_studies import CROSSED, SIMULATED, TROUBLED
+from tests.unit.report_study import ReportStudy, make_study
 from tests.unit.report_text import text_of
 
 LAB = Path("reference", "lab")

@@ -17,7 +17,8 @@ from leverlab.report.questions import questions
 from leverlab.report.roofline_block import roofline_parts
 from leverlab.report.svg import drawing
 from leverlab.report.theory_values import Beside, TheoryValues, theory_values
-from tests.unit.report_study import ROOFED, SIMULATED, ReportStudy, make_study
+from tests.unit.report_studies import ROOFED, SIMULATED
+from tests.unit.report_study import ReportStudy, make_study
 
 FLOOR_S = (2 * (8_030_261_248 - 525_336_576) + 131_072 * (1624 + 16)) / 4.8e12
 """A step of one request reads all weights but the embeddings' table, and the KV of 1624 prompt tokens and half of 32."""

@@ -28,7 +28,8 @@ from leverlab.report.source import StudyData
 from leverlab.report.theory_values import theory_values
 from leverlab.report.why import why
 from leverlab.units import format_number, format_share
-from tests.unit.report_study import PROFILED, STUDIES, ReportStudy, make_study
+from tests.unit.report_studies import PROFILED, STUDIES
+from tests.unit.report_study import ReportStudy, make_study
 from tests.unit.report_text import smallest_text_px
 from tests.unit.repository import SOURCE
 
