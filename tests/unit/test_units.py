@@ -1,8 +1,11 @@
 """Quantities as people write and read them."""
 
+import re
+
 import pytest
 
 from leverlab.units import format_number, format_seconds, format_share, parse_quantity
+from tests.unit.repository import SOURCE
 
 
 @pytest.mark.parametrize(
@@ -81,3 +84,13 @@ def test_numbers_are_written_without_an_exponent_where_one_can_do_without(value:
 )  # fmt: skip
 def test_a_share_is_shown_in_percent(share: float, decimals: int, signed: bool, text: str) -> None:
     assert format_share(share, decimals, signed=signed) == text
+
+
+def test_no_other_place_writes_percent() -> None:
+    others = [
+        f"{path.name}:{number}"
+        for path in sorted((SOURCE / "scripts" / "leverlab").rglob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if re.search(r"\.\d%\}", line)
+    ]
+    assert not others, "use leverlab.units.format_share"
