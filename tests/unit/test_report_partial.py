@@ -1,5 +1,6 @@
 """A page of a study that is measured in part says no more than was measured."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from leverlab.report.accuracy import accuracy_section
 from leverlab.report.knees import knee_table
 from leverlab.report.page import render_study
+from leverlab.report.provenance import provenance
 from leverlab.report.questions import questions
 from leverlab.report.sentences import correction_sentence
 from leverlab.report.source import StudyData
@@ -92,7 +94,7 @@ def test_each_level_that_is_not_resolved_has_its_own_reason(data: StudyData) -> 
 def test_the_baseline_is_told_where_the_first_level_was_not_measured(data: StudyData, partial: StudyData) -> None:
     whole, less = answers(data)[0][0], answers(partial)[0][0]
     assert " at 64, " in whole and " at 16 and " in whole
-    assert " at 64 and " in less and "Whether it differs from 64 at 16 is not resolved." in less
+    assert " at 64 and " in less and "At 16 no valid cell tells it." in less
 
 
 def test_replicates_are_those_of_the_load_points(data: StudyData, partial: StudyData) -> None:
@@ -116,3 +118,25 @@ def test_no_interval_is_spoken_of_where_there_is_none(data: StudyData) -> None:
     nothing = [replace(effect, low=None, high=None) for effect in data.effects]
     assert correction_sentence(data.effects, data.telling).startswith("Each interval above")
     assert correction_sentence(nothing, data.telling) == ""
+
+
+def test_replicates_that_disagree_about_the_knee_are_not_said_to_have_kept_up(data: StudyData) -> None:
+    """Of three one kept up with 4 requests/s: 1, up to which all did, is not the highest that was offered."""
+    mixed = tuple({**row, "place": "mixed", "low": 1.0, "high": None, "capacity": None} for row in data.saturation)
+    sentences = answers(replace(data, saturation=mixed))[3]
+    assert sentences and all(
+        "keeps up until above 1 request/s, and some replicates kept up with all that was offered" in text
+        for text in sentences
+    )
+
+
+def test_what_only_later_cells_recorded_is_not_the_same_in_every_cell(data: StudyData) -> None:
+    """A package of the second engine was told as one of all, since the first one's cells came before anybody asked for it."""
+    last = data.cells["treatment"] == data.cells["treatment"].iloc[-1]
+    assert not last.iloc[0]
+    told = data.cells["provenance"].map(lambda text: json.dumps({**json.loads(text), "versions": {"sglang": "1.2"}}))
+    found = provenance(replace(data, cells=data.cells.assign(provenance=data.cells["provenance"].mask(last, told))))
+    assert not any("sglang" in text for _, text in found.facts)
+    assert found.differences is not None
+    rows = [[cell.text for cell in row.cells] for group in found.differences.groups for row in group.rows]
+    assert {row[1] for row in rows if row[0] == "versions sglang"} == {"1.2", "unknown"}

@@ -218,3 +218,46 @@ def test_a_question_that_does_not_fit_the_study_is_refused(
     with pytest.raises(ConfigError, match=r"config/studies/small\.yaml: questions.*") as error:
         repository.study()
     assert said in str(error.value)
+
+
+def counted(repository: Repository, facts: dict[str, dict[str, float]]) -> tuple[str, ...]:
+    """The answer about the levels of max_num_seqs, where the servers of a level told `facts` of their start."""
+    study = repository.study()
+    for entry in study.cells:
+        for replicate in map(entry.key, study.replicates):
+            rows = [request_row(index, index * 0.125, 0.1) for index in range(20)]
+            told = facts[dict(entry.treatment.levels)["max_num_seqs"]]
+            measure(repository.layout, entry, replicate, rows, server_facts=told)
+    (answer,) = answers(repository)
+    return answer.sentences
+
+
+@pytest.mark.parametrize("kind", ["levels", "effect"])
+def test_what_the_baseline_has_nothing_of_is_told_of_the_others(tmp_path: Path, kind: str) -> None:
+    """As how often drafts are right: where nothing is drafted, no cell tells it, and there is nothing to compare."""
+    repository = Repository.at(tmp_path)
+    repository.write("small", LEVELS.replace("kind: levels", f"kind: {kind}").replace("primary: {max", "# {max"))
+    size = {"graph_memory_bytes": 2.0**30}
+    (said,) = counted(repository, {"64": {}, "4": size, "8": {"graph_memory_bytes": 2.0**31}, "16": {}})
+    assert said == (
+        "Batch limit (max_num_seqs): the memory of captured graphs at 8 requests/s is 1 GiB at 4 and 2 GiB at 8. "
+        "At 64 and 16 no valid cell tells it."
+    )
+
+
+@pytest.mark.parametrize("kind", ["levels", "effect"])
+def test_what_no_cell_tells_is_said_not_to_be_answered(tmp_path: Path, kind: str) -> None:
+    repository = Repository.at(tmp_path)
+    repository.write("small", LEVELS.replace("kind: levels", f"kind: {kind}").replace("primary: {max", "# {max"))
+    (said,) = counted(repository, {level: {} for level in ("64", "4", "8", "16")})
+    assert said == "Not answered: no valid cell tells the memory of captured graphs."
+
+
+def test_a_metric_without_a_better_direction_differs_all_the_same(tmp_path: Path) -> None:
+    repository = Repository.at(tmp_path)
+    repository.write("small", LEVELS.replace("[graph_memory_bytes]", "[kv_blocks]").replace("primary: {max", "# {max"))
+    blocks = {level: {"kv_blocks": float(count)} for level, count in (("64", 100), ("4", 100), ("8", 90), ("16", 80))}
+    (said,) = counted(repository, blocks)
+    assert said.endswith(
+        "At 4 no difference was found. Against 64, it is another at 8 and 16, in each pair by exactly the same."
+    )

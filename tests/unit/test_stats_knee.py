@@ -87,9 +87,14 @@ def test_replicates_give_the_capacity_its_interval() -> None:
 
 
 def test_a_replicate_without_a_knee_leaves_the_capacity_open() -> None:
+    """And is not taken for all of them: the others did not keep up with the highest, or the lowest, rate that was offered."""
     found = saturation([Knee("within", 4, 8, 5.0), Knee("above", 16, None, None)])
     assert found is not None
-    assert (found.place, found.low, found.high, found.capacity, found.interval) == ("above", 4, None, None, None)
+    assert (found.place, found.low, found.high, found.capacity, found.interval) == ("mixed", 4, None, None, None)
     below = saturation([Knee("below", None, 4, 3.0), Knee("within", 4, 8, 5.0)])
-    assert below is not None and (below.place, below.low, below.high) == ("below", None, 8)
+    assert below is not None and (below.place, below.low, below.high) == ("mixed", None, 8)
+    both = saturation([Knee("below", None, 4, 3.0), Knee("above", 16, None, None)])
+    assert both is not None and (both.place, both.low, both.high) == ("mixed", None, None)
+    above = saturation([Knee("above", 4, None, None), Knee("above", 5, None, None)])
+    assert above is not None and (above.place, above.low) == ("above", 4)
     assert saturation([]) is None

@@ -143,7 +143,7 @@ def saturation_schema() -> pa.Schema:
         _field("gpu", _TEXT, "the GPU type's name in config/gpus.yaml"),
         _field("gpu_count", _COUNT, "GPUs that a server takes", "1"),
         _field("treatment", _TEXT, "what differs from the study's baseline, or `baseline`"),
-        _field("place", _TEXT, "where the knee is: within, above or below the rates that were offered"),
+        _field("place", _TEXT, "where the knee is: within, above or below the rates that were offered; mixed where it is above, or below, in some replicates only"),
         _field("low", _NUMBER, "highest rate that every replicate sustained; null where one sustained none", "requests/s"),
         _field("high", _NUMBER, "rate that no replicate sustained; null where one sustained all", "requests/s"),
         _field("capacity", _NUMBER, "geometric mean over replicates of what was finished a second beyond the knee", "requests/s"),

@@ -44,7 +44,7 @@ DISAGGREGATION: Final = (
         "s",
         "mean time from a request's sending to a prefill server to that server's answer, as the proxy sees it",
         "lower",
-        label="prefill server's part",
+        label="time of the prefill server's part",
         source="server counters",
     ),
     Metric(
@@ -53,7 +53,7 @@ DISAGGREGATION: Final = (
         "mean of what the proxy itself adds to a request's first token, from the kernel's receive stamps to its own sends",
         "lower",
         "difference",
-        label="added by the proxy",
+        label="time added by the proxy",
         source="server counters",
     ),
     Metric(

@@ -51,7 +51,7 @@ def headline(effects: Sequence[Effect], telling: Telling) -> str:
     if not subjects:
         return f"{prefix}Nothing was compared: no primary metric has a treatment to judge."
     if all(effect.verdict == "no difference found" for effect in primary):
-        return f"{prefix}No difference was found between {joined(subjects)}, in any primary metric."
+        return f"{prefix}No difference was found in any primary metric: {joined(subjects)}."
     what = joined(subjects) if len(subjects) < _NAMED else f"{len(subjects)} treatments"
     return f"{prefix}No verdict yet: what was measured of {what} is not enough to judge any primary metric."
 

@@ -14,6 +14,9 @@ _WHERE: Final = {
     "within": "between {low} and {high}",
 }
 
+_ALL_KEPT: Final = "some replicates kept up with all that was offered"
+_NONE_KEPT: Final = "some replicates kept up with nothing that was offered"
+
 _SATURATED: Final = "saturated"
 
 _WHY_NOT: Final = "requests wait for one another"
@@ -60,7 +63,6 @@ def otherwise_marked(data: StudyData) -> str:
 
 def knee_sentence(data: StudyData, row: Mapping[str, Any]) -> str:
     """The same of one treatment as a sentence."""
-    told = {name: value_phrase("achieved_rate", row[name]) for name in ("low", "high")}
     where = f" ({context_phrase(*_context(row))})" if len(data.contexts) > 1 else ""
     replicates = "1 replicate" if row["replicates"] == 1 else f"{row['replicates']} replicates"
     capacity = ""
@@ -69,7 +71,19 @@ def knee_sentence(data: StudyData, row: Mapping[str, Any]) -> str:
             value_phrase("achieved_rate", row["capacity"]), row["capacity_low"], row["capacity_high"]
         )
         capacity = f" Beyond that it finishes {shown}."
-    return f"{data.label(row['treatment'])}{where}: keeps up until {_WHERE[row['place']].format(**told)}, in {replicates}.{capacity}"
+    return f"{data.label(row['treatment'])}{where}: keeps up until {_until(row)}, in {replicates}.{capacity}"
+
+
+def _until(row: Mapping[str, Any]) -> str:
+    """Between which rates, of those that were offered, the knee lies in all replicates."""
+    low, high = (value_phrase("achieved_rate", row[name]) for name in ("low", "high"))
+    if row["place"] != "mixed":
+        return _WHERE[row["place"]].format(low=low, high=high)
+    if row["low"] is not None:
+        return f"above {low}, and {_ALL_KEPT}"
+    if row["high"] is not None:
+        return f"below {high}, and {_NONE_KEPT}"
+    return f"no rate that holds for all: {_ALL_KEPT}, others with nothing"
 
 
 def not_judged_sentence(data: StudyData, place: tuple[str, str, str, int, str]) -> str:
@@ -85,11 +99,10 @@ def not_judged(data: StudyData) -> list[tuple[str, str, str, int, str]]:
 
 
 def _row(data: StudyData, row: Mapping[str, Any]) -> Row:
-    told = {name: value_phrase("achieved_rate", row[name]) for name in ("low", "high")}
     return Row(
         (
             Cell(data.label(row["treatment"])),
-            Cell(_WHERE[row["place"]].format(**told)),
+            Cell(_until(row)),
             Cell(
                 _with_interval(
                     value_phrase("achieved_rate", row["capacity"]), row["capacity_low"], row["capacity_high"]

@@ -48,6 +48,8 @@ def value_phrase(metric: str, value: float | None) -> str:
         return format_percent(format_number(100 * value))
     if unit == "bytes":
         return f"{format_number(value / 2**30)} GiB"
+    if unit == "bytes/s":
+        return f"{format_number(value / 1e9)} GB/s"
     number = format_number(value)
     return number if unit == "1" else f"{number} {_one(unit) if number == '1' else unit}"
 
@@ -69,7 +71,9 @@ def bare_change(metric: str, value: float) -> str:
     """The same without its unit, where that stands beside it already; durations keep theirs."""
     if metric.endswith("_ratio"):
         return format_number(100 * abs(value))
-    return change_phrase(metric, value) if METRICS[metric].unit in ("s", "bytes") else format_number(abs(value))
+    return (
+        change_phrase(metric, value) if METRICS[metric].unit in ("s", "bytes", "bytes/s") else format_number(abs(value))
+    )
 
 
 def load_phrase(load: str) -> str:

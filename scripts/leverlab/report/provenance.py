@@ -64,8 +64,9 @@ def provenance(data: StudyData) -> Provenance:
     if not recorded:
         return Provenance([], "", None, None)
     values: dict[str, dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    keys = dict.fromkeys(key for _, flat in recorded for key in flat)
     for row, flat in recorded:
-        for key in dict.fromkeys([*flat, *values]):
+        for key in keys:
             values[key][flat.get(key, _UNKNOWN)].append(row)
     same = {key: next(iter(found)) for key, found in values.items() if len(found) == 1}
     differing = {

@@ -22,18 +22,17 @@ from leverlab.config.course import (
     StackingAnswer,
     TheoryAnswer,
 )
-from leverlab.load_point import LoadPoint
-from leverlab.metrics import METRICS, MetricReference, parse_metric_reference
+from leverlab.metrics import parse_metric_reference
 from leverlab.report.accuracy import lever_sentences
 from leverlab.report.beside_theory import is_measured, theory_sentences
 from leverlab.report.effect import Effect
 from leverlab.report.expected import expected_sentences
 from leverlab.report.explained import explained_sentences
 from leverlab.report.knees import knee_sentence, not_judged, not_judged_sentence, otherwise_marked
+from leverlab.report.levels import level_sentences, refers_to
 from leverlab.report.over_loads import effects_over_loads
 from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
 from leverlab.report.ranges import range_sentences
-from leverlab.report.sentences import capital
 from leverlab.report.source import StudyData
 from leverlab.report.stacking import stacking_sentences
 from leverlab.report.theory_values import TheoryValues
@@ -110,20 +109,24 @@ def _effects(answer: EffectAnswer, data: StudyData) -> Iterator[str]:
     left_out = [lever for lever in answer.names() if lever not in data.study.levers]
     if left_out:
         yield from _left_out(left_out[0], data)
-    elif answer.each is not None:
-        yield from _effects_at_each(answer, answer.each, data)
-    else:
-        yield from _effects_alone(answer, data)
+        return
+    yield from _effects_alone(answer, data) if answer.each is None else _effects_at_each(answer, answer.each, data)
+    yield from _untold(answer.metrics, data)
 
 
 def _effects_alone(answer: EffectAnswer, data: StudyData) -> Iterator[str]:
     """A sentence for each treatment that changes the lever alone; for all that change it, in a design without such."""
     for reference in map(parse_metric_reference, answer.metrics):
-        changing = [effect for effect in data.effects if answer.lever in effect.changed and _is(effect, reference)]
+        changing = [
+            effect for effect in data.effects if answer.lever in effect.changed and refers_to(reference, effect)
+        ]
         alone = [effect for effect in changing if len(effect.changed) == 1]
         told = [effect for effect in alone or changing if effect.estimate is not None or effect.primary]
         for own in _by_treatment(told):
             yield from effects_over_loads(own, data.telling)
+        if not any(effect.estimate is not None for effect in told):
+            # The baseline has nothing of the kind, or nothing else has.
+            yield from level_sentences(answer.lever, reference, data)
 
 
 def _by_treatment(effects: Sequence[Effect]) -> Iterator[list[Effect]]:
@@ -147,7 +150,9 @@ def _effects_at_each(answer: EffectAnswer, each: str, data: StudyData) -> Iterat
             told = [
                 effect
                 for effect in own
-                if _is(effect, reference) and effect.estimate is not None and (at_baseline or effect.treatment == name)
+                if refers_to(reference, effect)
+                and effect.estimate is not None
+                and (at_baseline or effect.treatment == name)
             ]
             for one in _by_treatment(told):
                 # Simulated is said once, in front of where it was.
@@ -156,23 +161,11 @@ def _effects_at_each(answer: EffectAnswer, each: str, data: StudyData) -> Iterat
 
 
 def _levels(answer: LevelsAnswer, data: StudyData) -> Iterator[str]:
-    """A sentence for each context and load point: the metric at every level, and what of it is a difference."""
     if answer.lever not in data.study.levers:
         yield from _left_out(answer.lever, data)
     for reference in map(parse_metric_reference, answer.metrics):
-        metric = METRICS[reference.metric]
-        alone = [e for e in data.effects if list(e.changed) == [answer.lever] and _is(e, reference)]
-        places = dict.fromkeys((effect.context, effect.load) for effect in alone)
-        for context, load in sorted(places, key=lambda place: (data.contexts.index(place[0]), load_order(place[1]))):
-            own = [effect for effect in alone if (effect.context, effect.load) == (context, load)]
-            values = _values_by_level(own, answer.lever, data)
-            if not values:
-                continue
-            told = joined([f"{value_phrase(metric.name, value)} at {level}" for level, value in values.items()])
-            where = f" ({context_phrase(*context)})" if len(data.contexts) > 1 else ""
-            what = f"{metric_phrase(metric.name, reference.statistic)} {load_phrase(load)}{where}"
-            title = data.titles[answer.lever]
-            yield f"{_prefix(data)}{title}: {what} is {told}. {_best(own, answer.lever, metric.better, data)}"
+        yield from level_sentences(answer.lever, reference, data)
+    yield from _untold(answer.metrics, data)
 
 
 def _range(answer: RangeAnswer, data: StudyData) -> Iterator[str]:
@@ -194,61 +187,20 @@ def _left_out(lever: str, data: StudyData) -> Iterator[str]:
     yield f"Not answered in this size: {title} is varied in {data.configuration.full_name(data.name)} alone."
 
 
-def _values_by_level(effects: list[Effect], lever: str, data: StudyData) -> dict[str, float]:
-    """Level → value, in the study's order; the baseline's is that of its pairs with the first level that has any."""
-    found = {effect.changed[lever][0]: effect.value for effect in effects}
-    paired = [effect for effect in effects if effect.baseline is not None]
-    found |= {effect.changed[lever][1]: effect.baseline for effect in paired[:1]}
-    return {level: value for level in data.study.levers[lever] if (value := found.get(level)) is not None}
-
-
-def _best(effects: list[Effect], lever: str, better: str, data: StudyData) -> str:
-    baseline = data.study.baseline[lever]
-    decided = [effect for effect in effects if effect.decided]
-    unresolved = [effect for effect in effects if not effect.decided and effect.verdict != "no difference found"]
-    reasons: dict[str, list[str]] = {}
-    for effect in unresolved:
-        why = capital(effect.reason) or "There are too few pairs of replicates"
-        reasons.setdefault(why, []).append(effect.changed[lever][0])
-    left = " ".join(
-        f"Whether it differs from {baseline} at {joined(levels)} is not resolved. {why}."
-        for why, levels in reasons.items()
-    )
-    if not decided:
-        return left or f"No difference from {baseline} was found at any level."
-    names = {
-        verb: [e.changed[lever][0] for e in decided if e.raises == (verb == "raises")] for verb in ("raises", "lowers")
-    }
-    moved = joined([f"{joined(levels)} {_verb(verb, levels)} it" for verb, levels in names.items() if levels])
-    improving = [effect for effect in decided if effect.verdict == "improves" and effect.estimate is not None]
-    most = max(map(_gain, improving), default=0.0)
-    best = [effect.changed[lever][0] for effect in improving if _gain(effect) == most]
-    alike = [effect.changed[lever][0] for effect in effects if effect.verdict == "no difference found"]
-    same = f"At {joined(alike)} no difference was found." if alike else ""
-    left = "".join(f" {part}" for part in (same, left) if part)
-    if better == "neither":
-        return f"Against {baseline}, {moved}.{left}"
-    ending = f"no level was found to be better than {baseline}"
-    if best and len(decided) == 1:
-        ending = "that is better"
-    elif best:
-        ending = f"of those the best {'is' if len(best) == 1 else 'are'} {joined(best)}"
-    return f"Against {baseline}, {moved}; {ending}.{left}"
-
-
-def _verb(verb: str, levels: list[str]) -> str:
-    return verb if len(levels) == 1 else verb.removesuffix("s")
-
-
-def _gain(effect: Effect) -> float:
-    """How far a metric moved in its better direction: a ratio or a difference, larger for more."""
-    assert effect.estimate is not None
-    distance = abs(effect.estimate - effect.neutral)
-    return max(effect.estimate, 1 / effect.estimate) if effect.by_ratio and effect.estimate else distance
+def _untold(metrics: Sequence[str], data: StudyData) -> Iterator[str]:
+    """Of metrics that no valid cell tells, where there are such cells."""
+    names = []
+    for reference in map(parse_metric_reference, metrics):
+        cells = data.valid if reference.load is None else data.valid[data.valid["load"] == str(reference.load)]
+        if len(cells) and cells[metric_column(reference.metric, reference.statistic)].isna().all():
+            names.append(metric_phrase(reference.metric, reference.statistic))
+    if names:
+        yield f"{_UNANSWERED}: no valid cell tells {joined(names, 'or')}."
 
 
 def _over_load(answer: LoadAnswer, data: StudyData) -> Iterator[str]:
     """A sentence for each metric, context and treatment: its value at every load point, from the lowest to the highest."""
+    yield from _untold(answer.metrics, data)
     for reference in map(parse_metric_reference, answer.metrics):
         column = metric_column(reference.metric, reference.statistic)
         for context in data.contexts:
@@ -327,14 +279,6 @@ _ANSWERS: Final[Mapping[type[Answer], Callable[[Any, StudyData], Iterator[str]]]
     RangeAnswer: _range,
     ExpectedAnswer: _expected,
 }
-
-
-def _is(effect: Effect, reference: MetricReference) -> bool:
-    """Whether the effect is in the metric, and at its load point where the reference names one."""
-    wanted: LoadPoint | None = reference.load
-    return (effect.metric, effect.statistic) == (reference.metric, reference.statistic) and (
-        wanted is None or effect.load == str(wanted)
-    )
 
 
 def _prefix(data: StudyData) -> str:

@@ -32,6 +32,7 @@ _LEAST: Final = 20
 
 Floats = NDArray[np.float64]
 Place = Literal["within", "above", "below"]
+Places = Place | Literal["mixed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,12 @@ class Knee:
 
 @dataclass(frozen=True, slots=True)
 class Saturation:
-    """The knee over the replicates: geometric mean of their capacities with its interval, and the rates that hold it in all."""
+    """The knee over the replicates: geometric mean of their capacities with its interval, and the rates that hold it in all.
 
-    place: Place
+    `mixed`: it lies above, or below, all rates that were offered in some replicates only.
+    """
+
+    place: Places
     low: float | None
     high: float | None
     capacity: float | None
@@ -143,7 +147,8 @@ def saturation(knees: Sequence[Knee]) -> Saturation | None:
     lows, highs = [knee.low for knee in knees], [knee.high for knee in knees]
     low = min(value for value in lows if value is not None) if None not in lows else None
     high = max(value for value in highs if value is not None) if None not in highs else None
-    place: Place = "above" if high is None else "below" if low is None else "within"
+    places = {knee.place for knee in knees}
+    place: Places = places.pop() if len(places) == 1 else "mixed"
     interval = mean_interval(known) if len(known) == len(knees) else None
     return Saturation(
         place,

@@ -1,0 +1,131 @@
+"""A metric at every level of a lever: the values, and what of them is a difference from the baseline's."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from leverlab.aggregate.schema import metric_column
+from leverlab.load_point import LoadPoint
+from leverlab.metrics import METRICS, MetricReference
+from leverlab.report.effect import Effect
+from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
+from leverlab.report.sentences import capital
+from leverlab.report.source import StudyData
+
+
+def level_sentences(lever: str, reference: MetricReference, data: StudyData) -> Iterator[str]:
+    """A sentence for each context and load point at which any level of `lever`, changed alone, tells the metric."""
+    metric = METRICS[reference.metric]
+    alone = [e for e in data.effects if list(e.changed) == [lever] and refers_to(reference, e)]
+    places = dict.fromkeys((effect.context, effect.load) for effect in alone)
+    for context, load in sorted(places, key=lambda place: (data.contexts.index(place[0]), load_order(place[1]))):
+        own = [effect for effect in alone if (effect.context, effect.load) == (context, load)]
+        values = _values(own, lever, data)
+        if not values:
+            continue
+        told = joined([f"{value_phrase(metric.name, value)} at {level}" for level, value in values.items()])
+        where = f" ({context_phrase(*context)})" if len(data.contexts) > 1 else ""
+        what = f"{metric_phrase(metric.name, reference.statistic)} {load_phrase(load)}{where}"
+        simulated = "Simulated: " if data.simulated else ""
+        found = " ".join(_found(own, lever, values, metric.better, data))
+        yield f"{simulated}{data.titles[lever]}: {what} is {told}. {found}".rstrip()
+
+
+def refers_to(reference: MetricReference, effect: Effect) -> bool:
+    """Whether the effect is in the metric, and at its load point where the reference names one."""
+    wanted: LoadPoint | None = reference.load
+    return (effect.metric, effect.statistic) == (reference.metric, reference.statistic) and (
+        wanted is None or effect.load == str(wanted)
+    )
+
+
+def _values(effects: Sequence[Effect], lever: str, data: StudyData) -> dict[str, float]:
+    """Level → value, in the study's order; the baseline's is that of its pairs with the first level that has any.
+
+    Of a level without a pair, such as all where the baseline has nothing of the kind, it is the median of its own cells.
+    """
+    found = {effect.changed[lever][0]: effect.value for effect in effects}
+    paired = [effect for effect in effects if effect.baseline is not None]
+    found |= {effect.changed[lever][1]: effect.baseline for effect in paired[:1]}
+    one = effects[0]
+    cells = data.of_context(one.context)
+    cells = cells[cells["load"] == one.load]
+    treatments = {"baseline": one.changed[lever][1]} | {e.treatment: e.changed[lever][0] for e in effects}
+    for treatment, level in treatments.items():
+        if found.get(level) is None:
+            own = cells[cells["treatment"] == treatment][metric_column(one.metric, one.statistic)].dropna()
+            found[level] = float(own.median()) if len(own) else None
+    return {level: value for level in data.study.levers[lever] if (value := found.get(level)) is not None}
+
+
+def _found(
+    effects: Sequence[Effect], lever: str, values: Mapping[str, float], better: str, data: StudyData
+) -> Iterator[str]:
+    """What differs from the baseline's level, and at which levels there is nothing to compare."""
+    baseline = data.study.baseline[lever]
+    others = [level for level in data.study.levers[lever] if level != baseline]
+    compared = [effect for effect in effects if effect.changed[lever][0] in values] if baseline in values else []
+    alike = [effect.changed[lever][0] for effect in compared if effect.verdict == "no difference found"]
+    if decided := [effect for effect in compared if effect.decided]:
+        yield _moved(decided, lever, better, baseline)
+    if alike == others:
+        yield f"No difference from {baseline} was found at any level."
+    elif alike:
+        yield f"At {joined(alike)} no difference was found."
+    unjudged = [effect for effect in compared if not effect.decided and effect.verdict != "no difference found"]
+    yield from _unjudged(unjudged, lever, baseline)
+    yield from _silent(effects, lever, values, data)
+
+
+def _silent(effects: Sequence[Effect], lever: str, values: Mapping[str, float], data: StudyData) -> Iterator[str]:
+    """Levels without a value, with the reason where there is no valid cell of them at all."""
+    cells = data.of_context(effects[0].context)
+    there = set(cells[cells["load"] == effects[0].load]["treatment"])
+    why = {e.changed[lever][0]: e.reason for e in effects if e.treatment not in there and there}
+    said: dict[str, list[str]] = {}
+    for level in data.study.levers[lever]:
+        if level not in values:
+            reason = f" ({why[level]})" if why.get(level) else ""
+            said.setdefault(f"At {{}} no valid cell tells it{reason}.", []).append(level)
+    yield from (form.format(joined(levels)) for form, levels in said.items())
+
+
+def _moved(decided: Sequence[Effect], lever: str, better: str, baseline: str) -> str:
+    names = {
+        verb: [e.changed[lever][0] for e in decided if e.raises == (verb == "raises")] for verb in ("raises", "lowers")
+    }
+    moved = joined([f"{joined(levels)} {_verb(verb, levels)} it" for verb, levels in names.items() if levels])
+    improving = [effect for effect in decided if effect.verdict == "improves" and effect.estimate is not None]
+    most = max(map(_gain, improving), default=0.0)
+    best = [effect.changed[lever][0] for effect in improving if _gain(effect) == most]
+    if better == "neither":
+        return f"Against {baseline}, {moved}."
+    ending = f"no level was found to be better than {baseline}"
+    if best and len(decided) == 1:
+        ending = "that is better"
+    elif best:
+        ending = f"of those the best {'is' if len(best) == 1 else 'are'} {joined(best)}"
+    return f"Against {baseline}, {moved}; {ending}."
+
+
+def _unjudged(effects: Sequence[Effect], lever: str, baseline: str) -> Iterator[str]:
+    """Levels without a verdict: those that differ all the same, and those of which it is not known, with the reasons."""
+    said: dict[str, list[str]] = {}
+    for effect in effects:
+        why = capital(effect.reason) or "There are too few pairs of replicates"
+        form = f"Whether it differs from {baseline} at {{}} is not resolved. {why}."
+        if effect.low is not None and effect.high is not None and not effect.low <= effect.neutral <= effect.high:
+            form = f"Against {baseline}, it is another at {{}}."
+        elif effect.pairs > 1 and effect.low is None and effect.estimate not in (None, effect.neutral):
+            form = f"Against {baseline}, it is another at {{}}, in each pair by exactly the same."
+        said.setdefault(form, []).append(effect.changed[lever][0])
+    yield from (form.format(joined(levels)) for form, levels in said.items())
+
+
+def _verb(verb: str, levels: Sequence[str]) -> str:
+    return verb if len(levels) == 1 else verb.removesuffix("s")
+
+
+def _gain(effect: Effect) -> float:
+    """How far a metric moved in its better direction: a ratio or a difference, larger for more."""
+    assert effect.estimate is not None
+    distance = abs(effect.estimate - effect.neutral)
+    return max(effect.estimate, 1 / effect.estimate) if effect.by_ratio and effect.estimate else distance
