@@ -1,6 +1,7 @@
 """What a trace tells, on a recorded one and on small ones whose answers are known by hand."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,56 @@ def test_two_gpus_are_told_as_their_mean() -> None:
     assert time_by_class(found)["time_s"].sum() == 1.5
     step = decode_step(found)
     assert step is not None and step.kernels == 1.0
+
+
+def exchanging(late_s: float, count: int = 6) -> list[dict[str, Any]]:
+    """On two GPUs exchanges of 2 s, every 10 s; at each of them one GPU in turn begins `late_s` after the other."""
+    rows = []
+    for number in range(count):
+        for gpu in (0, 1):
+            begin = 10.0 * number + (late_s if number % 2 == gpu else 0.0)
+            rows.append(at("communication", begin, 10.0 * number + late_s + 2, gpu=gpu))
+    return rows
+
+
+def test_who_comes_first_to_an_exchange_waits() -> None:
+    marks = [("execute_context_0(0)_generation_2(2)", -1.0)]
+    step = decode_step(trace(exchanging(1.0), steps=marks))
+    assert step is not None and step.communication_s == pytest.approx(6 * 2.5)
+    assert step.communication_wait_s == pytest.approx(6 * 0.5), "on either GPU at every second exchange for 1 s"
+    together = decode_step(trace(exchanging(0.0), steps=marks))
+    assert together is not None and together.communication_wait_s == 0.0
+
+
+def test_one_may_wait_for_longer_than_from_one_exchange_to_the_next() -> None:
+    marks = [("execute_context_0(0)_generation_2(2)", -1.0)]
+    step = decode_step(trace(exchanging(7.0), steps=marks))
+    assert step is not None and step.communication_wait_s == pytest.approx(6 * 3.5)
+
+
+def test_a_window_that_begins_earlier_on_one_gpu_costs_no_match() -> None:
+    marks = [("execute_context_0(0)_generation_2(2)", -1.0)]
+    rows = exchanging(1.0, count=40)
+    found = decode_step(trace([row for row in rows if row["gpu"] == 0 or row["start_s"] > 5], steps=marks))
+    assert found is not None and found.communication_wait_s == pytest.approx(39.5 * 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("kept", [lambda row: row["gpu"] == 0, lambda row: row["gpu"] == 0 or row["start_s"] < 20])
+def test_kernels_of_one_gpu_tell_no_waiting(kept: Callable[[dict[str, Any]], bool]) -> None:
+    marks = [("execute_context_0(0)_generation_2(2)", -1.0)]
+    step = decode_step(trace([row for row in exchanging(1.0) if kept(row)], steps=marks))
+    assert step is not None and step.communication_wait_s is None
+
+
+def test_on_two_h100_most_of_an_all_reduce_is_no_waiting() -> None:
+    """The twin of TP 2 that the repository keeps, of which the calls are left out."""
+    [folder] = (SOURCE / "reports" / "reference" / "h100" / "where-time-goes-tp2").glob("profiles/*_2xh100_*/*/nsys")
+    kernels, steps = (pd.read_parquet(folder / f"{name}.parquet") for name in ("kernels", "steps"))
+    calls = pd.DataFrame(columns=["call", "process", "thread", "start_s", "duration_s", "step", "server"])
+    step = decode_step(Trace(kernels, calls, steps))
+    assert step is not None and step.communication_kernels == pytest.approx(66, abs=0.5)
+    assert step.communication_wait_s is not None
+    assert 0.01 < step.communication_wait_s / step.communication_s < 0.3
 
 
 def test_an_engine_without_marks_is_told_by_its_kernels() -> None:

@@ -23,6 +23,10 @@ _PRECEDENCE: Final = (
 )
 """Where kernels overlap, the time is that of the class that stands first: what a transfer adds is what shows beside it."""
 
+_SEVERAL: Final = 2
+_MATCHED: Final = 0.9
+"""Share of communication kernels that must be found on every GPU: a window has ends."""
+
 _KERNEL_LAUNCH: Final = r"^cu(?:da)?LaunchKernel"
 GRAPH_LAUNCH: Final = r"^cu(?:da)?GraphLaunch"
 """A call that launches a CUDA graph."""
@@ -188,6 +192,8 @@ class DecodeStep:
     communication_kernels: float
     communication_s: float
     """Time of the communication's kernels, also where others ran beside them."""
+    communication_wait_s: float | None
+    """What of it they waited for another GPU; None where there is one GPU, or kernels of several do not match."""
     batch: float | None
     """Requests in the batch; None where the engine did not mark it."""
     tokens: float | None
@@ -219,9 +225,38 @@ def decode_step(trace: Trace) -> DecodeStep | None:
         class_s={str(name): float(seconds) for name, seconds in decode.items()},
         communication_kernels=len(talk) / count / devices,
         communication_s=float(talk["duration_s"].sum()) / count / devices,
+        communication_wait_s=_waiting(talk, len(talk) / count / devices),
         batch=_mean(marked["decode_requests"]),
         tokens=_mean(marked["decode_tokens"]),
     )
+
+
+def _waiting(talk: pd.DataFrame, kernels: float) -> float | None:
+    """Of `kernels` communication kernels that each GPU ran in a step, the time that they waited for one another.
+
+    An exchange begins when its last kernel does, and then takes on every GPU as long as on that one: the shortest of the kernels
+    that belong together is the exchange, and what the others take longer they waited. Those belong together that end nearest to each
+    other, within half of the usual time from one exchange to the next: however long one waits, all end at once.
+    """
+    by_gpu = [
+        times(own.assign(end_s=own["start_s"] + own["duration_s"]).sort_values("end_s"))
+        for _, own in talk.groupby("gpu")
+    ]
+    if len(by_gpu) < _SEVERAL or min(len(end) for _, end in by_gpu) < _SEVERAL:
+        return None
+    first, ends = by_gpu[0]
+    near_s = float(np.median(np.diff(ends))) / 2
+    together = np.ones(len(ends), dtype=bool)
+    took_s = [ends - first]
+    for start, end in by_gpu[1:]:
+        after = np.clip(np.searchsorted(end, ends), 1, len(end) - 1)
+        nearest = np.where(ends - end[after - 1] < end[after] - ends, after - 1, after)
+        together &= np.abs(end[nearest] - ends) < near_s
+        took_s.append((end - start)[nearest])
+    if together.mean() < _MATCHED:
+        return None
+    durations = np.stack(took_s)[:, together]
+    return float((durations - durations.min(axis=0)).mean()) * kernels
 
 
 def _mean(column: "pd.Series[Any]") -> float | None:

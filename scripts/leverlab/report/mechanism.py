@@ -144,9 +144,11 @@ def _communication(found: Recorded) -> str:
     if step is None or not step.communication_kernels:
         return ""
     alone_s = step.class_s.get("communication", 0.0)
+    waited_s = step.communication_wait_s
+    waited = "" if waited_s is None else f", {format_seconds(waited_s)} of it waiting for another GPU"
     whole_s = found.step_s or sum(step.class_s.values())
     return (
-        f" Its {format_number(step.communication_kernels)} communication kernels take {format_seconds(step.communication_s)} together, "
+        f" Its {format_number(step.communication_kernels)} communication kernels take {format_seconds(step.communication_s)} together{waited}, "
         f"{format_seconds(step.communication_s / step.communication_kernels)} each; {format_share(alone_s / whole_s)} of the step is communication beside "
         "nothing else."
     )

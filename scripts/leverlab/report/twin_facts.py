@@ -113,9 +113,13 @@ def _communication(found: Recorded) -> Cell:
         return Cell("–")
     whole = found.step_s or sum(step.class_s.values())
     shown = step.class_s.get("communication", 0.0)
+    waited_s = step.communication_wait_s
+    waited = (
+        "" if waited_s is None else f"; {format_share(waited_s / step.communication_s)} of it waiting for another GPU"
+    )
     return Cell(
         f"{format_number(step.communication_kernels)} × {format_seconds(step.communication_s / step.communication_kernels)}",
-        note=f"{format_share(shown / whole)} of the step beside nothing else",
+        note=f"{format_share(shown / whole)} of the step beside nothing else{waited}",
     )
 
 
