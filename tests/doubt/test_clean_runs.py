@@ -15,7 +15,7 @@ from leverlab.checks import read_checks
 from leverlab.trial.cell_files import CHECKS_FILE
 from tests.integration.trial_job import TrialJob
 
-pytestmark = pytest.mark.doubt
+pytestmark = [pytest.mark.doubt, pytest.mark.minutes(seconds=90)]
 
 CELLS_PER_SERVER = 10
 

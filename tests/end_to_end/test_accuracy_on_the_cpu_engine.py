@@ -8,7 +8,7 @@ import pytest
 
 from tests.workflow.conftest import REPOSITORY, Checkout, copy_repository
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.minutes(seconds=200)]
 
 STUDY = """\
 question: Does prefix caching change what is answered?

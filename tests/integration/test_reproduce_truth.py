@@ -12,6 +12,8 @@ import yaml
 from leverlab.layout import Layout
 from tests.integration.checkout import Checkout
 
+pytestmark = pytest.mark.minutes(seconds=70)
+
 STUDY = """\
 title: Small
 question: Does the batch limit matter?

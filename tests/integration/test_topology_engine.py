@@ -8,7 +8,7 @@ from leverlab.checks import read_checks
 from leverlab.records import CellRecord, TrialRecord, read_json
 from tests.integration.checkout import REPOSITORY, Checkout
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.minutes(seconds=60)]
 
 REQUESTS, PROMPT_TOKENS, OUTPUT_TOKENS = 4, 512, 8
 STUDY = f"""\

@@ -13,7 +13,7 @@ from leverlab.profile.window import Window
 from leverlab.records import CellRecord, TrialRecord, read_json
 from tests.integration.checkout import REPOSITORY, Checkout
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.minutes(seconds=100)]
 
 STUDY = """\
 title: Small

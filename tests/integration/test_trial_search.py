@@ -12,6 +12,8 @@ from leverlab.reproduce.evidence import replicate_of
 from leverlab.trial.cell_files import CHECKS_FILE
 from tests.integration.trial_job import TrialJob
 
+pytestmark = pytest.mark.minutes(seconds=50)
+
 SEARCH = "search-0000000005"
 # Four seats, and answers of 50 + 7 x 8 = 106 ms: what is sustained is some 38 requests a second.
 SLOW_SERVER = {"max-num-seqs": 4, "ttft": 0.05, "gap": 0.008}

@@ -16,6 +16,8 @@ SWEEP = {
     "burst-0000000004": {**BURST, "requests": 40},
 }
 
+pytestmark = pytest.mark.minutes(seconds=50)
+
 
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[TrialJob]:

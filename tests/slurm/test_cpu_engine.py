@@ -9,7 +9,7 @@ from tests.slurm.cluster import Watch, make_cluster
 from tests.slurm.one_box import OneBoxSlurm
 from tests.workflow.conftest import REPOSITORY
 
-pytestmark = [pytest.mark.slurm, pytest.mark.engine]
+pytestmark = [pytest.mark.slurm, pytest.mark.engine, pytest.mark.minutes(seconds=240)]
 
 STUDY = """\
 title: One lever on a cluster

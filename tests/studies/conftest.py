@@ -1,17 +1,14 @@
 """Which studies' smoke sizes are run: all of them with `pytest -m studies` or `--all-studies`, else a sample, drawn anew for each commit."""
 
-import os
-import random
-import subprocess
 from typing import Final
 
 import pytest
 
 from leverlab.config import Configuration, load
 from leverlab.matrix.expand import expand
+from tests.sampling import SEED_VARIABLE, drawn, seed
 from tests.workflow.conftest import REPOSITORY, Checkout, copy_repository
 
-SEED_VARIABLE: Final = "LEVERLAB_STUDIES_SEED"
 SAMPLE_S: Final = 180.0
 """What the jobs of a sample may take, one after another."""
 JOB_S: Final = {True: 12.0, False: 75.0}
@@ -23,31 +20,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--studies-seconds", type=float, default=SAMPLE_S, help="what a sample's jobs may take together")
 
 
-def seed() -> str:
-    """What the sample is drawn from: the variable, else the commit."""
-    given = os.environ.get(SEED_VARIABLE)
-    if given:
-        return given
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "no commit"
-
-
 def duration_s(name: str, configuration: Configuration) -> float:
     """About what the jobs of a study take, one after another."""
     return len(expand(configuration, [name]).jobs) * JOB_S[configuration.simulated(configuration.study(name))]
 
 
 def sample(configuration: Configuration, drawn_from: str, left_s: float) -> list[str]:
-    """Smoke sizes in the order in which `drawn_from` shuffles them, as many as fit into `left_s`; one at least."""
-    names = configuration.smoke_names()
-    random.Random(drawn_from).shuffle(names)
-    chosen: list[str] = []
-    for name in names:
-        took_s = duration_s(name, configuration)
-        if took_s <= left_s or not chosen:
-            chosen.append(name)
-            left_s -= took_s
-    return chosen
+    """Smoke sizes whose jobs take `left_s` together."""
+    return drawn({name: duration_s(name, configuration) for name in configuration.smoke_names()}, drawn_from, left_s)
 
 
 def asks_for_all(config: pytest.Config) -> bool:

@@ -11,6 +11,8 @@ from scipy import stats
 from leverlab.environments import ENVIRONMENTS
 from tests.workflow.conftest import REPOSITORY, SMALL_STUDY, Checkout, copy_repository
 
+pytestmark = pytest.mark.minutes(seconds=180)
+
 PYTHON = REPOSITORY / ENVIRONMENTS / "lm-eval" / "bin" / "python"
 
 LEVER = """

@@ -1,0 +1,47 @@
+"""Which modules marked `minutes` are run: in a plain run a sample, all of them with `--all-minutes`, and those that are asked for."""
+
+from typing import Final
+
+import pytest
+
+from tests.sampling import SEED_VARIABLE, drawn, seed
+
+SAMPLE_S: Final = 300.0
+"""What the modules of a sample may take, one after another."""
+
+
+LEFT_OUT = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-minutes", action="store_true", help="run every module marked `minutes`, not a sample")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out of a plain run what the sample does not hold."""
+    if config.getoption("--all-minutes") or not _plain(config):
+        return
+    durations_s = {
+        item.nodeid.partition("::")[0]: float(marker.kwargs["seconds"])
+        for item in items
+        if (marker := item.get_closest_marker("minutes")) is not None
+    }
+    if not durations_s:
+        return
+    left_out = set(durations_s) - set(drawn(durations_s, seed(), SAMPLE_S))
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid.partition("::")[0] in left_out])
+    items[:] = [item for item in items if item.nodeid.partition("::")[0] not in left_out]
+    config.stash[LEFT_OUT] = sorted(left_out)
+
+
+def _plain(config: pytest.Config) -> bool:
+    """Whether no folder was named and no kind of tests asked for with `-m`."""
+    asked = str(config.getoption("-m"))
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and (not asked or asked.startswith("not "))
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
+    left_out = config.stash.get(LEFT_OUT, [])
+    if not left_out:
+        return None
+    return f"left to other seeds than {SEED_VARIABLE}={seed()}, and to --all-minutes: {', '.join(left_out)}"
