@@ -97,6 +97,16 @@ def test_a_value_below_its_floor_is_marked(tmp_path: Path) -> None:
     assert "lies beyond its bound" in sentence
 
 
+def test_what_theory_says_of_several_load_points_is_one_sentence(study: ReportStudy, values: TheoryValues) -> None:
+    said = list(theory_sentences(TheoryAnswer(quantities=["decode_floor_s"]), study.read(), values))
+    assert said[0].startswith(
+        "Baseline: floor of a decode step (floor) beside median time per output token (measured): at 1 concurrent stream 3.17 ms beside "
+    )
+    assert re.search(r"3\.17 ms beside \d\.\d+ ms, \d\.\d+ \(\d.* to .*\) times that; at 16 concurrent", said[0])
+    assert said[0].endswith(", each in 3 replicates.")
+    assert len(said) == len({value.treatment for value in values.values if value.quantity.name == "decode_floor_s"})
+
+
 def test_the_question_is_answered_with_both_and_their_ratio(study: ReportStudy, values: TheoryValues) -> None:
     (answer,) = questions(study.read(), values)
     assert answer.measured

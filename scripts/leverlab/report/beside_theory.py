@@ -8,7 +8,7 @@ from typing import Final
 from leverlab.config.course import TheoryAnswer, theory_names
 from leverlab.metrics import parse_metric_reference
 from leverlab.quantities import DERIVED, QuantityReference, parse_quantity_reference
-from leverlab.report.phrases import context_phrase, load_heading, load_phrase, metric_phrase, value_phrase
+from leverlab.report.phrases import context_phrase, joined, load_heading, load_phrase, metric_phrase, value_phrase
 from leverlab.report.source import StudyData
 from leverlab.report.theory_values import Beside, TheoryValues
 from leverlab.report.view import Cell, Column, Group, Mark, Row, Table
@@ -169,15 +169,46 @@ def theory_sentences(answer: TheoryAnswer, data: StudyData, values: TheoryValues
             if value.quantity is reference.quantity and (reference.load is None or value.load == str(reference.load))
         ]
         said = [
-            _sentence(data, *told)
+            sentence
             for _, of_context in groupby(own, key=lambda value: value.context)
-            for told in _together(data, list(of_context))
+            for sentence in _over_loads(data, list(_together(data, list(of_context))))
         ]
         yield from said
         if not said:
             reasons = [missing.reason for missing in values.missing if missing.quantity is reference.quantity]
             why = "; ".join(reasons) or "no valid cell tells it"
             yield f"Not computed: {reference.quantity.label}: {why}."
+
+
+def _over_loads(data: StudyData, told: Sequence[tuple[Beside, str, bool]]) -> Iterator[str]:
+    """A sentence for each whose value is told, of all its load points; what lies beyond its bound stands alone."""
+    for (whose, alone), found in groupby(told, key=lambda each: (each[1], each[2] or each[0].impossible)):
+        own = list(found)
+        if alone or len(own) == 1:
+            yield from (_sentence(data, *each) for each in own)
+        else:
+            yield _together_over_loads(data, [value for value, _, _ in own], whose)
+
+
+def _together_over_loads(data: StudyData, values: Sequence[Beside], whose: str) -> str:
+    first = values[0]
+    where = f" ({context_phrase(*first.context)})" if len(data.contexts) > 1 else ""
+    start = f"{'Simulated: ' if data.simulated else ''}{whose}{where}: {first.quantity.label}"
+    if all(value.measured is None for value in values):
+        return f"{start}, by theory: {joined([f'{_texts(value)[0]} {load_phrase(value.load)}' for value in values])}."
+    alike = len({value.replicates for value in values}) == 1
+    parts = []
+    for value in values:
+        wanted, measured, ratio = _texts(value)
+        compared = f", {times_that(ratio)}" if value.ratios else ""
+        count = "" if alike else f", in {_replicates(value)}"
+        parts.append(f"{load_phrase(value.load)} {wanted} beside {measured}{compared}{count}")
+    ending = f", each in {_replicates(first)}" if alike else ""
+    return f"{start} ({_SENSES[first.quantity.sense]}) beside {_beside_phrase(first)} (measured): {'; '.join(parts)}{ending}."
+
+
+def _replicates(value: Beside) -> str:
+    return "1 replicate" if value.replicates == 1 else f"{value.replicates} replicates"
 
 
 def is_measured(answer: TheoryAnswer, values: TheoryValues) -> bool:
@@ -193,14 +224,13 @@ def _sentence(data: StudyData, value: Beside, whose: str, every_load: bool) -> s
     wanted, measured, ratio = _texts(value)
     if value.measured is None:
         return f"{start}: {value.quantity.label} {wanted}, by theory."
-    count = "1 replicate" if value.replicates == 1 else f"{value.replicates} replicates"
     compared = f", {times_that(ratio)}" if value.ratios else ""
     beyond = (
         " It lies beyond its bound: what was measured is wrong, or what theory is told." if value.impossible else ""
     )
     return (
         f"{start}: {value.quantity.label} {wanted} ({_SENSES[value.quantity.sense]}); {_beside_phrase(value)} {measured} (measured)"
-        f"{compared}, in {count}.{beyond}"
+        f"{compared}, in {_replicates(value)}.{beyond}"
     )
 
 

@@ -33,20 +33,28 @@ def collected_table(data: StudyData, values: TheoryValues) -> Table | None:
         return None
     loads = [str(point) for point in data.study.load.points()]
     groups = []
+    names: dict[str, list[str]] = {}
     for name, given in data.study.collects.items():
         for reference in [given] if isinstance(given, str) else given:
-            elsewhere = ELSEWHERE.fullmatch(reference)
-            if elsewhere is not None and elsewhere["where"] == "theory":
-                groups.append(_of_theory(name, parse_quantity_reference(elsewhere["what"]), loads, data, values))
-            elif elsewhere is not None:
-                where = _place(elsewhere["where"], data)
-                row = Row((Cell(f"{elsewhere['what']} ({where})"), *(Cell("") for _ in loads)))
-                groups.append(Group((row,), name))
-            else:
-                groups.append(_group(name, parse_metric_reference(reference), loads, data))
+            names.setdefault(reference, []).append(name)
+    # What the course names twice (of two treatments) is one metric of both.
+    for reference, own in names.items():
+        name = "; ".join(own)
+        elsewhere = ELSEWHERE.fullmatch(reference)
+        if elsewhere is not None and elsewhere["where"] == "theory":
+            groups.append(_of_theory(name, parse_quantity_reference(elsewhere["what"]), loads, data, values))
+        elif elsewhere is not None:
+            where = _place(elsewhere["where"], data)
+            row = Row((Cell(f"{elsewhere['what']} ({where})"), *(Cell("") for _ in loads)))
+            groups.append(Group((row,), name))
+        else:
+            groups.append(_group(name, parse_metric_reference(reference), loads, data))
     columns = (Column("Treatment"), *(Column(load_heading(load), "number") for load in loads))
     simulated = "Simulated. " if data.simulated else ""
-    note = f"{simulated}Medians over the replicates' valid cells; – where no cell tells it. The course's name stands first."
+    note = (
+        f"{simulated}Medians over the replicates' valid cells; – where no cell tells it. Verdicts rest on means over pairs of replicates, which differ "
+        "from medians where a replicate stands apart. The course's name stands first."
+    )
     return Table("collected", "What the course wants collected", columns, tuple(groups), note)
 
 

@@ -44,6 +44,8 @@ _UNIT: Final = re.compile(r"(?<=\d) (?=(?:s|ms|µs|min|h|kB|MB|GB)\b)|(?<=\d) ?(
 """The space before a unit; that before a percent sign also where it is missing, as in what older cells' checks wrote. (In an address
 a percent sign has letters behind it.)"""
 _CODE: Final = re.compile(r"`([^`]+)`")
+_SILENT_LIMIT: Final = 6
+"""Metrics that no cell tells which are named; of more their number says enough."""
 _ROWS_LIMIT: Final = 1500
 """Comparisons that a page can hold; of more, only main metrics are printed, and no more than this."""
 
@@ -231,7 +233,12 @@ def _effect_parts(data: StudyData) -> tuple[str, list[dict[str, Any]]]:
     )
     silent = [label for name, label in _labels().items() if not any(metric == name for metric, _ in data.told)]
     if silent:
-        note += f" No cell tells {joined(silent)}."
+        named = (
+            joined(silent)
+            if len(silent) <= _SILENT_LIMIT
+            else f"{len(silent)} of the {len(_labels())} metrics (docs/metrics.md)"
+        )
+        note += f" No cell tells {named}."
     if brief:
         note += f" The study compares too much for a page: the main metrics of {len(parts)} treatments are shown; effects.parquet holds all."
     return note, parts
