@@ -222,3 +222,15 @@ def test_a_program_that_counted_nothing_says_so(job: TrialJob, monkeypatch: pyte
     record = read_twin(counting(job, monkeypatch, 'echo "==WARNING== No kernels were profiled."'))
     assert record is not None and record.reason is not None
     assert record.reason.message == "Nsight Compute left no report; the server's log says more"
+
+
+@pytest.mark.parametrize("tool", ["nsys", "ncu"])
+def test_a_program_that_is_not_on_the_node_is_a_reason(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    """It is looked for where jobs are submitted from; a node may lack it all the same. Nothing is started then."""
+    monkeypatch.setattr("tests.integration.test_twin.TOOL", tool)
+    record = run(job, monkeypatch, Stub, f"/nowhere/{tool}")
+    assert record.outcome == "failed" and record.reason is not None and record == read_twin(folder_of(job, tool))
+    assert f"/nowhere/{tool}: " in record.reason.message and "No such file or directory" in record.reason.message
+    assert not (folder_of(job, tool) / "server.log").exists()

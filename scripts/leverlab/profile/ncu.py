@@ -104,6 +104,11 @@ def _is_program(process: psutil.Process, folder: Path) -> bool:
     return False
 
 
+def version(program: str) -> str:
+    """What the program says of itself. Raises NcuError where it does not run."""
+    return _run([program, "--version"]).strip().splitlines()[-1]
+
+
 def export(program: str, folder: Path) -> Path:
     """Write the counters of the report in `folder` as CSV. Raises NcuError."""
     if not (folder / REPORT).is_file():
@@ -116,15 +121,21 @@ def export(program: str, folder: Path) -> Path:
         "--print-units=base",
         "--print-kernel-base=demangled",
     ]
+    said = _run(command)
+    target = folder / COUNTERS_FILE
+    target.write_text(said, encoding="utf-8")
+    return target
+
+
+def _run(command: list[str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NcuError(f"{program}: {error}") from error
+        raise NcuError(f"{command[0]}: {error}") from error
     if done.returncode != 0:
-        raise NcuError(f"{program} ended with status {done.returncode}: {(done.stderr or done.stdout).strip()[-1000:]}")
-    target = folder / COUNTERS_FILE
-    target.write_text(done.stdout, encoding="utf-8")
-    return target
+        said = (done.stderr or done.stdout).strip()[-1000:]
+        raise NcuError(f"{command[0]} ended with status {done.returncode}: {said}")
+    return done.stdout
 
 
 def read_counters(text: str) -> pd.DataFrame:

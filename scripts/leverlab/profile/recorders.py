@@ -63,10 +63,12 @@ class Recorders:
         return replace(launch, identity=identity, command_prefix=prefix)
 
     def programs(self) -> dict[str, str]:
-        """The profiler's version, where it is a program of its own."""
+        """The profiler's version, where it is a program of its own. Raises NsysError and NcuError where it does not run."""
         if self._spec.program is None:
             return {}
-        return {self._spec.tool: nsys.version(self._spec.program, self._libraries)}
+        if self._spec.tool == "ncu":
+            return {"ncu": ncu.version(self._spec.program)}
+        return {"nsys": nsys.version(self._spec.program, self._libraries)}
 
     @property
     def _program(self) -> str:

@@ -97,14 +97,9 @@ def _recorded(spec: TwinSpecification, part: Path, scratch: Path, progress: Prog
     )
     with lease_devices(job.device, job.gpu_count, progress.say) as devices:
         run = _Run(spec, part, scratch, devices, progress)
-        record = record.model_copy(
-            update={
-                "provenance": fingerprint(job, devices.gpus),
-                "programs": run.recorders.programs(),
-                **run.commands(),
-            }
-        )
+        record = record.model_copy(update={"provenance": fingerprint(job, devices.gpus), **run.commands()})
         try:
+            record = record.model_copy(update={"programs": run.recorders.programs()})
             run.serve()
             unread = run.recorders.export()
             if spec.tool == "ncu":
