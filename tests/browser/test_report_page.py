@@ -93,7 +93,7 @@ def test_text_in_figures_can_be_read_on_a_phone(browser: Browser, pages: dict[st
             return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(scale.a, scale.b);
         }))"""
     )
-    assert smallest >= 8.5
+    assert smallest >= 9.9
 
 
 def test_without_javascript_the_same_is_shown(browser: Browser, pages: dict[str, Path]) -> None:

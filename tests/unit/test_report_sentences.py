@@ -226,6 +226,11 @@ def test_at_several_load_points_the_level_stands_once_and_what_differs_at_each()
     assert said.endswith(
         "at 4 requests/s by a factor of 5.00 (4.00 to 6.25), from 62 ms to 310 ms, in 2 replicates (left out: treatment r2). That is worse."
     )
+    near = {"estimate": 1.4, "value": 0.0868, "low": 1.3, "high": 1.5}
+    (said,) = effects_over_loads([at("rate 1"), at("rate 4", **near)], TELLING)
+    assert "at 1 request/s by 400 % (97.5 % interval 300 % to 525 %)" in said and "by 40 % (30 % to 50 %)" in said, (
+        "one scale"
+    )
     none = {"verdict": "no difference found", "estimate": 1.0, "value": 0.062, "low": 0.9, "high": 1.1}
     (said,) = effects_over_loads([at("rate 1", **none), at("rate 4", **none)], TELLING)
     assert said.count("no difference found") == 1 and said.count("97.5 % interval") == 1

@@ -7,6 +7,7 @@ from leverlab.report.phrases import levels_phrase, load_order, load_phrase, metr
 from leverlab.report.sentences import (
     Telling,
     estimate_phrase,
+    is_far,
     level_phrase,
     replicates_phrase,
     size_phrase,
@@ -38,9 +39,10 @@ def _together(effects: Sequence[Effect], telling: Telling) -> str:
     start = f"{'Simulated: ' if telling.simulated else ''}{levels_phrase(first.changed, telling.titles)}"
     what = f"{metric_phrase(first.metric, first.statistic)}{where_phrase(first, telling)}"
     alike = len({effect.pairs for effect in effects}) == 1
+    in_percent = not all(is_far(effect) for effect in effects)
     parts, stated = [], ""
     for effect in effects:
-        parts.append(_part(effect, stated, alike))
+        parts.append(_part(effect, stated, in_percent, alike))
         stated = level_phrase(effect)
     ending = f", each in {replicates_phrase(first.pairs)}." if alike else "."
     said = "; ".join(parts) + ending
@@ -50,11 +52,11 @@ def _together(effects: Sequence[Effect], telling: Telling) -> str:
     return f"{start} {verb} {what} {said} That is {good}."
 
 
-def _part(effect: Effect, stated: str, alike: bool) -> str:
+def _part(effect: Effect, stated: str, in_percent: bool, alike: bool) -> str:
     """`at 4 requests/s by 33 % (31 % to 35 %), from 6.52 ms to 4.37 ms`, and what else is to be said of this one alone."""
     values = f"from {value_phrase(effect.metric, effect.baseline)} to {value_phrase(effect.metric, effect.value)}"
     if effect.decided:
-        told = [f"by {size_phrase(effect, stated)}", values]
+        told = [f"by {size_phrase(effect, stated, in_percent=in_percent)}", values]
     else:
         smallest = smallest_phrase(effect)
         told = [

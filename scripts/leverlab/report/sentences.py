@@ -242,16 +242,21 @@ def _has_interval(effect: Effect) -> bool:
     return effect.low is not None and effect.high is not None
 
 
-def size_phrase(effect: Effect, stated: str = "") -> str:
+def is_far(effect: Effect) -> bool:
+    """Whether a ratio is told as a factor, and not in percent."""
+    return effect.by_ratio and exp(abs(log(effect.estimate or 1))) >= _PERCENT_UNTIL
+
+
+def size_phrase(effect: Effect, stated: str = "", *, in_percent: bool = False) -> str:
     """`a factor of 5.1 (95 % interval 4.3 to 6.0)`, `12 % (…)`, `0.75 (…)`: always positive, read with the verb.
 
-    The level is left out where it is the one that was `stated` before: `a factor of 5.1 (4.3 to 6.0)`.
+    A factor is told `in_percent` where it stands beside sizes that are. The level is left out where it is the one that was `stated` before: `a factor of 5.1 (4.3 to 6.0)`.
     """
     interval, level = "", _level(effect, stated)
     if effect.by_ratio:
         assert effect.estimate is not None
         upside = effect.estimate >= 1
-        far = exp(abs(log(effect.estimate))) >= _PERCENT_UNTIL
+        far = is_far(effect) and not in_percent
         if _has_interval(effect):
             low, high = sorted((effect.low or 0, effect.high or 0), reverse=not upside)
             interval = f" ({level}{_ratio_size(low, upside, far)} to {_ratio_size(high, upside, far)})"
