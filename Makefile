@@ -66,6 +66,7 @@ lock: setup  ## resolve envs/*.in again into envs/*.txt, keeping versions that s
 	cd envs && ../$(COMPILE) --exclude-newer 2026-07-30 vllm.in --output-file vllm.txt >/dev/null
 	cd envs && ../$(COMPILE) --exclude-newer 2026-07-30 vllm-nixl.in --output-file vllm-nixl.txt >/dev/null
 	cd envs && ../$(COMPILE) --exclude-newer 2026-09-30 sglang.in --output-file sglang.txt >/dev/null
+	cd envs && ../$(COMPILE) --exclude-newer 2026-09-30 sglang-nixl.in --output-file sglang-nixl.txt >/dev/null
 	cd envs && ../$(COMPILE) --exclude-newer 2026-08-30 vllm-lmcache.in --output-file vllm-lmcache.txt >/dev/null
 
 clean:  ## remove what can be installed again; results/ and reports/ are never touched

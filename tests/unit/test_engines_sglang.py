@@ -217,3 +217,21 @@ def test_an_offline_batch_is_the_same_flags_to_a_program_of_its_own() -> None:
     words = ENGINE.command(launch({**served, "topology": "offline"}, command_prefix=["python"]))
     assert words[1].endswith("leverlab/offline_batch/__main__.py") and words[2] == "sglang"
     assert words[3:] == ENGINE.command(launch(served, command_prefix=["python"]))[3:]
+
+
+def test_transfers_of_kv_cache_are_told_in_seconds_and_bytes() -> None:
+    text = """\
+# TYPE sglang:kv_transfer_latency_ms histogram
+sglang:kv_transfer_latency_ms_sum{engine_type="prefill"} 30.0
+sglang:kv_transfer_latency_ms_count{engine_type="prefill"} 2.0
+# TYPE sglang:kv_transfer_total_mb histogram
+sglang:kv_transfer_total_mb_sum{engine_type="prefill"} 1024.0
+sglang:kv_transfer_total_mb_count{engine_type="prefill"} 2.0
+"""
+    values = ENGINE.canonical_metrics(text)
+    assert values == {
+        "kv_transfer_s_sum": pytest.approx(0.03),
+        "kv_transfer_s_count": 2,
+        "kv_transfer_bytes_sum": 2**30,
+        "kv_transfer_bytes_count": 2,
+    }

@@ -289,6 +289,9 @@ def test_counters_of_several_servers() -> None:
         "queue_time_s_count": 2,
         "kv_cache_usage": 0.7,
     }
+    sent = {"kv_transfer_s_sum": 0.5, "kv_transfer_s_count": 2}
+    by_the_sender = combined([counted("prefill", False, **sent), counted("decode", True, kv_transfer_s_count=0)])
+    assert sent.items() <= by_the_sender.items()
     assert values["prefill:prompt_tokens"] == values["decode:prompt_tokens"] == 10
     assert combined([counted("server", True, prompt_tokens=3)]) == {"prompt_tokens": 3}
 

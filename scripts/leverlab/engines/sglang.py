@@ -42,6 +42,7 @@ _METRICS: Final = MetricNames(
         "sglang:num_requests_total": "requests_finished",
         "sglang:cached_tokens_total": "prefix_hit_tokens",
         "sglang:num_retracted_requests_total": "preemptions",
+        "sglang:num_transfer_failed_reqs_total": "kv_transfers_failed",
         "sglang:load_back_duration_seconds_count": "restores",
         "sglang:load_back_duration_seconds_sum": "restore_s",
         "sglang:num_running_reqs": "running",
@@ -52,12 +53,17 @@ _METRICS: Final = MetricNames(
                 "time_to_first_token_seconds": "ttft_s",
                 "queue_time_seconds": "queue_time_s",
                 "e2e_request_latency_seconds": "e2e_s",
+                "kv_transfer_latency_ms": "kv_transfer_s",
+                "kv_transfer_total_mb": "kv_transfer_bytes",
             },
         ),
     },
     largest={"sglang:token_usage": "kv_cache_usage"},
 )
 """The same in SGLang 0.5.17 to 0.5.23. Prompts, tokens and hits are counted when a request has ended."""
+
+_IN_OTHER_UNITS: Final = {"kv_transfer_s_sum": 1e-3, "kv_transfer_bytes_sum": 2**20}
+"""Sums of histograms that SGLang keeps in milliseconds and in MiB → what one of these is."""
 
 _CACHED_TOKENS: Final = "sglang:cached_tokens_total"
 _HOST_TOKENS: Final = "sglang:hicache_host_total_tokens"
@@ -175,6 +181,7 @@ class SglangEngine:
 
     def canonical_metrics(self, text: str) -> dict[str, float]:
         values = canonical_metrics(text, _METRICS)
+        values |= {name: values[name] * unit for name, unit in _IN_OTHER_UNITS.items() if name in values}
         if "prompt_tokens" in values:
             # Every prompt is looked up, where there is a cache, and counted no other way.
             values["prefix_queried_tokens"] = values["prompt_tokens"]

@@ -17,7 +17,7 @@ DISAGGREGATION: Final = (
     Metric(
         "kv_transfer_s",
         "s",
-        "mean time of a transfer of KV cache from a prefill to a decode server, as the connector says (NIXL); it runs beside the "
+        "mean time of a transfer of KV cache from a prefill to a decode server, as the connector (NIXL) or SGLang says; it runs beside the "
         "computing of others",
         "lower",
         label="time of a KV-cache transfer",

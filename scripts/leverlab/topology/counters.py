@@ -23,6 +23,9 @@ _HANDED_OVER: Final = {
 """What a decode server's connector counts is no tier below its cache, but what the prefill servers have just computed. A prefill
 server's counts what lies below its own cache: nothing where the connector only hands over."""
 
+_TRANSFERS: Final = frozenset({"kv_transfer_s_count", "kv_transfer_bytes_count"})
+"""Counts of what one side alone observes: a decode server of vLLM (NIXL), a prefill server of SGLang."""
+
 SEPARATOR: Final = ":"
 
 
@@ -67,7 +70,8 @@ def _total(name: str, answers: bool) -> str | None:
     """Under which name a decode (`answers`) or a prefill server's counter is added up; None where it is not."""
     if answers:
         return None if name in _LOOKED_UP else _HANDED_OVER.get(name, name)
-    return None if name in _ONCE_A_REQUEST or name.endswith("_count") else name
+    once = name in _ONCE_A_REQUEST or (name.endswith("_count") and name not in _TRANSFERS)
+    return None if once else name
 
 
 def is_gauge(name: str) -> bool:
