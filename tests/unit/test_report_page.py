@@ -310,7 +310,7 @@ def test_what_may_be_believed_is_seen_at_a_glance(pages: dict[str, str]) -> None
     page = pages[TROUBLED]
     text = text_of(page)
     assert (
-        "18 cells, counting each replicate: 13 sound, 1 with a caution, 1 invalid, 1 failed, 1 infeasible, 1 missing."
+        "18 cells, counting each replicate: 13 sound, 1 with a caution (send lag), 1 invalid (cache state), 1 failed, 1 infeasible, 1 missing."
         in text
     )
     overview = page.partition('class="glance"')[2].partition("</table>")[0]

@@ -14,15 +14,26 @@ from leverlab.report.view import Glance, GlanceMark, GlanceRow, Mark, severity_m
 GLANCE_LIMIT: Final = 160
 """Rows of the overview; beyond it those in which every cell is sound are told by their number alone."""
 
+_MARKS_NAMED: Final = 3
 _WORDS: Final = {"ok": "sound", "caution": "with a caution", "invalid": "invalid"}
 _ORDER: Final = ("sound", "with a caution", "invalid", "failed", "infeasible", "skipped", "missing")
 
 
 def believable(data: StudyData) -> str:
-    """How many cells may be believed: `18 cells: 15 sound, 2 with a caution, 1 invalid`."""
-    counts = Counter(_state(row) for row in rows_of(data.cells))
-    said = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
+    """How many cells may be believed: `18 cells: 15 sound, 2 with a caution (send lag), 1 invalid (cache state)`."""
+    states: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows_of(data.cells):
+        states.setdefault(_state(row), []).append(row)
+    said = ", ".join(f"{len(states[state])} {state}{_marks(states[state])}" for state in _ORDER if state in states)
     return f"{len(data.cells)} cells, counting each replicate: {said}."
+
+
+def _marks(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What marks measured cells of one state, the most frequent first: ` (foreign load 28, drift 3)`."""
+    counts = Counter(code for row in rows if row["status"] == "measured" for code in codes_of(row))
+    named = [words(code) + (f" {count}" if len(rows) > 1 else "") for code, count in counts.most_common(_MARKS_NAMED)]
+    more = len(counts) - len(named)
+    return f" ({', '.join(named)}{f' and {more} more' if more > 0 else ''})" if named else ""
 
 
 def glance(data: StudyData, found: Sequence[Marked], troubles: Sequence[Trouble]) -> Glance:
