@@ -108,3 +108,10 @@ def test_what_is_expected_is_a_family_of_its_own(tmp_path: Path) -> None:
     # Holm over two: the smaller p value is held against half of 5 %, and where that fails so is the other one.
     assert [effect.level for effect in expected] == pytest.approx([0.975, 0.975])
     assert not any(effect.primary for effect in expected)
+
+
+def test_a_smaller_size_says_which_level_it_has_not(tmp_path: Path) -> None:
+    smoke = "smoke:\n  levers: {prefix_caching: [on, off], max_num_seqs: [32]}\n  baseline: {prefix_caching: on, max_num_seqs: 32}\n  design: one-at-a-time\n"
+    data = make_study(tmp_path, "told-smoke", text=TEXT + smoke, records=False, keyed=True).read()
+    (_, elsewhere) = questions(data, theory_values(data))
+    assert elsewhere.sentences == ("Not answered in this size: Batch limit (max_num_seqs) 4 is a level in told alone.",)

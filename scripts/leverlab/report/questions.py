@@ -176,15 +176,19 @@ def _range(answer: RangeAnswer, data: StudyData) -> Iterator[str]:
 
 def _expected(answer: ExpectedAnswer, data: StudyData) -> Iterator[str]:
     for lever, levels in answer.names().items():
-        if not set(levels) <= set(data.study.levers.get(lever, ())):
+        if lever not in data.study.levers:
             return _left_out(lever, data)
+        absent = [level for level in levels if level not in data.study.levers[lever]]
+        if absent:
+            return _left_out(lever, data, absent[0])
     return expected_sentences(answer, data)
 
 
-def _left_out(lever: str, data: StudyData) -> Iterator[str]:
-    """Of a lever, or a level, that only the full size of the study has."""
+def _left_out(lever: str, data: StudyData, level: str | None = None) -> Iterator[str]:
+    """Of a lever, or of a level of one, that only the full size of the study has."""
     title = data.configuration.levers[lever].title
-    yield f"Not answered in this size: {title} is varied in {data.configuration.full_name(data.name)} alone."
+    what = f"{title} is varied in" if level is None else f"{title} {level} is a level in"
+    yield f"Not answered in this size: {what} {data.configuration.full_name(data.name)} alone."
 
 
 def _untold(metrics: Sequence[str], data: StudyData) -> Iterator[str]:
