@@ -51,7 +51,8 @@ QUANTITIES: Final[dict[str, Quantity]] = _registry(
         "weights_bytes",
         "bytes",
         "memory of the weights on a GPU",
-        "weights × bytes of each / GPUs that the model is split over; tables and norms stay in the model's type when it is quantized",
+        "weights × bytes of each / GPUs that the model is split over, and those of a model that drafts; tables and norms stay in the model's type when "
+        "it is quantized",
         "arithmetic; AWQ and GPTQ keep a scale and a zero a group of 128 weights",
         "expected",
         "weights_bytes",
@@ -67,7 +68,7 @@ QUANTITIES: Final[dict[str, Quantity]] = _registry(
         "kv_cache_tokens",
         "tokens",
         "tokens that the memory holds",
-        "(memory × the server's share of it - weights) / KV bytes of a token, or what the server is told to keep; "
+        "(memory × the server's share of it - weights) / KV bytes of a token, of a model that drafts too, or what the server is told to keep; "
         "activations and graphs, which take the rest, are not counted",
         "course weeks 4 and 5; vllm/v1/core/kv_cache_utils.py",
         "ceiling",

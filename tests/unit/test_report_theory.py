@@ -228,3 +228,22 @@ def test_speculation_is_compared_with_the_treatment_that_does_none(tmp_path: Pat
     )
     assert not [v for v in found.values if v.quantity.name == "decode_floor_s" and v.treatment == drafting]
     assert not [v for v in found.values if v.quantity.name == "speculative_speedup" and v.treatment == "baseline"]
+
+
+def test_what_theory_does_not_know_of_one_treatment_is_said_beside_the_others(tmp_path: Path) -> None:
+    def speculating(row: dict[str, Any]) -> dict[str, Any]:
+        if row["treatment"] == "baseline":
+            return row
+        method = "ngram" if row["lever:prefix_caching"] == "off" else "eagle3"
+        flags = f'"flags": {{"speculative-config": {{"method": "{method}", "num_speculative_tokens": 5}}, '
+        told = row["specification"].replace('"flags": {', flags)
+        return {**row, "specification": told, "tokens_per_draft": 3.0, "acceptance_ratio": 0.4}
+
+    found = changed(tmp_path, speculating)
+    said = list(theory_sentences(TheoryAnswer(quantities=["speculative_speedup"]), found.cells.data, found))
+    assert "speed-up by speculation (ceiling) beside" in said[0]
+    head = next(name for name in found.cells.data.treatments if "max_num_seqs" in name)
+    assert said[-1] == (
+        f"Not computed for {found.cells.data.label(head)}: speed-up by speculation: what a drafted token costs with the method 'eagle3' "
+        "is not known."
+    )

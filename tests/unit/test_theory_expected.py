@@ -209,6 +209,23 @@ def test_drafts_by_a_model_cost_what_it_reads() -> None:
             value("tokens_per_draft", server(flags))
 
 
+def test_a_model_that_drafts_takes_its_share_of_the_memory() -> None:
+    """vLLM's log counts both models' weights together; every token is kept by the layers of both."""
+    told = {"method": "draft_model", "model": "{model:llama-3.2-1b-shape}", "num_speculative_tokens": 5}
+    plain, drafting = server(), server({"speculative-config": told})
+    draft_bytes = 2 * 1_235_814_400
+    assert value("weights_bytes", drafting) == pytest.approx(value("weights_bytes", plain) + draft_bytes, rel=1e-4)
+    left = 0.9 * 141e9 - 2 * 8_030_261_248 - draft_bytes
+    # 16 layers of 8 KV heads of 64, beside 32 of 8 of 128.
+    assert value("kv_cache_tokens", drafting) == pytest.approx(left / (131_072 + 32_768), rel=1e-4)
+    looked_up = server({"speculative-config": {"method": "ngram", "num_speculative_tokens": 5}})
+    assert value("weights_bytes", looked_up) == value("weights_bytes", plain)
+    head = server({"speculative-config": {**told, "method": "eagle3"}})
+    with pytest.raises(NotKnownError, match="what the weights of a head of the method 'eagle3' take is not known"):
+        value("weights_bytes", head)
+    assert value("kv_cache_tokens", head) == value("kv_cache_tokens", plain), "a ceiling all the same"
+
+
 def test_sglang_counts_the_models_own_token_among_the_drafted() -> None:
     flags = {"speculative-algorithm": "NGRAM", "speculative-num-draft-tokens": 6}
     of = server(flags, engine="sglang")

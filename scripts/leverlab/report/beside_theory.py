@@ -7,10 +7,10 @@ from typing import Final
 
 from leverlab.config.course import TheoryAnswer, theory_names
 from leverlab.metrics import parse_metric_reference
-from leverlab.quantities import DERIVED, QuantityReference, parse_quantity_reference
+from leverlab.quantities import DERIVED, Quantity, QuantityReference, parse_quantity_reference
 from leverlab.report.phrases import context_phrase, joined, load_heading, load_phrase, metric_phrase, value_phrase
 from leverlab.report.source import StudyData
-from leverlab.report.theory_values import Beside, TheoryValues
+from leverlab.report.theory_values import Beside, Missing, TheoryValues
 from leverlab.report.view import Cell, Column, Group, Mark, Row, Table
 from leverlab.theory.shown import shown
 from leverlab.units import format_number
@@ -173,10 +173,12 @@ def theory_sentences(answer: TheoryAnswer, data: StudyData, values: TheoryValues
             for _, of_context in groupby(own, key=lambda value: value.context)
             for sentence in _over_loads(data, list(_together(data, list(of_context))))
         ]
+        missing = [each for each in values.missing if each.quantity is reference.quantity]
         yield from said
-        if not said:
-            reasons = [missing.reason for missing in values.missing if missing.quantity is reference.quantity]
-            why = "; ".join(reasons) or "no valid cell tells it"
+        if said:
+            yield from _not_computed(data, reference.quantity, [each for each in missing if each.applies])
+        else:
+            why = "; ".join(dict.fromkeys(each.reason for each in missing)) or "no valid cell tells it"
             yield f"Not computed: {reference.quantity.label}: {why}."
 
 
@@ -209,6 +211,16 @@ def _together_over_loads(data: StudyData, values: Sequence[Beside], whose: str) 
 
 def _replicates(value: Beside) -> str:
     return "1 replicate" if value.replicates == 1 else f"{value.replicates} replicates"
+
+
+def _not_computed(data: StudyData, quantity: Quantity, missing: Sequence[Missing]) -> Iterator[str]:
+    """What theory does not know of single treatments, a sentence a reason."""
+    whose: dict[str, list[str]] = {}
+    for each in missing:
+        if each.treatment is not None:
+            whose.setdefault(each.reason, []).append(data.label(each.treatment))
+    for reason, labels in whose.items():
+        yield f"Not computed for {'; '.join(labels)}: {quantity.label}: {reason}."
 
 
 def is_measured(answer: TheoryAnswer, values: TheoryValues) -> bool:

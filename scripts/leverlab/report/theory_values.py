@@ -51,6 +51,8 @@ class Missing:
     reason: str
     applies: bool
     """False where the study is merely not of the kind that the quantity speaks of."""
+    treatment: str | None = None
+    """Whose cells; None where it is all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def theory_values(data: StudyData) -> TheoryValues:
                 try:
                     pairs.append((expected(quantity.name, cell.server, cell.occasion), cells.measured(quantity, cell)))
                 except NotKnownError as error:
-                    missing.append(Missing(quantity, str(error), not isinstance(error, DoesNotApplyError)))
+                    missing.append(Missing(quantity, str(error), not isinstance(error, DoesNotApplyError), treatment))
             if pairs:
                 values.append(_beside(quantity, context, treatment, load, pairs))
     return TheoryValues(tuple(values), tuple(dict.fromkeys(missing)), cells)

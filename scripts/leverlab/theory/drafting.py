@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from leverlab.theory.memory import kv_bytes_per_token
 from leverlab.theory.server import TheoryServer
 from leverlab.theory.speculation import tokens_per_draft
 from leverlab.theory.unknown import DoesNotApplyError, NotKnownError
-from leverlab.theory.weights import step_weight_bytes
+from leverlab.theory.weights import step_weight_bytes, weights_bytes
 
 _LOOKED_UP: Final = {"ngram", "ngram_gpu", "suffix"}
 """Methods whose drafts are looked up in the text: they cost no step of a model."""
@@ -54,6 +55,28 @@ def drafting_of(server: TheoryServer) -> Drafting:
         drafted = int(flags.get("tokens-per-chunk", 1)) - 1
         return Drafting(drafted, "truth", tokens_per_draft(float(flags["acceptance"]), drafted))
     raise DoesNotApplyError("the server does not speculate")
+
+
+def draft_weights(server: TheoryServer) -> float:
+    """Bytes of the drafting model's weights on one GPU; 0 where none drafts. Raises NotKnownError for an EAGLE head.
+
+    They are split over the GPUs as the model's are.
+    """
+    if server.draft is None:
+        return 0.0
+    method = drafting_of(server).method
+    if method in _HEADS:
+        raise NotKnownError(f"what the weights of a head of the method {method!r} take is not known")
+    return weights_bytes(server.draft, server.draft.dtype, None) / server.split
+
+
+def draft_kv_bytes(server: TheoryServer) -> float:
+    """KV cache that the drafting model keeps of a token, on one GPU; 0 where none drafts. Raises as `draft_weights` does."""
+    if server.draft is None:
+        return 0.0
+    draft_weights(server)
+    kv_type = str(server.flags.get("kv-cache-dtype", "auto"))
+    return kv_bytes_per_token(server.draft, kv_type) * max(1 / server.tensor_parallel, 1 / server.draft.kv_heads)
 
 
 def speculates(server: TheoryServer) -> bool:

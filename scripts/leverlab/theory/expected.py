@@ -7,7 +7,7 @@ from leverlab.quantities import QUANTITIES
 from leverlab.theory import memory, roofline, speculation
 from leverlab.theory.communication import decode_all_reduce_bytes, one_shot_bytes, ring_bytes, transfer_s
 from leverlab.theory.cost import cost_per_1k_tokens
-from leverlab.theory.drafting import drafting_of, speculates
+from leverlab.theory.drafting import draft_kv_bytes, draft_weights, drafting_of, speculates
 from leverlab.theory.experts import expert_imbalance, experts_read, gpu_imbalance
 from leverlab.theory.occasion import Occasion
 from leverlab.theory.server import TheoryServer
@@ -45,7 +45,7 @@ def step_bytes(server: TheoryServer, occasion: Occasion) -> float:
 
 
 def _weights(server: TheoryServer, _: Occasion) -> float:
-    return server.weights_of_a_gpu
+    return server.weights_of_a_gpu + draft_weights(server)
 
 
 def _kv_cache_tokens(server: TheoryServer, _: Occasion) -> float:
@@ -66,7 +66,12 @@ def _kv_tokens_of_a_server(server: TheoryServer) -> float:
     share = server.flag("memory_share")
     if share is None:
         raise NotKnownError("the share of the memory that the server takes is not set")
-    return memory.kv_cache_tokens(server.memory, float(share), server.weights_of_a_gpu, server.kv_bytes_of_a_gpu)
+    try:
+        drafting = draft_weights(server), draft_kv_bytes(server)
+    except NotKnownError:
+        drafting = 0.0, 0.0  # it takes something, and what is left without it is a ceiling
+    weights, kv_bytes = server.weights_of_a_gpu + drafting[0], server.kv_bytes_of_a_gpu + drafting[1]
+    return memory.kv_cache_tokens(server.memory, float(share), weights, kv_bytes)
 
 
 def _maximum_concurrency(server: TheoryServer, occasion: Occasion) -> float:
