@@ -1,6 +1,6 @@
 """The tables that every profiler's trace is brought into: kernels, calls that launched them, and the engine's steps."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 PhaseName = Literal["prefill", "decode", "mixed"]
 
-TABLE_VERSION: Final = 1
+TABLE_VERSION: Final = 2
 
 
 def _field(name: str, kind: pa.DataType, unit: str, definition: str) -> pa.Field:
@@ -32,10 +32,10 @@ KERNELS: Final[pa.Schema] = pa.schema(
         _field("stream", pa.int64(), "", "CUDA stream; on a CPU the thread"),
         _field("gpu", pa.int64(), "", "index of the GPU among those that the server sees; null on a CPU"),
         _field("process", pa.int64(), "", "id of the process that launched it"),
-        _field("start_s", pa.float64(), "s", "when it began, from the first event of the window"),
-        _field("duration_s", pa.float64(), "s", "how long it ran"),
+        _field("start_ns", pa.int64(), "ns", "when it began, from the first event of the window"),
+        _field("duration_ns", pa.int64(), "ns", "how long it ran"),
         _field("graph_node", pa.int64(), "", "node of the CUDA graph that ran it; null where it was launched alone"),
-        _field("launch_s", pa.float64(), "s", "when the call began that launched it or its graph; null where unknown"),
+        _field("launch_ns", pa.int64(), "ns", "when the call began that launched it or its graph; null where unknown"),
         _field("step", pa.int64(), "", "row of steps.parquet by the process's own count; null where unknown"),
         _field("phase", _NAME, "", "prefill, decode or mixed: the batch of its step; null where unknown"),
         _SERVER,
@@ -47,8 +47,8 @@ CALLS: Final[pa.Schema] = pa.schema(
         _field("call", _NAME, "", "name of the CUDA call, without the version that some profilers append"),
         _field("process", pa.int64(), "", "id of the calling process"),
         _field("thread", pa.int64(), "", "id of the calling thread"),
-        _field("start_s", pa.float64(), "s", "when it began, on the clock of kernels.parquet"),
-        _field("duration_s", pa.float64(), "s", "how long it took"),
+        _field("start_ns", pa.int64(), "ns", "when it began, on the clock of kernels.parquet"),
+        _field("duration_ns", pa.int64(), "ns", "how long it took"),
         _field("step", pa.int64(), "", "the step in which it was made; null where unknown"),
         _SERVER,
     ]
@@ -58,8 +58,8 @@ STEPS: Final[pa.Schema] = pa.schema(
     [
         _field("step", pa.int64(), "", "the process's own count of steps in the window, from 0"),
         _field("process", pa.int64(), "", "id of the process"),
-        _field("start_s", pa.float64(), "s", "when the engine began it on the CPU"),
-        _field("duration_s", pa.float64(), "s", "how long the CPU was in it"),
+        _field("start_ns", pa.int64(), "ns", "when the engine began it on the CPU"),
+        _field("duration_ns", pa.int64(), "ns", "how long the CPU was in it"),
         _field("prefill_requests", pa.int64(), "1", "requests whose prompts were computed in it"),
         _field("prefill_tokens", pa.int64(), "tokens", "their tokens in it"),
         _field("decode_requests", pa.int64(), "1", "requests that were given a token in it"),
@@ -70,13 +70,24 @@ STEPS: Final[pa.Schema] = pa.schema(
 )
 
 
+_NS: Final = "_ns"
+_START: Final = "start_ns"
+_LEVEL: Final = 12
+"""Of zstd's compression: what is above it makes these tables no smaller."""
+
+
+def columns(names: Iterable[str]) -> list[str]:
+    """The columns of a `Trace` for those of its file, which has whole nanoseconds (`start_ns`) where this has seconds (`start_s`)."""
+    return [f"{name.removesuffix(_NS)}_s" if name.endswith(_NS) else name for name in names]
+
+
 ALONE: Final = "server"
 """What an engine server is called that stands alone."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A window in the three tables; times in seconds from its first event. Columns as in `KERNELS`, `CALLS`, `STEPS`."""
+    """A window in the three tables. Columns as in `KERNELS`, `CALLS`, `STEPS`, but times are seconds: see `columns`."""
 
     kernels: pd.DataFrame
     calls: pd.DataFrame
@@ -157,23 +168,32 @@ FILES: Final = {"kernels": KERNELS, "calls": CALLS, "steps": STEPS}
 
 
 def write(trace: Trace, folder: Path) -> None:
-    """Write the three tables as zstd-compressed Parquet into `folder`."""
+    """Write the three tables as Parquet into `folder`.
+
+    Profilers count nanoseconds. Kept whole, and the starts as differences, they take a third of what seconds take.
+    """
     for name, schema in FILES.items():
         frame: pd.DataFrame = getattr(trace, name)
-        columns = [frame[field.name] if len(frame) else pd.Series(dtype="object") for field in schema]
-        arrays = [
-            pa.array(column.astype("object").where(column.notna(), None), from_pandas=True).cast(
-                pa.string() if pa.types.is_dictionary(field.type) else field.type
-            )
-            for column, field in zip(columns, schema, strict=True)
-        ]
-        arrays = [
-            array.dictionary_encode() if pa.types.is_dictionary(field.type) else array
-            for array, field in zip(arrays, schema, strict=True)
-        ]
+        own = [frame[column] if len(frame) else pd.Series(dtype="object") for column in columns(schema.names)]
+        arrays = [_array(column, field) for column, field in zip(own, schema, strict=True)]
         about = {"leverlab_table": name, "leverlab_table_version": str(TABLE_VERSION)}
-        table = pa.Table.from_arrays(arrays, schema=schema.with_metadata(about))
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+        pq.write_table(
+            pa.Table.from_arrays(arrays, schema=schema.with_metadata(about)),
+            folder / f"{name}.parquet",
+            compression="zstd",
+            compression_level=_LEVEL,
+            use_dictionary=[column for column in schema.names if column != _START],
+            column_encoding={_START: "DELTA_BINARY_PACKED"},
+        )
+
+
+def _array(column: "pd.Series[Any]", field: pa.Field) -> pa.Array:
+    if field.name.endswith(_NS):
+        column = (column.astype("float64") * 1e9).round().astype("Int64")
+    values = pa.array(column.astype("object").where(column.notna(), None), from_pandas=True)
+    if pa.types.is_dictionary(field.type):
+        return values.cast(pa.string()).dictionary_encode()
+    return values.cast(field.type)
 
 
 def read(folder: Path) -> Trace:
@@ -187,4 +207,7 @@ def read(folder: Path) -> Trace:
                 frame[name] = frame[name].astype("object").where(frame[name].notna(), None)
             elif name in ("step", "gpu", "graph_node"):
                 frame[name] = frame[name].astype("Int64")
+            elif name.endswith(_NS):  # version 1 had seconds
+                frame[name] = frame[name].astype("float64") / 1e9
+        frame.columns = pd.Index(columns(frame.columns))
     return Trace(**found)

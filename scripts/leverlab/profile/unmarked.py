@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from leverlab.profile.analysis import GRAPH_LAUNCH, step_beginnings
-from leverlab.profile.tables import STEPS, Trace, step_of
+from leverlab.profile.tables import STEPS, Trace, columns, step_of
 
 USUAL: Final = 1.5
 
@@ -26,7 +26,7 @@ def with_steps(trace: Trace, layers: int | None) -> Trace:
     ]
     if not parts:
         return trace
-    steps = pd.concat(parts, ignore_index=True).reindex(columns=STEPS.names)
+    steps = pd.concat(parts, ignore_index=True).reindex(columns=columns(STEPS.names))
     kernels, calls = trace.kernels.copy(), trace.calls.copy()
     when = kernels["launch_s"].where(kernels["launch_s"].notna(), kernels["start_s"])
     kernels["step"] = step_of(kernels["process"], when, steps)

@@ -15,7 +15,7 @@ from leverlab.report.source import StudyData, read_study
 from leverlab.report.view import Table, plain_table
 
 _TABLES: Final = "*.parquet"
-_OF_A_TWIN: Final = (TWIN_FILE, "kernels.parquet", "steps.parquet", "requests.parquet")
+_OF_A_TWIN: Final = (TWIN_FILE, "kernels.parquet", "calls.parquet", "steps.parquet", "requests.parquet")
 _TOLD: Final = ("GPU", "CPU", "Versions", "Source", "Measured")
 """What the list says of where a study was measured; its page says all."""
 
