@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from leverlab.report.accuracy import accuracy_section
+from leverlab.report.findings import limits
 from leverlab.report.knees import knee_table
 from leverlab.report.page import render_study
 from leverlab.report.provenance import provenance
@@ -140,3 +141,10 @@ def test_what_only_later_cells_recorded_is_not_the_same_in_every_cell(data: Stud
     assert found.differences is not None
     rows = [[cell.text for cell in row.cells] for group in found.differences.groups for row in group.rows]
     assert {row[1] for row in rows if row[0] == "versions sglang"} == {"1.2", "unknown"}
+
+
+def test_no_interval_is_said_to_cover_anything_where_there_is_none(data: StudyData) -> None:
+    assert any(sentence.startswith("The intervals cover") for sentence in limits(data))
+    nothing = {"low": None, "high": None, "level": None, "verdict": "not judgeable", "pairs": 0}
+    said = limits(replace(data, effects=tuple(replace(effect, **nothing) for effect in data.effects)))
+    assert said and not any("intervals" in sentence or "0 replicates" in sentence for sentence in said)

@@ -237,6 +237,29 @@ def test_at_several_load_points_the_level_stands_once_and_what_differs_at_each()
     assert "at 4 requests/s from 62 ms to 62 ms, a ratio of 1.00 (0.90 to 1.10), where " in said
 
 
+def test_what_one_replicate_leaves_open_is_said_once_for_all_load_points() -> None:
+    """Where device time ended after the first replicate."""
+    one = replace(
+        OFF,
+        verdict="not judgeable",
+        reason="baseline r2, r3: not measured yet",
+        low=None,
+        high=None,
+        level=None,
+        pairs=1,
+    )
+    (said,) = effects_over_loads([one, replace(one, load="rate 4", value=0.32)], TELLING)
+    assert said == (
+        "Prefix caching off instead of on: the effect on the median time to first token is not judgeable: at 1 request/s from 62 ms to "
+        "310 ms; at 4 requests/s from 62 ms to 320 ms, each in 1 replicate. Baseline r2, r3: not measured yet."
+    )
+    other = replace(one, load="rate 4", reason="treatment r1: infeasible", estimate=None, value=None)
+    assert list(effects_over_loads([one, other], TELLING)) == [
+        verdict_sentence(one, TELLING),
+        verdict_sentence(other, TELLING),
+    ]
+
+
 def test_the_headline_does_not_name_a_lever_that_moved_nothing() -> None:
     undecided = [replace(effect, verdict="no difference found") for effect in (OFF, LIMIT)]
     assert "No difference was found" in headline(undecided, TELLING)

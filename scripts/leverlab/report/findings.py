@@ -118,6 +118,8 @@ def limits(data: StudyData) -> list[str]:
     changes = joined(
         list(dict.fromkeys(levels_phrase(effect.changed, data.titles) for effect in primary_effects(data)))
     )
+    if not any(effect.low is not None for effect in data.effects):
+        return said  # and there is no interval that could cover too little
     where = "; ".join(context_phrase(*context) for context in data.contexts)
     said.append(
         f"The intervals cover what differed between these replicates, on {where}. They cover no other machine, model or workload, "

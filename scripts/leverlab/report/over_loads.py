@@ -6,6 +6,7 @@ from leverlab.report.effect import Effect
 from leverlab.report.phrases import levels_phrase, load_order, load_phrase, metric_phrase, value_phrase
 from leverlab.report.sentences import (
     Telling,
+    capital,
     estimate_phrase,
     is_far,
     level_phrase,
@@ -21,14 +22,15 @@ def effects_over_loads(effects: Sequence[Effect], telling: Telling) -> Iterator[
     """Sentences on `effects`, which are of one treatment, context, metric and statistic.
 
     One for the load points at which the metric rises, one for those at which it falls, one for those at which no difference
-    was found. Of a single load point it is the sentence of its verdict; so it is of one without a verdict.
+    was found, one for those of which the same reason leaves it open. Of a single load point it is the sentence of its verdict.
     """
     ordered = sorted(effects, key=lambda effect: load_order(effect.load))
-    kinds: dict[tuple[str, bool], list[Effect]] = {}
+    kinds: dict[tuple[str, bool, str], list[Effect]] = {}
     for effect in ordered:
-        kinds.setdefault((effect.verdict, effect.decided and effect.raises), []).append(effect)
-    for (verdict, _), own in kinds.items():
-        if len(own) == 1 or verdict not in ("improves", "worsens", "no difference found"):
+        reason = effect.reason if effect.verdict == "not judgeable" else ""
+        kinds.setdefault((effect.verdict, effect.decided and effect.raises, reason), []).append(effect)
+    for own in kinds.values():
+        if len(own) == 1 or any(effect.estimate is None for effect in own):
             yield from (verdict_sentence(effect, telling) for effect in own)
         else:
             yield _together(own, telling)
@@ -46,6 +48,9 @@ def _together(effects: Sequence[Effect], telling: Telling) -> str:
         stated = level_phrase(effect)
     ending = f", each in {replicates_phrase(first.pairs)}." if alike else "."
     said = "; ".join(parts) + ending
+    if first.verdict == "not judgeable":
+        why = f" {capital(first.reason)}." if first.reason else ""
+        return f"{start}: the effect on {what} is not judgeable: {said}{why}"
     if not first.decided:
         return f"{start}: no difference found in {what}: {said}"
     verb, good = ("raises" if first.raises else "lowers"), ("better" if first.verdict == "improves" else "worse")
@@ -55,7 +60,9 @@ def _together(effects: Sequence[Effect], telling: Telling) -> str:
 def _part(effect: Effect, stated: str, in_percent: bool, alike: bool) -> str:
     """`at 4 requests/s by 33 % (31 % to 35 %), from 6.52 ms to 4.37 ms`, and what else is to be said of this one alone."""
     values = f"from {value_phrase(effect.metric, effect.baseline)} to {value_phrase(effect.metric, effect.value)}"
-    if effect.decided:
+    if effect.verdict == "not judgeable":
+        told = [values]
+    elif effect.decided:
         told = [f"by {size_phrase(effect, stated, in_percent=in_percent)}", values]
     else:
         smallest = smallest_phrase(effect)
@@ -65,5 +72,5 @@ def _part(effect: Effect, stated: str, in_percent: bool, alike: bool) -> str:
             *([f"where {smallest} would have been seen"] if smallest else []),
         ]
     told += [] if alike else [f"in {replicates_phrase(effect.pairs)}"]
-    left = f" ({effect.reason.rstrip('.')})" if effect.reason else ""
+    left = f" ({effect.reason.rstrip('.')})" if effect.reason and effect.verdict != "not judgeable" else ""
     return f"{load_phrase(effect.load)} {', '.join(told)}{left}"

@@ -152,7 +152,8 @@ def limit_sentence(effect: Effect, telling: Telling) -> str:
     what = f"{metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}{where_phrase(effect, telling)}"
     subject = _subject(effect, telling)
     if effect.pairs < 2:
-        return f"{subject}: with {replicates_phrase(effect.pairs)} nothing tells the effect on {what} from the difference between any two runs."
+        few = replicates_phrase(effect.pairs) if effect.pairs else "no pair of replicates"
+        return f"{subject}: with {few} nothing tells the effect on {what} from the difference between any two runs."
     smallest = smallest_phrase(effect)
     if smallest is None:
         return f"{subject}: how small a change in {what} could have been seen is not known."

@@ -59,9 +59,12 @@ def roofline(
     axes.plot([low, highest], [low * bandwidth, highest * bandwidth], color=INK, linewidth=1.4)
     for dtype, peak in peaks.items():
         axes.plot([ridges[dtype], high], [peak, peak], color=INK, linewidth=1.4)
+        # Above a lower roof the line of the memory would run through it.
+        over = ridges[dtype] == highest
         axes.annotate(
-            f"{format_number(peak / 1e12)} TFLOP/s {dtype}, ridge at {format_number(ridges[dtype])}",
-            (high, peak), (-2, 2), textcoords="offset points", ha="right", fontsize=SMALL, color=MUTED,
+            f"{format_number(peak / 1e12)} TFLOP/s {dtype},{' ' if over else chr(10)}ridge at {format_number(ridges[dtype])}",
+            (high, peak), (-2, 2 if over else -3), textcoords="offset points", ha="right", va="bottom" if over else "top", fontsize=SMALL,
+            color=MUTED,
         )  # fmt: skip
     middle = (low * highest) ** 0.5
     axes.annotate(

@@ -1,5 +1,6 @@
 """One cell over time: gaps between chunks, requests running and waiting."""
 
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ from leverlab.report.svg import SMALL, inline, new_figure
 
 DOTS_LIMIT = 5000
 """More gaps than this are thinned to the longest of each stretch of time, which the caption must say."""
+
+_TITLE_CHARACTERS = 36
+"""In a line of the title: of the panel's width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ def timeline(chunks: pd.DataFrame, server: pd.DataFrame | None, title: str, name
     upper.set_xlim(0, end * 1.02)
     _dots(upper, gaps["arrival_s"].to_numpy(), milliseconds)
     upper.set_ylabel("chunk gap (ms)")
-    upper.set_title(title)
+    upper.set_title(textwrap.fill(title, _TITLE_CHARACTERS))
     lowest = upper
     if not states.empty:
         lowest = axes[1][0]
