@@ -91,7 +91,11 @@ def test_the_tables_come_back_as_they_were_written(recorded: Trace, tmp_path: Pa
     tables.write(recorded, tmp_path)
     again = tables.read(tmp_path)
     assert len(again.kernels) == len(recorded.kernels)
-    for kept, given in ((again.kernels, recorded.kernels), (again.calls, recorded.calls), (again.steps, recorded.steps)):
+    for kept, given in (
+        (again.kernels, recorded.kernels),
+        (again.calls, recorded.calls),
+        (again.steps, recorded.steps),
+    ):
         for name in (name for name in given if name.endswith("_s")):
             # To the nanosecond, which is as exactly as the profiler tells it.
             assert np.allclose(kept[name].astype(float), given[name].astype(float), rtol=0, atol=1e-12, equal_nan=True)
