@@ -259,5 +259,5 @@ def test_a_metric_without_a_better_direction_differs_all_the_same(tmp_path: Path
     blocks = {level: {"kv_blocks": float(count)} for level, count in (("64", 100), ("4", 100), ("8", 90), ("16", 80))}
     (said,) = counted(repository, blocks)
     assert said.endswith(
-        "At 4 no difference was found. Against 64, it is another at 8 and 16, in each pair by exactly the same."
+        "At 4 no difference was found. At 8 and 16 it differs from 64, in each pair by exactly the same."
     )

@@ -113,9 +113,9 @@ def _unjudged(effects: Sequence[Effect], lever: str, baseline: str) -> Iterator[
         why = capital(effect.reason) or "There are too few pairs of replicates"
         form = f"Whether it differs from {baseline} at {{}} is not resolved. {why}."
         if effect.low is not None and effect.high is not None and not effect.low <= effect.neutral <= effect.high:
-            form = f"Against {baseline}, it is another at {{}}."
+            form = f"At {{}} it differs from {baseline}."
         elif effect.pairs > 1 and effect.low is None and effect.estimate not in (None, effect.neutral):
-            form = f"Against {baseline}, it is another at {{}}, in each pair by exactly the same."
+            form = f"At {{}} it differs from {baseline}, in each pair by exactly the same."
         said.setdefault(form, []).append(effect.changed[lever][0])
     yield from (form.format(joined(levels)) for form, levels in said.items())
 
