@@ -261,3 +261,18 @@ def test_a_metric_without_a_better_direction_differs_all_the_same(tmp_path: Path
     assert said.endswith(
         "At 4 no difference was found. At 8 and 16 it differs from 64, in each pair by exactly the same."
     )
+
+
+def test_a_level_that_is_only_measured_with_another_lever_is_told_with_it(tmp_path: Path) -> None:
+    """As the log of the experts' balance, which there is with expert parallelism alone."""
+    repository = Repository.at(tmp_path)
+    text = LEVELS.replace("levers: {", "levers: {prefix_caching: [on, off], ").replace(
+        "baseline: {", "baseline: {prefix_caching: on, "
+    )
+    text = text.replace("[64, 4, 8, 16]", "[64, 4]").replace("primary: {max", "# {max")
+    repository.write("small", text + "design: {list: [{prefix_caching: off, max_num_seqs: 4}]}\n")
+    (said,) = counted(repository, {"64": {}, "4": {"graph_memory_bytes": 2.0**30}})
+    assert said == (
+        "Batch limit (max_num_seqs): the memory of captured graphs at 8 requests/s, with Prefix caching off is 1 GiB at 4. "
+        "At 64 no valid cell tells it."
+    )

@@ -176,7 +176,11 @@ def theory_sentences(answer: TheoryAnswer, data: StudyData, values: TheoryValues
         missing = [each for each in values.missing if each.quantity is reference.quantity]
         yield from said
         if said:
-            yield from _not_computed(data, reference.quantity, [each for each in missing if each.applies])
+            yield from _not_computed(
+                data,
+                reference.quantity,
+                [each for each in missing if each.applies and each.treatment not in {value.treatment for value in own}],
+            )
         else:
             why = "; ".join(dict.fromkeys(each.reason for each in missing)) or "no valid cell tells it"
             yield f"Not computed: {reference.quantity.label}: {why}."

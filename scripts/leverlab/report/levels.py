@@ -12,21 +12,32 @@ from leverlab.report.source import StudyData
 
 
 def level_sentences(lever: str, reference: MetricReference, data: StudyData) -> Iterator[str]:
-    """A sentence for each context and load point at which any level of `lever`, changed alone, tells the metric."""
+    """A sentence for each context and load point at which any level of `lever` tells the metric.
+
+    Of treatments that change it alone; in a design without such, of those that change the same besides.
+    """
     metric = METRICS[reference.metric]
-    alone = [e for e in data.effects if list(e.changed) == [lever] and refers_to(reference, e)]
-    places = dict.fromkeys((effect.context, effect.load) for effect in alone)
-    for context, load in sorted(places, key=lambda place: (data.contexts.index(place[0]), load_order(place[1]))):
-        own = [effect for effect in alone if (effect.context, effect.load) == (context, load)]
+    changing = [effect for effect in data.effects if lever in effect.changed and refers_to(reference, effect)]
+    changing = [effect for effect in changing if len(effect.changed) == 1] or changing
+    places = dict.fromkeys((effect.context, effect.load, _besides(effect, lever, data)) for effect in changing)
+    for place in sorted(places, key=lambda place: (data.contexts.index(place[0]), load_order(place[1]))):
+        context, load, besides = place
+        own = [e for e in changing if (e.context, e.load, _besides(e, lever, data)) == place]
         values = _values(own, lever, data)
         if not values:
             continue
         told = joined([f"{value_phrase(metric.name, value)} at {level}" for level, value in values.items()])
         where = f" ({context_phrase(*context)})" if len(data.contexts) > 1 else ""
-        what = f"{metric_phrase(metric.name, reference.statistic)} {load_phrase(load)}{where}"
+        what = f"{metric_phrase(metric.name, reference.statistic)} {load_phrase(load)}{where}{besides}"
         simulated = "Simulated: " if data.simulated else ""
         found = " ".join(_found(own, lever, values, metric.better, data))
         yield f"{simulated}{data.titles[lever]}: {what} is {told}. {found}".rstrip()
+
+
+def _besides(effect: Effect, lever: str, data: StudyData) -> str:
+    """`, with Expert parallelism on`: what the treatment changes besides `lever`."""
+    others = [f"{data.titles[name]} {level}" for name, (level, _) in effect.changed.items() if name != lever]
+    return f", with {joined(others)}" if others else ""
 
 
 def refers_to(reference: MetricReference, effect: Effect) -> bool:
