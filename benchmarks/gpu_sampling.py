@@ -32,7 +32,7 @@ _ALONE = 100
 def main() -> int:
     """Print the table; 1 where there is no GPU to look at."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=15.0, help="how long the thread looks")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long the thread looks")
     parser.add_argument("--output", type=Path, help="a file for the table")
     arguments = parser.parse_args()
     try:

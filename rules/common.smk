@@ -21,7 +21,7 @@ from leverlab.accuracy.plan import walltime_s as accuracy_walltime_s
 from leverlab.accuracy.plan import write_specifications as write_accuracy_specifications
 from leverlab.config import ConfigError, Configuration, load
 from leverlab.identity import content_hash
-from leverlab.layout import REQUESTS_FILE, Layout
+from leverlab.layout import REQUESTS_FILE, TWIN_FILE, Layout
 from leverlab.matrix.expand import expand as expand_matrix
 from leverlab.matrix.jobs import incomplete_jobs, pattern_of, walltime_s, write_specifications
 from leverlab.matrix.servers import model_identity
@@ -316,9 +316,10 @@ def explaining_tables(study):
 
 
 def explaining_results(study):
-    """The same of studies that are not of this run, as far as they have results: path and time of the last change."""
+    """Tables of the studies that are not of this run, as far as they have results, and all twins: path and time of the last change."""
     names = [] if IN_JOB else [name for name in CONFIGURATION.study(study).explained_by if name not in STUDIES]
     found = [path for name in names if (path := LAYOUT.study(name) / "cells.parquet").is_file()]
+    found += sorted(LAYOUT.results.glob(f"profiles/*/*/*/{TWIN_FILE}")) if found else []
     return [[str(path), path.stat().st_mtime_ns] for path in found]
 
 

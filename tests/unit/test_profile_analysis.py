@@ -250,12 +250,33 @@ def test_kernels_of_one_gpu_tell_no_waiting(kept: Callable[[dict[str, Any]], boo
     assert step is not None and step.communication_wait_s is None
 
 
+def test_gpus_that_do_not_talk_to_each_other_wait_for_nobody() -> None:
+    """Each has an exchange with a third: as often, but not at the same time."""
+    marks = [("execute_context_0(0)_generation_2(2)", -1.0)]
+    rows = [at("communication", 200.0 * number, 200.0 * number + 10) for number in range(40)]
+    rows += [at("communication", 200.0 * number + 70, 200.0 * number + 100, gpu=1) for number in range(40)]
+    step = decode_step(trace(rows, steps=marks))
+    assert step is not None and step.communication_kernels == 40
+    assert step.communication_wait_s is None
+
+
+def test_tables_of_version_1_are_read_too(recorded: Trace, tmp_path: Path) -> None:
+    tables.write(recorded, tmp_path)
+    now = time_by_class(tables.read(tmp_path))
+    for name in tables.FILES:
+        table = pd.read_parquet(tmp_path / f"{name}.parquet")
+        for column in [column for column in table if column.endswith("_ns")]:
+            table[column] = table[column] / 1e9
+        table.columns = pd.Index(tables.columns(table.columns))
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    assert "start_s" in pd.read_parquet(tmp_path / "kernels.parquet")
+    assert time_by_class(tables.read(tmp_path)).equals(now)
+
+
 def test_on_two_h100_most_of_an_all_reduce_is_no_waiting() -> None:
-    """The twin of TP 2 that the repository keeps, of which the calls are left out."""
+    """The twin of TP 2 that the repository keeps."""
     [folder] = (SOURCE / "reports" / "reference" / "h100" / "where-time-goes-tp2").glob("profiles/*_2xh100_*/*/nsys")
-    kernels, steps = (pd.read_parquet(folder / f"{name}.parquet") for name in ("kernels", "steps"))
-    calls = pd.DataFrame(columns=["call", "process", "thread", "start_s", "duration_s", "step", "server"])
-    step = decode_step(Trace(kernels, calls, steps))
+    step = decode_step(tables.read(folder))
     assert step is not None and step.communication_kernels == pytest.approx(66, abs=0.5)
     assert step.communication_wait_s is not None
     assert 0.01 < step.communication_wait_s / step.communication_s < 0.3

@@ -218,6 +218,29 @@ def test_what_is_the_same_at_several_load_points_is_said_once() -> None:
     assert said[1:] == [verdict_sentence(alone, TELLING), verdict_sentence(ten, TELLING)]
 
 
+def test_what_is_invalid_at_several_load_points_is_no_missing_difference() -> None:
+    """Two of three replicates are invalid at both: the pair that is left has an estimate all the same."""
+    spoilt = replace(OFF, verdict="invalid", pairs=1, reason="treatment r2, r3: invalid", low=None, high=None)
+    said = list(effects_over_loads([spoilt, replace(spoilt, load="rate 4")], TELLING))
+    assert len(said) == 2
+    assert all("no difference" not in sentence and "invalid" in sentence for sentence in said)
+
+
+def test_at_several_load_points_the_correction_is_told_too() -> None:
+    none = replace(
+        OFF,
+        verdict="no difference found",
+        estimate=1.1,
+        value=0.07,
+        low=0.98,
+        high=1.3,
+        alone=(1.02, 1.2),
+        primary=True,
+    )
+    (said,) = effects_over_loads([none, replace(none, load="rate 4", primary=False)], TELLING)
+    assert said.count("Alone it would count as a difference") == 1
+
+
 def test_at_several_load_points_the_level_stands_once_and_what_differs_at_each() -> None:
     def at(load: str, **changes: object) -> Effect:
         return replace(OFF, load=load, **changes)  # type: ignore[arg-type]

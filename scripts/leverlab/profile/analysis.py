@@ -236,7 +236,8 @@ def _waiting(talk: pd.DataFrame, kernels: float) -> float | None:
 
     An exchange begins when its last kernel does, and then takes on every GPU as long as on that one: the shortest of the kernels
     that belong together is the exchange, and what the others take longer they waited. Those belong together that end nearest to each
-    other, within half of the usual time from one exchange to the next: however long one waits, all end at once.
+    other, within half of the usual time from one exchange to the next: however long one waits, all end at once, while the exchange
+    still runs. None where they are not of one exchange: kernels of GPUs that do not talk to each other end apart.
     """
     by_gpu = [
         times(own.assign(end_s=own["start_s"] + own["duration_s"]).sort_values("end_s"))
@@ -251,8 +252,8 @@ def _waiting(talk: pd.DataFrame, kernels: float) -> float | None:
     for start, end in by_gpu[1:]:
         after = np.clip(np.searchsorted(end, ends), 1, len(end) - 1)
         nearest = np.where(ends - end[after - 1] < end[after] - ends, after - 1, after)
-        together &= np.abs(end[nearest] - ends) < near_s
         took_s.append((end - start)[nearest])
+        together &= np.abs(end[nearest] - ends) < np.minimum(near_s, np.minimum(took_s[0], took_s[-1]))
     if together.mean() < _MATCHED:
         return None
     durations = np.stack(took_s)[:, together]

@@ -106,7 +106,10 @@ def _is_program(process: psutil.Process, folder: Path) -> bool:
 
 def version(program: str) -> str:
     """What the program says of itself. Raises NcuError where it does not run."""
-    return _run([program, "--version"]).strip().splitlines()[-1]
+    said = _run([program, "--version"]).strip()
+    if not said:
+        raise NcuError(f"{program} --version says nothing")
+    return said.splitlines()[-1]
 
 
 def export(program: str, folder: Path) -> Path:

@@ -55,11 +55,13 @@ def _values(effects: Sequence[Effect], lever: str, data: StudyData) -> dict[str,
     """
     found = {effect.changed[lever][0]: effect.value for effect in effects}
     paired = [effect for effect in effects if effect.baseline is not None]
-    found |= {effect.changed[lever][1]: effect.baseline for effect in paired[:1]}
     one = effects[0]
+    alone = len(one.changed) == 1  # otherwise the baseline has not what the treatments change besides
+    found |= {effect.changed[lever][1]: effect.baseline for effect in paired[:1] if alone}
     cells = data.of_context(one.context)
     cells = cells[cells["load"] == one.load]
-    treatments = {"baseline": one.changed[lever][1]} | {e.treatment: e.changed[lever][0] for e in effects}
+    treatments = {"baseline": one.changed[lever][1]} if alone else {}
+    treatments |= {effect.treatment: effect.changed[lever][0] for effect in effects}
     for treatment, level in treatments.items():
         if found.get(level) is None:
             own = cells[cells["treatment"] == treatment][metric_column(one.metric, one.statistic)].dropna()

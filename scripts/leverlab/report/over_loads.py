@@ -7,6 +7,7 @@ from leverlab.report.phrases import levels_phrase, load_order, load_phrase, metr
 from leverlab.report.sentences import (
     Telling,
     capital,
+    correction,
     estimate_phrase,
     is_far,
     level_phrase,
@@ -22,7 +23,8 @@ def effects_over_loads(effects: Sequence[Effect], telling: Telling) -> Iterator[
     """Sentences on `effects`, which are of one treatment, context, metric and statistic.
 
     One for the load points at which the metric rises, one for those at which it falls, one for those at which no difference
-    was found, one for those of which the same reason leaves it open. Of a single load point it is the sentence of its verdict.
+    was found, one for those of which the same reason leaves it open. Of a single load point, and of what is invalid, it is the sentence of
+    its verdict.
     """
     ordered = sorted(effects, key=lambda effect: load_order(effect.load))
     kinds: dict[tuple[str, bool, str], list[Effect]] = {}
@@ -30,7 +32,7 @@ def effects_over_loads(effects: Sequence[Effect], telling: Telling) -> Iterator[
         reason = effect.reason if effect.verdict == "not judgeable" else ""
         kinds.setdefault((effect.verdict, effect.decided and effect.raises, reason), []).append(effect)
     for own in kinds.values():
-        if len(own) == 1 or any(effect.estimate is None for effect in own):
+        if len(own) == 1 or own[0].verdict == "invalid" or any(effect.estimate is None for effect in own):
             yield from (verdict_sentence(effect, telling) for effect in own)
         else:
             yield _together(own, telling)
@@ -44,7 +46,7 @@ def _together(effects: Sequence[Effect], telling: Telling) -> str:
     in_percent = not all(is_far(effect) for effect in effects)
     parts, stated = [], ""
     for effect in effects:
-        parts.append(_part(effect, stated, in_percent, alike))
+        parts.append(_part(effect, stated, in_percent, alike, telling))
         stated = level_phrase(effect)
     ending = f", each in {replicates_phrase(first.pairs)}." if alike else "."
     said = "; ".join(parts) + ending
@@ -57,7 +59,7 @@ def _together(effects: Sequence[Effect], telling: Telling) -> str:
     return f"{start} {verb} {what} {said} That is {good}."
 
 
-def _part(effect: Effect, stated: str, in_percent: bool, alike: bool) -> str:
+def _part(effect: Effect, stated: str, in_percent: bool, alike: bool, telling: Telling) -> str:
     """`at 4 requests/s by 33 % (31 % to 35 %), from 6.52 ms to 4.37 ms`, and what else is to be said of this one alone."""
     values = f"from {value_phrase(effect.metric, effect.baseline)} to {value_phrase(effect.metric, effect.value)}"
     if effect.verdict == "not judgeable":
@@ -71,6 +73,7 @@ def _part(effect: Effect, stated: str, in_percent: bool, alike: bool) -> str:
             estimate_phrase(effect, stated),
             *([f"where {smallest} would have been seen"] if smallest else []),
         ]
+        told[-1] += correction(effect, telling)
     told += [] if alike else [f"in {replicates_phrase(effect.pairs)}"]
     left = f" ({effect.reason.rstrip('.')})" if effect.reason and effect.verdict != "not judgeable" else ""
     return f"{load_phrase(effect.load)} {', '.join(told)}{left}"

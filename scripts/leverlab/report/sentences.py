@@ -60,7 +60,7 @@ def verdict_sentence(effect: Effect, telling: Telling) -> str:
         verb = "raises" if effect.raises else "lowers"
         return f"{prefix}{subject} {verb} {what} by {size_phrase(effect)}: {values}, in {replicates_phrase(effect.pairs)}. That is {good}.{_remark(effect)}"
     if effect.verdict == "no difference found":
-        return f"{prefix}{subject}: no difference found in {what}: {values}, {estimate_phrase(effect)}, in {replicates_phrase(effect.pairs)}. {_detectable(effect)}{_correction(effect, telling)}{_remark(effect)}"
+        return f"{prefix}{subject}: no difference found in {what}: {values}, {estimate_phrase(effect)}, in {replicates_phrase(effect.pairs)}. {_detectable(effect)}{correction(effect, telling)}{_remark(effect)}"
     why = capital(effect.reason) or ("One replicate gives no interval" if effect.pairs == 1 else "There is no interval")
     return f"{prefix}{subject}: the effect on {what} is not judgeable: {values}, in {replicates_phrase(effect.pairs)}. {why}."
 
@@ -309,7 +309,8 @@ def _remark(effect: Effect) -> str:
     return f" {capital(effect.reason)}." if effect.reason else ""
 
 
-def _correction(effect: Effect, telling: Telling) -> str:
+def correction(effect: Effect, telling: Telling) -> str:
+    """That it would count as a difference if it were the only primary comparison; nothing where it would not."""
     if not effect.primary or effect.alone is None or effect.alone[0] <= effect.neutral <= effect.alone[1]:
         return ""
     return (

@@ -102,7 +102,7 @@ class StudyData:
         kinds = [self.configuration.engines[engine].kind for engine in self.study.engines]
         declared = self.configuration.levers[lever]
         sets = [declared.effect(level, kind) for level in self.study.levers[lever] for kind in kinds]
-        return any(each and (each.client or each.workload or each.request) for each in sets)
+        return any(each and (each.workload or (each.client and not each.topology)) for each in sets)
 
     @cached_property
     def told(self) -> set[tuple[str, str | None]]:
