@@ -303,7 +303,7 @@ def ranked_results(study):
         return []
     of_this_run = {LAYOUT.study(other) for other in STUDIES}
     found = sorted(LAYOUT.results.glob("studies/*/effects.parquet"))
-    return [[str(path), path.stat().st_mtime_ns] for path in found if path.parent not in of_this_run]
+    return changes(path for path in found if path.parent not in of_this_run)
 
 
 def explaining_tables(study):
@@ -320,7 +320,12 @@ def explaining_results(study):
     names = [] if IN_JOB else [name for name in CONFIGURATION.study(study).explained_by if name not in STUDIES]
     found = [path for name in names if (path := LAYOUT.study(name) / "cells.parquet").is_file()]
     found += sorted(LAYOUT.results.glob(f"profiles/*/*/*/{TWIN_FILE}")) if found else []
-    return [[str(path), path.stat().st_mtime_ns] for path in found]
+    return changes(found)
+
+
+def changes(files):
+    """Path and time of the last change of each file: what a rule is made again for though it does not wait for it."""
+    return [[str(path), path.stat().st_mtime_ns] for path in files]
 
 
 def full_size_flags_of(study):

@@ -26,8 +26,6 @@ _RESET_WAIT_S: Final = 10.0
 _RESET_PAUSE_S: Final = 0.5
 _INFO_TIMEOUT_S: Final = 60.0
 
-_OFFLINE_PROGRAM: Final = Path(offline_batch.__file__).with_name("__main__.py")
-
 _ALWAYS: Final[Mapping[str, str]] = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -106,7 +104,7 @@ class SglangEngine:
         offline = launch.identity.get("topology") == "offline"
         return [
             *launch.command_prefix,
-            *([str(_OFFLINE_PROGRAM), self.kind] if offline else keyed_start("sglang.launch_server")),
+            *([str(offline_batch.PROGRAM), self.kind] if offline else keyed_start("sglang.launch_server")),
             *("--model-path", str(launch.model_folder)),
             *("--served-model-name", self.served_model_name),
             *("--host", launch.host, "--port", str(launch.port)),

@@ -27,7 +27,6 @@ from leverlab.records import Reason
 _RESET_ATTEMPTS: Final = 20
 _RESET_PAUSE_S: Final = 0.5
 _INFO_TIMEOUT_S: Final = 60.0
-_OFFLINE_PROGRAM: Final = Path(offline_batch.__file__).with_name("__main__.py")
 
 _ALWAYS: Final[Mapping[str, str]] = {
     "HF_HUB_OFFLINE": "1",
@@ -63,7 +62,11 @@ class VllmEngine:
         flags.setdefault("disable-uvicorn-access-log", True)
         return [
             *launch.command_prefix,
-            *([str(_OFFLINE_PROGRAM), self.kind] if offline else [*keyed_start("vllm.entrypoints.cli.main"), "serve"]),
+            *(
+                [str(offline_batch.PROGRAM), self.kind]
+                if offline
+                else [*keyed_start("vllm.entrypoints.cli.main"), "serve"]
+            ),
             str(launch.model_folder),
             *("--served-model-name", self.served_model_name),
             *("--host", launch.host, "--port", str(launch.port)),

@@ -8,3 +8,9 @@ batches the throughput holds their hand-over.
 It runs in the engine's environment, which has not got leverlab: apart from the engine and what it brings, its modules import the standard
 library and `leverlab.static_batching`'s HTTP alone.
 """
+
+from pathlib import Path
+from typing import Final
+
+PROGRAM: Final = Path(__file__).with_name("__main__.py")
+"""What an engine's Python runs, with the kind of the engine and the flags of its server."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from leverlab.aggregate.comparisons import expected_effects
 from leverlab.config.course import ExpectedAnswer
 from leverlab.metrics import parse_metric_reference
+from leverlab.report.levels import refers_to
 from leverlab.report.sentences import capital, outcome_sentence, verdict_sentence
 from leverlab.report.source import StudyData
 
@@ -16,11 +17,7 @@ def expected_sentences(answer: ExpectedAnswer, data: StudyData) -> Iterator[str]
     place = "".join(f"{data.titles[lever]} {level}: " for lever, level in answer.where.items())
     kind, names = expected_effects(answer, data.study)
     for effect in data.effects if kind == "treatment" else data.simple:
-        if effect.treatment not in names or effect.estimate is None:
-            continue
-        if (effect.metric, effect.statistic) != (reference.metric, reference.statistic):
-            continue
-        if reference.load is not None and effect.load != str(reference.load):
+        if effect.treatment not in names or effect.estimate is None or not refers_to(reference, effect):
             continue
         told = outcome_sentence(effect, answer, data.telling)
         if told is not None:
