@@ -50,14 +50,6 @@ WAITING = ("multi-turn", "agent-loop", "branches")
 LINE = {"index", "prompt", "prompt_tokens", "output_tokens", "arrival_unit_s", "group"}
 
 
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    for name, content in synthetic_files(SHAPE, 10_000).items():
-        (folder / name).write_bytes(content)
-    return folder
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_identity_and_seed_give_the_same_bytes_on_every_machine(
     kind: str, model_folder: Path, tmp_path: Path

@@ -9,20 +9,11 @@ from pathlib import Path
 import pytest
 
 from leverlab.load.plan import read_requests
-from leverlab.models.synthetic import synthetic_files
 from leverlab.workloads import draw
 from leverlab.workloads.lengths import COUNTS, OUTPUT_EDGES, PROMPT_EDGES, sharegpt_lengths
 from leverlab.workloads.sharegpt import ShareGptError
 from leverlab.workloads.stream import Stream
-from tests.unit.drawn_workloads import SHAPE, drawn, identity_of
-
-
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    for name, content in synthetic_files(SHAPE, 10_000).items():
-        (folder / name).write_bytes(content)
-    return folder
+from tests.unit.drawn_workloads import drawn, identity_of
 
 
 def test_shared_prefixes_share_exactly_the_prefix(model_folder: Path, tmp_path: Path) -> None:
