@@ -92,6 +92,32 @@ def test_each_level_that_is_not_resolved_has_its_own_reason(data: StudyData) -> 
     assert said.endswith("Whether it differs from 64 at 16 and 4 is not resolved. One pair of replicates.")
 
 
+def test_what_was_left_out_at_each_level_is_said_with_its_own_reason(data: StudyData) -> None:
+    """Levels with a verdict, a difference or none, were told without what it had to do without."""
+    reasons = {
+        "max_num_seqs=16": "left out: treatment r1: failed",
+        "max_num_seqs=4": "left out: treatment r3: infeasible",
+    }
+    worse = tuple(replace(e, verdict="worsens") if e.treatment == "max_num_seqs=4" else e for e in data.effects)
+    fewer = tuple(replace(e, reason=reasons.get(e.treatment, e.reason)) for e in worse)
+    (said,) = answers(replace(data, effects=fewer))[0]
+    assert said.endswith("Left out at 16: treatment r1: failed. Left out at 4: treatment r3: infeasible.")
+    alike = tuple(replace(e, reason=f"the same; {reasons['max_num_seqs=16']}") for e in fewer)
+    (said,) = answers(replace(data, effects=alike))[0]
+    assert said.endswith(" Left out at 16 and 4: treatment r1: failed."), "and once where it is the same"
+
+
+def test_means_over_pairs_are_told_from_medians_of_a_levels_own_cells(data: StudyData) -> None:
+    nothing = {"baseline": None, "value": None, "estimate": None, "low": None, "high": None, "verdict": "not judgeable"}
+    without = tuple(replace(e, **nothing) if e.treatment == "max_num_seqs=4" else e for e in data.effects)
+    (said,) = answers(replace(data, effects=without))[0]
+    assert " at 4 (at 4 the median of its own cells, otherwise means over pairs of replicates). " in said
+    none = tuple(replace(e, **nothing) for e in data.effects)
+    for effects in (data.effects, none):
+        (said,) = answers(replace(data, effects=effects))[0]
+        assert " at 4. " in said and "median of its own" not in said, "where all are of one kind"
+
+
 def test_the_baseline_is_told_where_the_first_level_was_not_measured(data: StudyData, partial: StudyData) -> None:
     whole, less = answers(data)[0][0], answers(partial)[0][0]
     assert " at 64, " in whole and " at 16 and " in whole

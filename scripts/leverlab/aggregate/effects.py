@@ -32,6 +32,9 @@ _QUEUED: Final[dict[Skew, str]] = {
 _WHY_LIMIT = 3
 _GIB: Final = 2**30
 
+LEFT_OUT: Final = "left out: "
+"""What stands in `reason` before the replicates that a verdict had to do without."""
+
 _Quantity = tuple[tuple[str, str, str, int], LoadPoint, str, str | None]
 """Context, load point, metric and statistic."""
 
@@ -201,7 +204,7 @@ def _judgement(comparison: Comparison, interval: Interval | None) -> Judgement:
         return judgement
     left_out = _why(excluded)
     if len(comparison.change.changes) >= 2:
-        return Judgement(judgement.verdict, "; ".join(filter(None, (judgement.reason, f"left out: {left_out}"))))
+        return Judgement(judgement.verdict, "; ".join(filter(None, (judgement.reason, f"{LEFT_OUT}{left_out}"))))
     if any(item.code == "invalid" for item in excluded):
         return Judgement("invalid", left_out)
     return Judgement("not judgeable", left_out)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from leverlab.aggregate.effects import LEFT_OUT
 from leverlab.aggregate.schema import metric_column
 from leverlab.load_point import LoadPoint
 from leverlab.metrics import METRICS, MetricReference
@@ -23,10 +24,12 @@ def level_sentences(lever: str, reference: MetricReference, data: StudyData) -> 
     for place in sorted(places, key=lambda place: (data.contexts.index(place[0]), load_order(place[1]))):
         context, load, besides = place
         own = [e for e in changing if (e.context, e.load, _besides(e, lever, data)) == place]
-        values = _values(own, lever, data)
+        values, unpaired = _values(own, lever, data)
         if not values:
             continue
         told = joined([f"{value_phrase(metric.name, value)} at {level}" for level, value in values.items()])
+        if 0 < len(unpaired) < len(values):
+            told += f" (at {joined(unpaired)} the median of its own cells, otherwise means over pairs of replicates)"
         where = f" ({context_phrase(*context)})" if len(data.contexts) > 1 else ""
         what = f"{metric_phrase(metric.name, reference.statistic)} {load_phrase(load)}{where}{besides}"
         simulated = "Simulated: " if data.simulated else ""
@@ -48,10 +51,11 @@ def refers_to(reference: MetricReference, effect: Effect) -> bool:
     )
 
 
-def _values(effects: Sequence[Effect], lever: str, data: StudyData) -> dict[str, float]:
-    """Level → value, in the study's order; the baseline's is that of its pairs with the first level that has any.
+def _values(effects: Sequence[Effect], lever: str, data: StudyData) -> tuple[dict[str, float], list[str]]:
+    """Level → value, in the study's order, and the levels without a pair, whose value is the median of their own cells.
 
-    Of a level without a pair, such as all where the baseline has nothing of the kind, it is the median of its own cells.
+    That of the others is the mean over pairs; the baseline's is that of its pairs with the first level that has any. Without a pair
+    are all levels where the baseline has nothing of the kind.
     """
     found = {effect.changed[lever][0]: effect.value for effect in effects}
     paired = [effect for effect in effects if effect.baseline is not None]
@@ -62,11 +66,14 @@ def _values(effects: Sequence[Effect], lever: str, data: StudyData) -> dict[str,
     cells = cells[cells["load"] == one.load]
     treatments = {"baseline": one.changed[lever][1]} if alone else {}
     treatments |= {effect.treatment: effect.changed[lever][0] for effect in effects}
+    unpaired = []
     for treatment, level in treatments.items():
         if found.get(level) is None:
+            unpaired.append(level)
             own = cells[cells["treatment"] == treatment][metric_column(one.metric, one.statistic)].dropna()
             found[level] = float(own.median()) if len(own) else None
-    return {level: value for level in data.study.levers[lever] if (value := found.get(level)) is not None}
+    values = {level: value for level in data.study.levers[lever] if (value := found.get(level)) is not None}
+    return values, [level for level in values if level in unpaired]
 
 
 def _found(
@@ -85,7 +92,17 @@ def _found(
         yield f"At {joined(alike)} no difference was found."
     unjudged = [effect for effect in compared if not effect.decided and effect.verdict != "no difference found"]
     yield from _unjudged(unjudged, lever, baseline)
+    yield from _left_out(compared, lever)
     yield from _silent(effects, lever, values, data)
+
+
+def _left_out(effects: Sequence[Effect], lever: str) -> Iterator[str]:
+    """Which replicates a level's pairs lack, and why; levels for which that is the same together."""
+    said: dict[str, list[str]] = {}
+    for effect in effects:
+        if left_out := effect.reason.partition(LEFT_OUT)[2]:
+            said.setdefault(left_out, []).append(effect.changed[lever][0])
+    yield from (f"Left out at {joined(levels)}: {left_out.rstrip('.')}." for left_out, levels in said.items())
 
 
 def _silent(effects: Sequence[Effect], lever: str, values: Mapping[str, float], data: StudyData) -> Iterator[str]:
