@@ -276,3 +276,91 @@ def test_a_level_that_is_only_measured_with_another_lever_is_told_with_it(tmp_pa
         "Batch limit (max_num_seqs): the memory of captured graphs at 8 requests/s, with Prefix caching off is 1 GiB at 4. "
         "At 64 no valid cell tells it."
     )
+
+
+LINE = LEVELS.replace("kind: levels", "kind: line")
+
+
+def lined(tmp_path: Path, gibibytes: dict[str, tuple[float, float, float]], *, replicates: int = 3) -> tuple[str, ...]:
+    """The answer about a line over max_num_seqs, whose levels took `gibibytes` in each of three replicates."""
+    repository = Repository.at(tmp_path)
+    repository.write("small", LINE)
+    study = repository.study()
+    for entry in study.cells:
+        for replicate in study.replicates[:replicates]:
+            rows = [request_row(index, index * 0.125, 0.1) for index in range(20)]
+            size = gibibytes[dict(entry.treatment.levels)["max_num_seqs"]][replicate.number - 1] * 2**30
+            measure(repository.layout, entry, entry.key(replicate), rows, server_facts={"graph_memory_bytes": size})
+    (answer,) = answers(repository)
+    return answer.sentences
+
+
+SCATTER = (1.0, 1.02, 0.98)
+
+
+def test_levels_on_a_straight_line_with_a_fixed_part(tmp_path: Path) -> None:
+    (said,) = lined(tmp_path, {str(n): tuple(s * (1 + n / 16) for s in SCATTER) for n in (4, 8, 16, 64)})  # type: ignore[misc]
+    assert said == (
+        "Batch limit (max_num_seqs): the memory of captured graphs at 8 requests/s lies on a straight line as far as 3 replicates "
+        "tell, with 1 GiB at 0 and 4 GiB more for every 64 (95 % intervals 0.95 GiB to 1.05 GiB and 3.8 GiB to 4.2 GiB): "
+        "the largest departure is 0.0 % at 4. It has a fixed part, so that it does not go in proportion."
+    )
+
+
+def test_a_fixed_part_that_is_not_found_is_said_not_to_be(tmp_path: Path) -> None:
+    jitter = {4: (0.25, 0.26, 0.24), 8: (0.5, 0.49, 0.51), 16: (1.0, 1.02, 0.99), 64: (4.0, 3.98, 4.03)}
+    (said,) = lined(tmp_path, {str(n): values for n, values in jitter.items()})
+    assert said.endswith("No fixed part was found: as far as that, it goes in proportion.")
+
+
+def test_a_curve_lies_on_no_straight_line(tmp_path: Path) -> None:
+    (said,) = lined(tmp_path, {str(n): tuple(s * n * n / 1000 for s in SCATTER) for n in (4, 8, 16, 64)})  # type: ignore[misc]
+    assert "lies on no straight line: from the closest, with " in said
+    assert said.endswith("further than 3 replicates scatter.")
+
+
+def test_a_line_of_one_replicate_is_not_judged(tmp_path: Path) -> None:
+    (said,) = lined(tmp_path, {str(n): (10 - n / 16,) * 3 for n in (4, 8, 16, 64)}, replicates=1)
+    assert said == (
+        "Batch limit (max_num_seqs): the memory of captured graphs at 8 requests/s is closest to the straight line with 10 GiB at 0 "
+        "and 4 GiB less for every 64: the largest departure is 0.0 % at 4. Whether it lies on one is not resolved: 1 replicate."
+    )
+
+
+def test_two_levels_make_no_line(tmp_path: Path) -> None:
+    repository = Repository.at(tmp_path)
+    repository.write("small", LINE.replace("[64, 4, 8, 16]", "[64, 4]"))
+    (said,) = counted(repository, {level: {"graph_memory_bytes": 2.0**30} for level in ("64", "4")})
+    assert said.endswith("a line takes 3 levels, and valid cells tell it at 2.")
+
+
+def test_a_line_over_levels_that_are_no_numbers_is_refused(repository: Repository) -> None:
+    repository.change("kind: effect, lever: prefix_caching, each: scenario", "kind: line, lever: prefix_caching")
+    with pytest.raises(ConfigError, match=r"prefix_caching: its level 'on' is no number.*`kind: levels`"):
+        repository.study()
+
+
+@pytest.mark.parametrize(("kind", "dotted"), [("line", True), ("levels", False)])
+def test_a_question_about_levels_that_are_numbers_has_their_figure(tmp_path: Path, kind: str, dotted: bool) -> None:
+    repository = Repository.at(tmp_path)
+    repository.write("small", LEVELS.replace("kind: levels", f"kind: {kind}"))
+    sizes = {level: {"graph_memory_bytes": (1 + int(level) / 16) * 2**30} for level in ("64", "4", "8", "16")}
+    counted(repository, sizes)
+    (answer,) = answers(repository)
+    assert answer.figure is not None
+    (panel,) = answer.figure.panels
+    assert (
+        "Memory of captured graphs over Batch limit (max_num_seqs). At 8 requests/s: 4: 1.25 GiB, 8: 1.5 GiB" in panel
+    )
+    assert "GiB" in panel
+    assert ("dotted" in answer.figure.why) is dotted
+
+
+def test_levels_that_are_no_numbers_or_too_few_have_no_figure(repository: Repository, tmp_path: Path) -> None:
+    measure_hits(repository, lambda entry, replicate: 40 + replicate.number)
+    assert [answer.figure for answer in answers(repository)] == [None, None]
+    few = Repository.at(tmp_path / "few")
+    few.write("small", LEVELS.replace("[64, 4, 8, 16]", "[64, 4]"))
+    counted(few, {level: {"graph_memory_bytes": 2.0**30} for level in ("64", "4")})
+    (answer,) = answers(few)
+    assert answer.figure is None

@@ -4,7 +4,7 @@
 name file, key and nearest neighbour.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from leverlab.config.base import ConfigError, StrictModel, checked_name, nearest, validated
 from leverlab.config.base import Model as ModelType
+from leverlab.config.course import LineAnswer
 from leverlab.config.engine import Engine
 from leverlab.config.files import read_mapping
 from leverlab.config.gpu import Gpu
@@ -200,6 +201,8 @@ class Configuration:
                             f"{file}: questions: {question.ask!r}: {lever!r} is not one of the study's levers"
                             f"{nearest(lever, known)}"
                         )
+                    if isinstance(answer, LineAnswer):
+                        _check_numbers(f"{file}: questions: {question.ask!r}: {lever}", study.levers.get(lever, ()))
                     there = self.levers[lever].level_names() if smoke else study.levers[lever]
                     for level in levels:
                         if level not in there and not (smoke and self.levers[lever].has_level(level)):
@@ -312,3 +315,14 @@ def _entries(root: Path, name: str, model: type[ModelType], overlay: Mapping[str
         key: validated(model, value, sources[key], key if sources[key] == file else f"{name}.{key}")
         for key, value in entries.items()
     }
+
+
+def _check_numbers(where: str, levels: Sequence[str]) -> None:
+    """See that a line can be drawn over `levels`."""
+    for level in levels:
+        try:
+            float(level)
+        except ValueError:
+            raise ConfigError(
+                f"{where}: its level {level!r} is no number, as `kind: line` needs: use `kind: levels`"
+            ) from None

@@ -80,6 +80,19 @@ class LevelsAnswer(_Answer):
         return {self.lever: []}
 
 
+class LineAnswer(_Answer):
+    """Whether a metric lies on a straight line over a lever's levels, which are numbers, and on which: at 0, and for every so many more."""
+
+    kind: Literal["line"] = "line"
+    lever: str = Field(description="one of the study's levers, all of whose levels are numbers, three or more")
+    metrics: list[Metric] = Field(
+        min_length=1, description="`kv_transfer_s at rate 2`; without `at`, at every load point"
+    )
+
+    def names(self) -> dict[str, list[str]]:
+        return {self.lever: []}
+
+
 class RangeAnswer(_Answer):
     """Whether a metric lies within the range that a source gives for each level of a lever, the others at the baseline."""
 
@@ -188,6 +201,7 @@ class AccuracyAnswer(_Answer):
 Answer = Annotated[
     EffectAnswer
     | LevelsAnswer
+    | LineAnswer
     | RangeAnswer
     | ExpectedAnswer
     | LoadAnswer

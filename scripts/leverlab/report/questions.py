@@ -13,6 +13,7 @@ from leverlab.config.course import (
     EffectAnswer,
     ExpectedAnswer,
     LevelsAnswer,
+    LineAnswer,
     LoadAnswer,
     ProfileAnswer,
     Question,
@@ -29,14 +30,16 @@ from leverlab.report.effect import Effect
 from leverlab.report.expected import expected_sentences
 from leverlab.report.explained import explained_sentences
 from leverlab.report.knees import knee_sentence, not_judged, not_judged_sentence, otherwise_marked
+from leverlab.report.level_figures import level_figure
 from leverlab.report.levels import level_sentences, refers_to
+from leverlab.report.lines import line_sentences
 from leverlab.report.over_loads import effects_over_loads
 from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
 from leverlab.report.ranges import range_sentences
 from leverlab.report.source import StudyData
 from leverlab.report.stacking import stacking_sentences
 from leverlab.report.theory_values import TheoryValues
-from leverlab.report.view import Link
+from leverlab.report.view import FigureBlock, Link
 from leverlab.report.why import first_profile_question, recorded_sentences
 
 _LIMIT: Final = 12
@@ -61,6 +64,7 @@ class Answered:
     ask: str
     sentences: tuple[str, ...]
     measured: bool
+    figure: FigureBlock | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class Reading:
 
 def questions(data: StudyData, values: TheoryValues) -> list[Answered]:
     """Every question of the study with its answer; `values` is what theory says of the study."""
-    return [_answered(question, data, values) for question in data.study.questions]
+    return [_answered(question, place, data, values) for place, question in enumerate(data.study.questions)]
 
 
 def readings(data: StudyData) -> list[Reading]:
@@ -84,7 +88,7 @@ def readings(data: StudyData) -> list[Reading]:
     ]
 
 
-def _answered(question: Question, data: StudyData, values: TheoryValues) -> Answered:
+def _answered(question: Question, place: int, data: StudyData, values: TheoryValues) -> Answered:
     said: list[str] = []
     measured = False
     for answer in question.answers:
@@ -101,7 +105,8 @@ def _answered(question: Question, data: StudyData, values: TheoryValues) -> Answ
             measured = measured or (answered and told)
         more = len(found) - _LIMIT
         said += [*found[:_LIMIT], *([f"{more} more stand in the tables below."] if more > 0 else [])]
-    return Answered(question.ask, tuple(said) or ("Not answered yet: nothing that tells it is measured.",), measured)
+    sentences = tuple(said) or ("Not answered yet: nothing that tells it is measured.",)
+    return Answered(question.ask, sentences, measured, level_figure(question, place, data))
 
 
 def _effects(answer: EffectAnswer, data: StudyData) -> Iterator[str]:
@@ -165,6 +170,15 @@ def _levels(answer: LevelsAnswer, data: StudyData) -> Iterator[str]:
         yield from _left_out(answer.lever, data)
     for reference in map(parse_metric_reference, answer.metrics):
         yield from level_sentences(answer.lever, reference, data)
+    yield from _untold(answer.metrics, data)
+
+
+def _line(answer: LineAnswer, data: StudyData) -> Iterator[str]:
+    if answer.lever not in data.study.levers:
+        yield from _left_out(answer.lever, data)
+        return
+    for reference in map(parse_metric_reference, answer.metrics):
+        yield from line_sentences(answer.lever, reference, data)
     yield from _untold(answer.metrics, data)
 
 
@@ -280,6 +294,7 @@ _ANSWERS: Final[Mapping[type[Answer], Callable[[Any, StudyData], Iterator[str]]]
     StackingAnswer: stacking_sentences,
     ReadingAnswer: _reading,
     ProfileAnswer: _profile,
+    LineAnswer: _line,
     RangeAnswer: _range,
     ExpectedAnswer: _expected,
 }

@@ -17,7 +17,7 @@ def range_sentences(answer: RangeAnswer, data: StudyData) -> Iterator[str]:
     column = metric_column(reference.metric, reference.statistic)
     prefix = "Simulated: " if data.simulated else ""
     for level, (low, high) in answer.expected.items():
-        treatment = _treatment(data, answer.lever, level)
+        treatment = treatment_at(data, answer.lever, level)
         for context in data.contexts if treatment is not None else ():
             cells = data.of_context(context)
             own = cells[cells["treatment"] == treatment].dropna(subset=[column])
@@ -31,7 +31,7 @@ def range_sentences(answer: RangeAnswer, data: StudyData) -> Iterator[str]:
                 yield f"{prefix}{data.titles[answer.lever]} {level}: {what} is {told} ({answer.source})."
 
 
-def _treatment(data: StudyData, lever: str, level: str) -> str | None:
+def treatment_at(data: StudyData, lever: str, level: str) -> str | None:
     """The treatment in which `lever` is at `level` and every other at the baseline; None where the design has none."""
     wanted = {**data.study.baseline, lever: level}
     found = (name for name, one in data.treatments.items() if dict(one.levels) == wanted and not one.copy)

@@ -86,11 +86,15 @@ class Unit:
 
 
 def unit_of(metric: str, values: "pd.Series[float]") -> Unit:
-    """Milliseconds below a second, percent for shares, the metric's own unit otherwise."""
+    """Milliseconds below a second, percent for shares, GiB and GB/s for bytes, the metric's own unit otherwise."""
     unit = METRICS[metric].unit
     if unit == "s":
         largest = float(values.max())
         return Unit(1.0, "s") if largest >= 2 else Unit(1e3, "ms")
+    if unit == "bytes":
+        return Unit(1 / 2**30, "GiB")
+    if unit == "bytes/s":
+        return Unit(1e-9, "GB/s")
     return Unit(100.0, "%") if metric.endswith("_ratio") else Unit(1.0, "" if unit == "1" else unit)
 
 
