@@ -1,5 +1,6 @@
 """Theory beside measurement in a report: values by hand, what is marked, and what is left out with its reason."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,24 @@ def test_what_ran_bounds_the_batch_of_a_closed_loop(tmp_path: Path) -> None:
         found = changed(tmp_path / str(number), lambda row, running=running: {**row, "mean_running": running})
         (cell, *_) = [cell for cell in found.cells.cells if cell.row["load"] == "concurrency 16"]
         assert cell.occasion.running == batch
+
+
+@pytest.mark.parametrize(("throughput", "batch"), [(1000.0, 4.0), (None, 12.0)])
+def test_who_is_being_prefilled_elsewhere_is_in_no_decode_step(
+    tmp_path: Path, throughput: float | None, batch: float
+) -> None:
+    """The gauge of running requests is summed over prefill servers too: of 12 that run, 8 wait there for their first token."""
+
+    def apart(row: dict[str, Any]) -> dict[str, Any]:
+        specification = json.loads(row["specification"])
+        specification["server"]["topology"] = "prefill-decode"
+        specification["server"]["topology_settings"] = {"connector": "nixl"}
+        own = {"throughput": throughput, "tpot_s_mean": 0.004, "mean_running": 12.0}
+        return {**row, **own, "specification": json.dumps(specification), "gpu_count": 2}
+
+    found = changed(tmp_path, apart)
+    (cell, *_) = [cell for cell in found.cells.cells if cell.row["load"] == "concurrency 16"]
+    assert cell.server.hands_over and cell.occasion.running == batch
 
 
 def test_a_tier_below_the_cache_spares_prefill_too(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def theory_cells(data: StudyData) -> TheoryCells:
             occasion = Occasion(
                 prompts=prompts,
                 outputs=outputs,
-                running=_running(row),
+                running=_running(row, server),
                 ideal_hits=hits.get((str(row["workload"]), seed), {}),
                 shared=_shared(row),
                 cold=row["cache"] != "warm",
@@ -127,13 +127,17 @@ def _server(row: Mapping[str, Any], data: StudyData) -> TheoryServer | str:
         return str(error)
 
 
-def _running(row: Mapping[str, Any]) -> float | None:
-    """Requests that run at once: as measured, of a closed loop at most its streams, and these where nothing was measured."""
-    running = _number(row, "mean_running")
-    if row["load_kind"] != "concurrency":
-        return running
-    streams = float(row["load_value"])
-    return streams if running is None else min(running, streams)
+def _running(row: Mapping[str, Any], server: TheoryServer) -> float | None:
+    """Requests that run at once: as measured, of a closed loop at most its streams, and these where nothing was measured.
+
+    Where prefill servers hand over, the gauge counts those who wait there for their first token too, and no step of a decode
+    server has them. Those who decode are tokens/s × time per token (Little's law).
+    """
+    streams = float(row["load_value"]) if row["load_kind"] == "concurrency" else None
+    rate, time = _number(row, "throughput"), _number(row, "tpot_s_mean")
+    decoding = rate * time if server.hands_over and rate is not None and time is not None else None
+    known = [running for running in (_number(row, "mean_running"), streams, decoding) if running is not None]
+    return min(known, default=None)
 
 
 def _shared(row: Mapping[str, Any]) -> SharedPrefix | None:
