@@ -240,7 +240,13 @@ def test_a_step_is_held_against_the_gap_while_it_was_recorded(data: StudyData, m
     assert twin.slowed_by == pytest.approx(step_s * 1.04 / twin.measured_gap_s - 1)
     assert "while it recorded" in render_study(slowed) and "disagrees" not in render_study(slowed)
     apart = told_again(data, recorded_chunk_gap_s_p50=step_s * 1.1)
-    assert of(apart, "baseline").agrees is False and "disagrees" in render_study(apart)
+    twin = of(apart, "baseline")
+    assert twin.agrees is False and "disagrees" in render_study(apart)
+    assert twin.identity is not None
+    for interval, judged in ((1, True), (8, False)):
+        flags = {**twin.identity["flags"], "stream-interval": interval}
+        gathered = replace(twin, identity={**twin.identity, "flags": flags})
+        assert (gathered.agrees is not None) is judged, "a gap of eight steps is no step"
 
 
 def test_parts_of_a_step_sum_to_the_step(data: StudyData) -> None:

@@ -152,16 +152,22 @@ class Profiled:
     def agrees(self) -> bool | None:
         """Whether the median decode step, by its kernels, is as long as the gap that the twin's client saw while they were recorded.
 
-        None where the client tells no such gap, where it is that of several servers, and where so many steps compute prompts that the
-        median gap is none of a mere decode step.
+        None where the client tells no such gap, where it is that of several servers or of several steps, whose tokens come as one chunk,
+        and where so many steps compute prompts that the median gap is none of a mere decode step.
         """
         seen = self.recorded.seen if self.recorded else None
         gap_s = self.record.requests.get("recorded_chunk_gap_s_p50") if self.record and not self.server else None
         if not gap_s or self.recorded is None or seen is None or not len(seen.decode_s):
             return None
-        if self.recorded.prompt_steps > _FEW_PROMPTS * seen.count:
+        if self.recorded.prompt_steps > _FEW_PROMPTS * seen.count or self._steps_a_chunk > 1:
             return None
         return abs(float(np.median(seen.decode_s)) / gap_s - 1) <= _AGREES
+
+    @property
+    def _steps_a_chunk(self) -> int:
+        """How many tokens of a stream the server gathers before it sends them; vLLM and SGLang have the same flag."""
+        flags: Mapping[str, Any] = (self.identity or {}).get("flags", {})
+        return int(flags.get("stream-interval", 1))
 
     @property
     def iterations(self) -> tuple[float, float] | None:

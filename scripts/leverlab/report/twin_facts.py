@@ -42,7 +42,7 @@ def facts_table(data: StudyData, there: Sequence[tuple[str, Profiled, Recorded]]
         _COLUMNS,
         (Group(rows),),
         "Means over the decode steps of the window. Slowed by: how much longer the median gap between chunks is under the profiler; the twin's TPOT also holds the time in which the profiler writes. A decode step "
-        "that is not as long as the gap in the time that was recorded, to within 5 %, is marked. Weights alone: the least time in which the memory gives the model's weights, as a "
+        "that is not as long as the gap in the time that was recorded, to within 5 %, is marked, unless a chunk holds the tokens of several steps. Weights alone: the least time in which the memory gives the model's weights, as a "
         "share of the step. Steps by kernels must lie within the engine's own count of iterations, to within the step that runs at each end of the window.",
     )
 
