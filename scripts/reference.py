@@ -15,6 +15,7 @@ from leverlab.config.files import read_mapping
 from leverlab.layout import Layout
 from leverlab.records import write_bytes
 from leverlab.report.reference import publish, render_reference
+from leverlab.report.source import DamagedTableError
 
 
 def main() -> int:
@@ -36,7 +37,7 @@ def main() -> int:
             publish(study, configuration, layout, folder)
             print(f"{folder / study}.html")
         write_bytes(folder / "index.html", render_reference(arguments.name, configuration, layout, folder).encode())
-    except (ConfigError, FileNotFoundError) as error:
+    except (ConfigError, FileNotFoundError, DamagedTableError) as error:
         print(f"reference: {error}", file=sys.stderr)
         return 1
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -10,7 +10,7 @@ from leverlab.layout import Layout
 from leverlab.records import write_bytes
 from leverlab.report.index import render_index
 from leverlab.report.page import render_study
-from leverlab.report.source import read_study
+from leverlab.report.source import DamagedTableError, read_study
 
 
 def main() -> int:
@@ -33,7 +33,7 @@ def main() -> int:
                 layout.report(arguments.study),
                 render_study(read_study(arguments.study, configuration, layout)),
             )
-    except (ConfigError, FileNotFoundError) as error:
+    except (ConfigError, FileNotFoundError, DamagedTableError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
     write_bytes(target, page.encode())

@@ -4,6 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from leverlab.config import ConfigError
@@ -77,6 +79,30 @@ def test_what_did_not_run_explains_nothing(explained: ReportStudy) -> None:
     assert "none was taken beside this study; the twins of profiled would explain it too" in text_of(page)
     shutil.rmtree(explained.layout.study(PROFILED))
     assert 'id="why"' not in render_study(explained.read())
+
+
+def test_a_damaged_or_foreign_table_of_the_other_study_leaves_the_page_standing(explained: ReportStudy) -> None:
+    for table in ("accuracy", "saturation", "effects", "cells"):
+        file = explained.layout.study(PROFILED) / f"{table}.parquet"
+        whole = file.read_bytes() if file.is_file() else None
+        pq.write_table(pa.table({"another": ["column"]}), file)
+        assert f"{table}.parquet is another table, which lacks " in explained.read().unreadable[PROFILED]
+        file.write_bytes(b"PAR1 cut off")
+        assert f"{table}.parquet cannot be read (" in explained.read().unreadable[PROFILED]
+        if table != "cells":
+            file.unlink() if whole is None else file.write_bytes(whole)
+    section = text_of(why_of(render_study(explained.read())))
+    assert "From the study “profiled” Nothing: " in section and "Prefix caching off instead of on" not in section
+    assert "cells.parquet cannot be read (" in section
+    assert "delete it and run snakemake -c1 partial --config study=profiled" in section
+
+
+def test_a_damaged_table_of_a_twin_leaves_the_page_standing(explained: ReportStudy) -> None:
+    for file in (explained.layout.results / "profiles").rglob("kernels.parquet"):
+        file.write_bytes(b"PAR1 cut off")
+    assert not explained.read().explaining and 'id="why"' not in render_study(explained.read())
+    page = text_of(render_study(ReportStudy(explained.root, PROFILED).read()))
+    assert "its tables are not on this machine, or cannot be read" in page
 
 
 def test_its_own_twins_answer_first(explained: ReportStudy) -> None:

@@ -11,9 +11,13 @@ from leverlab.report.why import Why, first_profile_question, heading, part_of, p
 
 def explained(data: StudyData) -> list[Why]:
     """A part for each study that explains `data`, and each load point and context of its twins: without timelines, which its own page
-    has, and without the twins that are missing."""
+    has, and without the twins that are missing; and one for each study of which a table cannot be read, which says so."""
     told = first_profile_question(data) is not None and not any(True for _ in recorded_sentences(data))
-    return [
+    unreadable = [
+        Why(f"From the study “{name}”", f"Nothing: {error}.", None, (), (), (), (), ())
+        for name, error in data.unreadable.items()
+    ]
+    return unreadable + [
         replace(
             part_of(other, twins, f"{other.name}-{number}", told=told, timelines=False),
             title=f"From the study “{other.title}”: {heading(other, twins[0].load, twins[0].context)}",

@@ -7,7 +7,7 @@ from leverlab.layout import Layout
 from leverlab.report.findings import primary_effects
 from leverlab.report.page import environment, last_measured, style
 from leverlab.report.sentences import verdict_line
-from leverlab.report.source import StudyData, read_study
+from leverlab.report.source import DamagedTableError, StudyData, read_study
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ def render_index(configuration: Configuration, layout: Layout) -> str:
             continue
         try:
             entries.append(entry_of(read_study(name, configuration, layout)))
-        except ConfigError:
-            # A study that is being edited must not take the others' index away; its own report says what is wrong.
+        except (ConfigError, DamagedTableError):
+            # A study that is being edited or damaged must not take the others' index away; its own report says what is wrong.
             continue
     entries.sort(key=lambda entry: (entry.finished, entry.title), reverse=True)
     return environment().get_template("index.html.j2").render(style=style(), studies=entries)

@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from leverlab.config.profile import Tool
 from leverlab.config.topology import parts_of
@@ -250,10 +251,10 @@ def _known(value: Any) -> float | None:  # noqa: ANN401 - a number, or one of pa
 
 
 def _recorded(folder: Path, record: TwinRecord) -> dict[str, Recorded]:
-    """Engine server → what it recorded; empty where the tables are not here."""
+    """Engine server → what it recorded; empty where the tables are not here, or cannot be read."""
     try:
         trace = tables.read(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, pa.ArrowInvalid):
         return {}
     return {name: _told(own, record.layers) for name, own in trace.servers.items()}
 

@@ -11,7 +11,7 @@ from leverlab.report.effect import Effect
 from leverlab.report.findings import primary_effects
 from leverlab.report.phrases import context_phrase, joined, levels_phrase, load_phrase, metric_heading, metric_phrase
 from leverlab.report.sentences import row_sentence
-from leverlab.report.source import StudyData, read_study, rows_of
+from leverlab.report.source import DamagedTableError, StudyData, read_study, rows_of
 from leverlab.report.view import Cell, Column, Group, Link, Row, Table, verdict_mark
 
 RANKED: Final[tuple[tuple[str, str | None], ...]] = (
@@ -86,7 +86,7 @@ def ranking(data: StudyData) -> Ranking:
             continue
         try:
             study = read_study(name, configuration, layout)
-        except (ConfigError, FileNotFoundError):
+        except (ConfigError, FileNotFoundError, DamagedTableError):
             unreadable.append(name)
             continue
         if study.simulated:

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -26,6 +27,24 @@ from leverlab.report.sentences import Telling
 from leverlab.trial.cell_files import read_cell
 
 CONTEXT = ["engine", "model", "gpu", "gpu_count"]
+_NEEDED: Final = [
+    *CONTEXT,
+    "server",
+    "phase",
+    "replicate",
+    "treatment",
+    "load",
+    "workload",
+    "status",
+    "checks",
+    "check_codes",
+    "specification",
+]
+"""Columns of cells.parquet without which nothing can be told of a study."""
+
+
+class DamagedTableError(ValueError):
+    """There is a table of a study, and it cannot be read or is another. The message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +142,16 @@ class StudyData:
     def explaining(self) -> "tuple[StudyData, ...]":
         """The studies of `explained_by` whose twins recorded something here, each as if it asked for no others than those of levers
         that this study varies too, and the baseline's."""
-        found = (_explaining(self, name) for name in self.study.explained_by)
-        return tuple(data for data in found if data is not None)
+        return tuple(found for found in self._explaining.values() if isinstance(found, StudyData))
+
+    @cached_property
+    def unreadable(self) -> Mapping[str, str]:
+        """Studies of `explained_by` of which a table cannot be read, and why."""
+        return {name: str(found) for name, found in self._explaining.items() if isinstance(found, DamagedTableError)}
+
+    @cached_property
+    def _explaining(self) -> "Mapping[str, StudyData | DamagedTableError | None]":
+        return {name: _explaining(self, name) for name in self.study.explained_by}
 
     def page_of(self, other: "StudyData") -> str | None:
         """Where this page leads to the page of `other`; None where that did not travel with it."""
@@ -201,12 +228,14 @@ class StudyData:
         return sets
 
 
-def _explaining(data: StudyData, name: str) -> StudyData | None:
+def _explaining(data: StudyData, name: str) -> StudyData | DamagedTableError | None:
     """The study `name` as it explains `data`; None where it has no tables, or its twins recorded nothing."""
     try:
         other = read_study(name, data.configuration, data.layout)
     except FileNotFoundError:
         return None
+    except DamagedTableError as error:
+        return error
     varied = {lever for lever, levels in data.study.levers.items() if len(levels) > 1}
     wanted = [
         treatment.name
@@ -247,7 +276,7 @@ def text_of(value: Any) -> str:  # noqa: ANN401 - a table's value, which may be 
 
 
 def read_study(name: str, configuration: Configuration, layout: Layout, tables: Path | None = None) -> StudyData:
-    """The study `name` from its parquet files. Raises FileNotFoundError naming what makes them.
+    """The study `name` from its parquet files. Raises FileNotFoundError naming what makes them, or DamagedTableError.
 
     `tables`: the folder that holds them, where that is another than results/studies/<name>.
     """
@@ -258,9 +287,16 @@ def read_study(name: str, configuration: Configuration, layout: Layout, tables: 
             raise FileNotFoundError(
                 f"{folder / table}.parquet is missing: run `snakemake -c1 partial --config study={name}`"
             )
-    cells = _with_every_metric(pq.read_table(folder / "cells.parquet").to_pandas())
     known = {treatment.name: treatment for treatment in treatments(study)}
-    effects = [_effect(row) for row in pq.read_table(folder / "effects.parquet").to_pylist()]
+    with _reading(folder / "cells.parquet", name) as path:
+        cells = _with_every_metric(pq.read_table(path).to_pandas())
+        cells[_NEEDED]
+    with _reading(folder / "effects.parquet", name) as path:
+        effects = [_effect(row) for row in pq.read_table(path).to_pylist()]
+    with _reading(folder / "saturation.parquet", name) as path:
+        saturation = tuple(row for row in pq.read_table(path).to_pylist() if row["treatment"] in known)
+    with _reading(folder / "accuracy.parquet", name) as path:
+        accuracy = _accuracy(path, known)
     return StudyData(
         name,
         study,
@@ -269,11 +305,23 @@ def read_study(name: str, configuration: Configuration, layout: Layout, tables: 
         cells[cells["treatment"].isin(list(known))],
         tuple(effect for effect in effects if effect.kind == "treatment" and effect.treatment in known),
         tuple(effect for effect in effects if effect.kind == "noise floor" and effect.treatment in known),
-        tuple(row for row in pq.read_table(folder / "saturation.parquet").to_pylist() if row["treatment"] in known),
+        saturation,
         tuple(effect for effect in effects if effect.kind in ("main effect", "interaction")),
         tuple(effect for effect in effects if effect.kind == "simple effect"),
-        _accuracy(folder / "accuracy.parquet", known),
+        accuracy,
     )
+
+
+@contextmanager
+def _reading(path: Path, study: str) -> Iterator[Path]:
+    """`path`; what goes wrong in reading it is a DamagedTableError."""
+    remedy = f"delete it and run `snakemake -c1 partial --config study={study}`"
+    try:
+        yield path
+    except (OSError, ValueError) as error:
+        raise DamagedTableError(f"{path} cannot be read ({error}): {remedy}") from error
+    except KeyError as error:
+        raise DamagedTableError(f"{path} is another table, which lacks {error}: {remedy}") from error
 
 
 def _with_every_metric(cells: pd.DataFrame) -> pd.DataFrame:

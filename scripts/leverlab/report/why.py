@@ -186,8 +186,10 @@ def _missing(data: StudyData, twin: Profiled) -> str:
     if twin.record is None:
         return f"{name}: its twin has not run, or was killed; the same command runs it."
     if twin.server:
-        return f"{name}: recorded nothing: {twin.record.silent.get(twin.server, 'its tables are not on this machine')}"
-    reason = twin.record.reason.message if twin.record.reason else "its tables are not on this machine"
+        return f"{name}: recorded nothing: {twin.record.silent.get(twin.server, 'its tables are not on this machine, or cannot be read')}"
+    reason = (
+        twin.record.reason.message if twin.record.reason else "its tables are not on this machine, or cannot be read"
+    )
     return f"{name}: its twin is {twin.record.outcome}: {reason}"
 
 
