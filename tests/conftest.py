@@ -17,14 +17,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-minutes", action="store_true", help="run every module marked `minutes`, not a sample")
 
 
+@pytest.hookimpl(trylast=True)  # what `-m` and `-k` leave out is gone by then, and takes nothing of the sample's time
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out of a plain run what the sample does not hold."""
+    """Leave out of a plain run what the sample does not hold; a module that lacks something here stays, to say so."""
     if config.getoption("--all-minutes") or not _plain(config):
         return
     durations_s = {
         item.nodeid.partition("::")[0]: float(marker.kwargs["seconds"])
         for item in items
         if (marker := item.get_closest_marker("minutes")) is not None
+        and not ("lacks" in marker.kwargs and marker.kwargs["lacks"]())
     }
     if not durations_s:
         return

@@ -6,10 +6,10 @@ import pandas
 import pytest
 
 from tests.slurm.cluster import Watch, make_cluster
-from tests.slurm.one_box import OneBoxSlurm
+from tests.slurm.one_box import OneBoxSlurm, why_not_here
 from tests.workflow.conftest import REPOSITORY
 
-pytestmark = [pytest.mark.slurm, pytest.mark.engine, pytest.mark.minutes(seconds=240)]
+pytestmark = [pytest.mark.slurm, pytest.mark.engine, pytest.mark.minutes(seconds=240, lacks=why_not_here)]
 
 STUDY = """\
 title: One lever on a cluster
