@@ -194,6 +194,16 @@ QUANTITIES: Final[dict[str, Quantity]] = _registry(
         "vllm csrc/custom_all_reduce.cuh, for small messages",
     ),
     Quantity(
+        "all_reduce_bytes_per_token",
+        "bytes/token",
+        "all-reduces of a token",
+        "bytes that one GPU sends for a token that is computed, in a prefill or a decode step: 2 all-reduces a layer of the hidden values, a ring's "
+        "2(n-1)/n of each; gathering the logits and keeping in step are not counted",
+        "Shoeybi et al. (2019), Megatron-LM, arXiv:1909.08053; Thakur, Rabenseifner and Gropp (2005), IJHPCA 19(1)",
+        "floor",
+        "nvlink_bytes_per_token",
+    ),
+    Quantity(
         "all_reduce_s",
         "s",
         "floor of a step's all-reduces",

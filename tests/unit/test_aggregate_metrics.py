@@ -123,6 +123,21 @@ def test_a_cell_without_an_answer_has_no_latencies() -> None:
     assert found["ttft_s", "p50"] is None and found["achieved_rate", None] is None
 
 
+def test_what_a_gpu_sends_for_a_token_leaves_out_what_a_cache_had() -> None:
+    rows = [request_row(index, index * 0.5, 0.1) for index in range(20)]
+    looks = [
+        {"time_s": 0.5 * look, "gpu": gpu, "nvlink_sent_bytes": 1e6 * look} for look in range(20) for gpu in range(2)
+    ]
+    told = {"prompt_tokens": 3000.0, "prefix_hit_tokens": 900.0, "generation_tokens": 120.0, "requests_finished": 20.0}
+    cell = MeasuredCell(
+        requests_table(rows), chunks_table(rows), RATE, told, pa.Table.from_pylist(looks, schema=GPU), gpu_count=2
+    )
+    found = cell.metrics({})
+    assert found["nvlink_sent_bytes", None] == pytest.approx(2 * 19e6)
+    assert found["nvlink_bytes_per_token", None] == pytest.approx(19e6 / (3000 - 900 + 120 - 20))
+    assert found["bus_received_bytes", None] is None
+
+
 def samples(
     power_w: float | None, counter: bool, gpus: int = 1, period_s: float = 0.5, end_s: float = 12.0
 ) -> pa.Table:

@@ -101,6 +101,7 @@ def test_two_gpus_read_half_each_and_add_up_their_parts() -> None:
     with pytest.raises(DoesNotApplyError):
         value("all_reduce_s", one)
     four = server({"tensor-parallel-size": 4}, count=4)
+    assert value("all_reduce_bytes_per_token", two) == 524_288
     assert value("all_reduce_one_shot_bytes", two) == value("all_reduce_bytes", two)
     assert value("all_reduce_one_shot_bytes", four) == 2 * value("all_reduce_bytes", four)
 

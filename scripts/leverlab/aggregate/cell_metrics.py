@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from leverlab.aggregate.energy import energy_j
+from leverlab.aggregate.links import moved_bytes
 from leverlab.checks.columns import Floats, ended_well, numeric
 from leverlab.checks.keeping_up import keeping_up
 from leverlab.checks.window import Window, achieved_rate, offered_rate, steady_window
@@ -39,6 +40,12 @@ _GAUGES: Final = (
 """(metric, the server's gauge, what is made of its values over the window)."""
 _LEAST_LOOKS: Final = 3
 """Of fewer the mean is what a moment was: a cell of half a second is looked at once, perhaps before its requests run."""
+_LINKS: Final = {
+    "nvlink_sent_bytes": "nvlink_sent_bytes",
+    "bus_received_bytes": "pcie_received_bytes",
+    "bus_sent_bytes": "pcie_sent_bytes",
+}
+"""Metric → column of the GPUs' samples."""
 _SERVER_MEANS: Final = (
     "queue_time_s",
     "prefill_time_s",
@@ -118,6 +125,10 @@ class MeasuredCell:
         found["cache_hit_ratio", None] = self._quotient("prefix_hit_tokens", "prefix_queried_tokens")
         found[HIGHEST_RATE, None] = self._highest_rate
         found["preemptions", None] = self._delta.get("preemptions")
+        for name, column in _LINKS.items():
+            found[name, None] = None if self._gpu is None else moved_bytes(self._gpu, column)
+        sent, tokens = found["nvlink_sent_bytes", None], self._computed_tokens()
+        found["nvlink_bytes_per_token", None] = sent / self._gpu_count / tokens if sent is not None and tokens else None
         found["energy_per_token_j", None] = self._energy_per_token_j()
         found["acceptance_ratio", None] = self._quotient("accepted_tokens", "draft_tokens")
         accepted = self._quotient("accepted_tokens", "drafts")
@@ -232,6 +243,15 @@ class MeasuredCell:
             return None
         held = np.ceil(known / block) * block
         return float(1 - known.sum() / held.sum())
+
+    def _computed_tokens(self) -> float | None:
+        """Tokens that passed through the model; None where the server does not count them."""
+        names = ("prompt_tokens", "generation_tokens", "requests_finished")
+        prompts, generated, answers = (self._delta.get(name) for name in names)
+        if prompts is None or generated is None or answers is None:
+            return None
+        cached = self._delta.get("prefix_hit_tokens", 0.0) + self._delta.get("external_hit_tokens", 0.0)
+        return prompts - cached + generated - answers
 
     def _of_gpus(self) -> dict[Key, float | None]:
         """Utilisation, power and memory of the cell's GPUs; None without samples within the window."""

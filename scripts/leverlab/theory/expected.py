@@ -185,10 +185,13 @@ def _speculative_speedup(server: TheoryServer, occasion: Occasion) -> float:
 def _all_reduce_bytes(
     server: TheoryServer, occasion: Occasion, volume: Callable[[float, int], float] = ring_bytes
 ) -> float:
+    return batch_of(server, occasion) * _token_all_reduce_bytes(server, volume)
+
+
+def _token_all_reduce_bytes(server: TheoryServer, volume: Callable[[float, int], float] = ring_bytes) -> float:
     if server.tensor_parallel == 1:
         raise DoesNotApplyError("no layer is split, and nothing is added up")
-    batch = batch_of(server, occasion)
-    return decode_all_reduce_bytes(server.dimensions, batch, server.tensor_parallel, server.dtype, volume)
+    return decode_all_reduce_bytes(server.dimensions, 1, server.tensor_parallel, server.dtype, volume)
 
 
 def _one_shot_bytes(server: TheoryServer, occasion: Occasion) -> float:
@@ -258,6 +261,7 @@ _FORMULAS: Final[Mapping[str, Formula]] = {
     "speculative_speedup": _speculative_speedup,
     "all_reduce_bytes": _all_reduce_bytes,
     "all_reduce_one_shot_bytes": _one_shot_bytes,
+    "all_reduce_bytes_per_token": lambda server, _: _token_all_reduce_bytes(server),
     "all_reduce_s": _all_reduce_s,
     "kv_transfer_s": _kv_transfer,
     "experts_read": _experts_read,
