@@ -7,6 +7,7 @@ These files are the interface between the trial runner, aggregation, reports and
 import json
 import os
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -355,6 +356,16 @@ def flattened_provenance(provenance: Mapping[str, Any]) -> dict[str, str]:
     placed = {key: value for key, value in devices.items() if key not in indices}
     placed |= {str(place): {"index": index, **devices[index]} for place, index in enumerate(indices)}
     return _flattened({**provenance, "gpu": placed})
+
+
+def cards_of(flat: Mapping[str, str]) -> list[str]:
+    """The UUIDs of the cell's own GPUs in a `flattened_provenance`, as they are recorded."""
+    return [value for key, value in flat.items() if fnmatchcase(key, "gpu.*.uuid")]
+
+
+def short_name(card: str) -> str:
+    """A GPU's UUID as far as people tell cards apart by it: `86b4e8d4` of `GPU-86b4e8d4-…`."""
+    return card.partition("-")[2][:8] or card
 
 
 def _flattened(value: Mapping[str, Any], path: str = "") -> dict[str, str]:

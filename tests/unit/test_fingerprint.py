@@ -14,6 +14,7 @@ from leverlab.records import JobSpecification
 from leverlab.static_batching import STATIC_VERSION
 from leverlab.trial import fingerprint as module
 from leverlab.trial.fingerprint import UNKNOWN, fingerprint
+from leverlab.trial.owner import Owner
 from leverlab.truth import TRUTH_VERSION
 
 
@@ -29,6 +30,7 @@ def job(**changed: object) -> JobSpecification:
 def test_it_says_where_and_with_what() -> None:
     found = fingerprint(job())
     assert found["node"]["hostname"] == socket.gethostname()
+    assert found["node"]["boot_id"] == Owner.current().boot != ""
     assert found["cpu"]["allowed"] == sorted(os.sched_getaffinity(0))
     assert found["versions"].keys() == {"python", "pydantic"}
     assert found["versions"]["python"] == platform.python_version()
@@ -54,9 +56,10 @@ def test_the_commit_and_whether_it_is_dirty(tmp_path: Path, monkeypatch: pytest.
 def test_what_cannot_be_seen_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module.psutil, "virtual_memory", lambda: 1 / 0)
+    monkeypatch.setattr(module, "boot_id", lambda: "")
     found = fingerprint(job(device="cuda", command_prefix=["/nowhere/python"]), ["GPU-that-is-not-here"])
     assert (found["git"], found["memory"], found["versions"]) == (UNKNOWN, UNKNOWN, UNKNOWN)
-    assert found["gpu"] == UNKNOWN
+    assert found["gpu"] == found["node"]["boot_id"] == UNKNOWN
 
 
 def test_the_truth_engine_has_a_version_of_its_own() -> None:

@@ -174,3 +174,37 @@ def test_no_interval_is_said_to_cover_anything_where_there_is_none(data: StudyDa
     nothing = {"low": None, "high": None, "level": None, "verdict": "not judgeable", "pairs": 0}
     said = limits(replace(data, effects=tuple(replace(effect, **nothing) for effect in data.effects)))
     assert said and not any("intervals" in sentence or "0 replicates" in sentence for sentence in said)
+
+
+def placed_on(data: StudyData, places: list[tuple[str, str, list[str]]]) -> dict[str, str]:
+    """The facts of the provenance where the cells ran, in turn, on `places`: name, boot, GPUs; the boot empty where none is recorded."""
+
+    def told(place: tuple[str, str, list[str]]) -> str:
+        hostname, boot, cards = place
+        gpus = {str(index): {"uuid": f"GPU-{card}-4444-55", "name": "H100"} for index, card in enumerate(cards)}
+        return json.dumps({"node": {"hostname": hostname} | ({"boot_id": boot} if boot else {}), "gpu": gpus})
+
+    measured = data.cells["provenance"].notna()
+    texts = [told(places[number % len(places)]) for number in range(len(data.cells))]
+    return dict(provenance(replace(data, cells=data.cells.assign(provenance=texts)[measured])).facts)
+
+
+def test_machines_of_one_name_and_their_gpus_are_listed_with_their_cells(data: StudyData) -> None:
+    cells = int(data.cells["provenance"].notna().sum())
+    first, second = "11111111-aaaa-bbbb", "22222222-aaaa-bbbb"
+    half = (cells + 1) // 2
+    here, there = ("vm", first, ["aaaaaaaa"]), ("vm", second, ["bbbbbbbb", "cccccccc"])
+    assert placed_on(data, [here, there])["Ran on"] == (
+        f"vm (boot 11111111): GPU aaaaaaaa in {half} cells; "
+        f"vm (boot 22222222): GPU bbbbbbbb in {cells - half} cells, cccccccc in {cells - half} cells"
+    )
+    assert placed_on(data, [("vm", "", ["aaaaaaaa"])])["Ran on"] == f"vm: GPU aaaaaaaa in {cells} cells"
+    assert placed_on(data, [("vm", first, []), ("vm", "", [])])["Ran on"] == (
+        f"vm (boot 11111111) in {half} cells; vm (boot not recorded) in {cells - half} cells"
+    )
+    assert "Ran on" not in placed_on(data, [("vm", first, [])]), "one machine, which the row above names"
+
+
+def test_of_very_many_gpus_those_with_most_cells_are_named(data: StudyData) -> None:
+    told = placed_on(data, [("vm", "", [f"{number:08d}" for number in range(20)])])["Ran on"]
+    assert told.count(" in ") == 8 and told.endswith(", and 12 more")

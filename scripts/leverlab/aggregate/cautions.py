@@ -9,15 +9,19 @@ from typing import Final
 
 from leverlab.aggregate.comparisons import Comparison
 from leverlab.aggregate.pairing import CellRow, Weighed
-from leverlab.records import flattened_provenance
+from leverlab.records import cards_of, flattened_provenance, short_name
 from leverlab.stats.noise_floor import disagree
 from leverlab.stats.verdict import Verdict
 from leverlab.trial.fingerprint import UNKNOWN
 
 _VERSIONS: Final = "versions.*"
 
+_HOSTNAME: Final = "node.hostname"
+_BOOT: Final = "node.boot_id"
+
 _MATTERS: Final = (
-    "node.hostname",
+    _HOSTNAME,
+    _BOOT,
     "node.kernel",
     "node.system",
     "node.container",
@@ -35,10 +39,14 @@ _MATTERS: Final = (
     "git.commit",
     "git.dirty",
 )
-"""Keys of the fingerprint (patterns) whose difference could be what a comparison shows. Which of several equal GPUs of a
-node it was, and what changes from minute to minute, is left to the spread of the replicates."""
+"""Keys of the fingerprint (patterns) whose difference could be what a comparison shows. What changes from minute to minute is
+left to the spread of the replicates, and so is which of several equal GPUs it was, as far as that spread holds it: see
+`card_cautions`."""
+
+_IN_WORDS: Final = {_BOOT: "another machine of the same name, or one that was started anew in between"}
 
 _NAMED: Final = 3
+_SIDES: Final = ("baseline", "treatment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +88,56 @@ def noise_cautions(
 
 
 def provenance_cautions(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str]) -> Iterator[Caution]:
-    """Names what differs between the two sides of a pair: another node, driver, version or commit."""
+    """Names what differs between the two sides of a pair: another node, driver, version or commit.
+
+    `replicates` are those that the effect rests on.
+    """
     differing: dict[str, list[str]] = {}
     for replicate in replicates:
         cells = [[part.place[replicate] for part in side if replicate in part.place] for side in sides]
         for key in _differences(*cells):
             differing.setdefault(key, []).append(replicate)
     if differing:
-        told = [f"{key} ({', '.join(found)})" for key, found in differing.items()]
+        told = [f"{_IN_WORDS.get(key, key)} ({', '.join(found)})" for key, found in differing.items()]
         more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
         yield Caution(
             "provenance_differs",
             f"the two sides were not measured under the same conditions: {', '.join(told[:_NAMED])}{more}",
         )
+
+
+def card_cautions(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str]) -> Iterator[Caution]:
+    """Says that the sides of all pairs ran on GPUs of their own, at least one of them on the same ones in every pair.
+
+    Each pair then holds the same difference between GPUs, or between the machines that they are in. Where both sides were spread over
+    several, that difference is another one in each pair, and part of their spread. One pair has no interval to mistake. `replicates` are those that
+    the effect rests on.
+    """
+    pairs = [[_cards_of(side, replicate) for side in sides] for replicate in replicates]
+    known = [cards for cards in pairs if all(cards)]
+    if len(known) < 2 or any(frozenset.intersection(*cards) for cards in known):
+        return
+    by_side = dict(zip(_SIDES, zip(*known, strict=True), strict=True))
+    alike = [name for name, cards in by_side.items() if len(set(cards)) == 1]
+    if not alike:
+        return
+    whose = f"the {alike[0]}" if len(alike) == 1 else "each side"
+    named = "; ".join(
+        f"{name} {', '.join(sorted({short_name(card) for card in frozenset().union(*cards)}))}"
+        for name, cards in by_side.items()
+    )
+    yield Caution(
+        "cards_confounded",
+        f"in no replicate did the two sides share a GPU, and {whose} ran on the same in all of them ({named}): a difference between "
+        "these GPUs, or the machines that they are in, would look like the lever's effect; measure one side of a replicate again on a "
+        "GPU of the other side",
+    )
+
+
+def _cards_of(side: Sequence[Weighed], replicate: str) -> frozenset[str]:
+    """UUIDs of the GPUs of a side in a replicate; empty where there are none, or a cell does not tell its own."""
+    told = [_cards(part.place[replicate].get("provenance")) for part in side if replicate in part.place]
+    return frozenset().union(*told) if all(told) else frozenset()
 
 
 def _differences(baseline: Sequence[CellRow], treatment: Sequence[CellRow]) -> Iterator[str]:
@@ -102,10 +147,15 @@ def _differences(baseline: Sequence[CellRow], treatment: Sequence[CellRow]) -> I
     if not before or not after:
         return
     engines = {_engine(row["specification"]) for row in (*baseline, *treatment) if row.get("specification")}
-    for key in dict.fromkeys(key for conditions in (*before, *after) for key in conditions):
+    found = {
+        key: {conditions[key] for conditions in (*before, *after) if key in conditions} - {UNKNOWN}
+        for key in dict.fromkeys(key for conditions in (*before, *after) for key in conditions)
+    }
+    for key, values in found.items():
         if len(engines) > 1 and fnmatchcase(key, _VERSIONS):
             continue  # engines are what is compared
-        values = {conditions[key] for conditions in (*before, *after) if key in conditions} - {UNKNOWN}
+        if key == _BOOT and len(found.get(_HOSTNAME, ())) > 1:
+            continue  # the names tell the machines apart already
         if len(values) > 1:
             yield key
 
@@ -119,3 +169,10 @@ def _engine(specification: str) -> str:
 def _conditions(provenance: str) -> Mapping[str, str]:
     flat = flattened_provenance(json.loads(provenance))
     return {key: value for key, value in flat.items() if any(fnmatchcase(key, pattern) for pattern in _MATTERS)}
+
+
+@functools.lru_cache(4096)
+def _cards(provenance: str | None) -> frozenset[str]:
+    """The UUIDs that `cards_of` finds; empty where one is not known."""
+    found = cards_of(flattened_provenance(json.loads(provenance))) if provenance else []
+    return frozenset() if UNKNOWN in found else frozenset(found)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from leverlab.aggregate.cautions import Caution, noise_cautions, provenance_cautions
+from leverlab.aggregate.cautions import Caution, card_cautions, noise_cautions, provenance_cautions
 from leverlab.aggregate.comparisons import Comparison, comparisons, expected_effects
 from leverlab.aggregate.pairing import CellRow, Excluded
 from leverlab.config.course import ExpectedAnswer
@@ -80,10 +80,11 @@ def effect_rows(matrix: StudyMatrix, cells: Sequence[CellRow]) -> list[dict[str,
     conditions: dict[tuple[Any, ...], list[Caution]] = {}
     rows = []
     for one in found:
-        place = (one.context, one.contrast.kind, one.contrast.name, one.load)
+        left_out = {excluded.replicate for excluded in one.pairing.excluded}
+        paired = tuple(key.seed_key for key in matrix.replicates if key.seed_key not in left_out)
+        place = (one.context, one.contrast.kind, one.contrast.name, one.load, paired)
         if place not in conditions:
-            replicates = [replicate.seed_key for replicate in matrix.replicates]
-            conditions[place] = list(provenance_cautions(one.sides, replicates))
+            conditions[place] = [*provenance_cautions(one.sides, paired), *card_cautions(one.sides, paired)]
         rows.append(
             _row(matrix, one, families[id(one)], judgements[id(one)], copies.get(_quantity(one)), conditions[place])
         )

@@ -1,14 +1,14 @@
 """Where a study ran: what all of its cells have in common, and what differs between them."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from statistics import median
 from typing import Any, Final
 
-from leverlab.records import SamplingCost, flattened_provenance
+from leverlab.records import SamplingCost, cards_of, flattened_provenance, short_name
 from leverlab.report.phrases import joined
 from leverlab.report.source import StudyData, rows_of
 from leverlab.report.view import Cell, Column, Group, Row, Table, plain_table
@@ -16,6 +16,7 @@ from leverlab.units import format_number, format_seconds, format_share
 
 _UNKNOWN: Final = "unknown"
 _DIFFERENCES: Final = 40
+_MOST_NAMED: Final = 8
 
 _MOMENTARY: Final = ("gpu.*.temperature_c", "gpu.*.sm_clock_hz", "gpu.*.memory_clock_hz", "gpu.*.throttle")
 """What a GPU was doing at the moment in which it was asked; what it did while it was measured is in gpu.parquet and the checks."""
@@ -75,6 +76,8 @@ def provenance(data: StudyData) -> Provenance:
         if len(found) > 1 and not _by_nature(len(found), len(recorded)) and not _is_momentary(key)
     }
     facts, shown = _facts(same)
+    if places := _places([flat for _, flat in recorded]):
+        facts.append(("Ran on", places))
     facts.append(("Measured", _dates(sorted(row["started_at"] for row, _ in recorded if row["started_at"]))))
     if sampled := _sampling(data, [row for row, _ in recorded]):
         facts.append(("Sampling", sampled))
@@ -91,6 +94,39 @@ def provenance(data: StudyData) -> Provenance:
         facts, agreement, _difference_table(differing),
         plain_table("provenance-rest", "Recorded in every cell alike", ("What", "Value"), rest) if rest else None,
     )  # fmt: skip
+
+
+def _places(recorded: Sequence[Mapping[str, str]]) -> str:
+    """On which machines and GPUs the cells ran, and how many on each; empty for one machine without GPUs.
+
+    Machines that share a name are told apart by their boots, GPUs by the first digits of their UUIDs.
+    """
+    machines: dict[tuple[str, str], list[list[str]]] = {}
+    for flat in recorded:
+        machine = (flat.get("node.hostname", _UNKNOWN), flat.get("node.boot_id", _UNKNOWN))
+        machines.setdefault(machine, []).append([short_name(card) for card in cards_of(flat)])
+    boots = Counter(hostname for hostname, _ in machines)
+    said = []
+    for (hostname, boot), cells in machines.items():
+        told = "not recorded" if boot == _UNKNOWN else boot[:8]
+        name = f"{hostname} (boot {told})" if boots[hostname] > 1 else hostname
+        cards = Counter(card for cell in cells for card in cell)
+        if cards:
+            counts = [f"{card} in {_cells(count)}" for card, count in cards.most_common()]
+            said.append(f"{name}: GPU {', '.join(_first(counts))}")
+        elif len(machines) > 1:
+            said.append(f"{name} in {_cells(len(cells))}")
+    return "; ".join(_first(said))
+
+
+def _first(said: Sequence[str]) -> list[str]:
+    """As many as a line holds, and how many there are besides."""
+    more = [f"and {len(said) - _MOST_NAMED} more"] if len(said) > _MOST_NAMED else []
+    return [*said[:_MOST_NAMED], *more]
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'' if count == 1 else 's'}"
 
 
 def _sampling(data: StudyData, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -136,7 +172,7 @@ def _difference_table(differing: Mapping[str, Mapping[str, list[Mapping[str, Any
                     (
                         Cell(_name(key)),
                         Cell(value),
-                        Cell(f"{len(cells)} cell{'' if len(cells) == 1 else 's'}, {', '.join(replicates)}"),
+                        Cell(f"{_cells(len(cells))}, {', '.join(replicates)}"),
                     )
                 )
             )

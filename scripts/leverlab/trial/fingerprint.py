@@ -24,6 +24,7 @@ from leverlab.redaction import is_secret_name
 from leverlab.scheduler import current_job
 from leverlab.static_batching import STATIC_VERSION
 from leverlab.telemetry.gpu import handles, throttle_text
+from leverlab.trial.owner import boot_id
 from leverlab.truth import TRUTH_VERSION
 
 UNKNOWN: Final = "unknown"
@@ -67,6 +68,8 @@ def probe(ask: Callable[[], Any]) -> Any:  # noqa: ANN401 - any JSON value
 def _node() -> dict[str, Any]:
     return {
         "hostname": socket.gethostname(),
+        # Machines that share a name, as virtual ones and containers often do, share no boot.
+        "boot_id": boot_id() or UNKNOWN,
         "kernel": platform.release(),
         "system": probe(lambda: platform.freedesktop_os_release()["PRETTY_NAME"]),
         "container": probe(_container),

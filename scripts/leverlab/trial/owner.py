@@ -40,7 +40,7 @@ class Owner:
             token=secrets.token_hex(8),
             user=getpass.getuser(),
             host=socket.gethostname(),
-            boot=_boot(),
+            boot=boot_id(),
             namespace=_namespace(),
             pid=os.getpid(),
             started=_started(os.getpid()) or 0,
@@ -64,7 +64,7 @@ class Owner:
     def is_alive(self, ask_slurm: Callable[[str], bool | None] = job_is_alive) -> bool | None:
         """Whether the process lives; None where that cannot be found out from here: then take it for alive."""
         if self.host == socket.gethostname():
-            if self.boot != _boot():
+            if self.boot != boot_id():
                 return False
             if self.namespace == _namespace():
                 return _started(self.pid) == self.started
@@ -88,7 +88,8 @@ def _started(pid: int) -> int | None:
     return None
 
 
-def _boot() -> str:
+def boot_id() -> str:
+    """What the kernel calls this start of the machine; empty where it does not say."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""
