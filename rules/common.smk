@@ -22,6 +22,7 @@ from leverlab.accuracy.plan import write_specifications as write_accuracy_specif
 from leverlab.config import ConfigError, Configuration, load
 from leverlab.identity import content_hash
 from leverlab.layout import REQUESTS_FILE, TWIN_FILE, Layout
+from leverlab.matrix.cells import ReplicateKey
 from leverlab.matrix.expand import expand as expand_matrix
 from leverlab.matrix.jobs import incomplete_jobs, pattern_of, walltime_s, write_specifications
 from leverlab.matrix.servers import model_identity
@@ -182,6 +183,20 @@ def accuracy_minutes_of(job):
 def minutes_of(job):
     """The wall time that a job is given at first."""
     return -(-walltime_s(job, CONFIGURATION) // 60)
+
+
+# Before any measuring job: a second replicate must not be measured while another server's first still waits for its environment.
+SETTING_UP = 1
+
+
+def turn_of(wildcards):
+    """The priority of a measuring job, below 1: the first replicate of every server, then the second.
+
+    A run that is cut short leaves whole replicates, and a drift of the machine is in both sides of each pair. A replicate
+    weighs so much more than the next that, where there is room for either, a server on many GPUs goes before several small ones of
+    the next.
+    """
+    return 10.0 ** -ReplicateKey.parse(wildcards.replicate).number
 
 
 def environment_of(engine):

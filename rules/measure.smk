@@ -18,6 +18,7 @@ rule measure:
         "results/servers/{server}/{replicate}/jobs/{job}.json",
     log:
         "results/servers/{server}/{replicate}/logs/{job}.log",
+    priority: turn_of
     threads: of_job(lambda job: cores_of(job.server), GIVEN_CPUS)
     resources:
         **placement(of_job(lambda job: job.server.gpu, None), of_job(lambda job: PINNED.get(job.hash), None)),

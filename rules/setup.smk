@@ -22,6 +22,7 @@ rule environment:
         ".envs/{engine}/ready.json",
     log:
         "results/logs/environment/{engine}.log",
+    priority: SETTING_UP
     params:
         settings=SETTINGS,
     shell:
@@ -35,6 +36,7 @@ rule model:
         "results/models/{model}/model.json",
     log:
         "results/logs/model/{model}.log",
+    priority: SETTING_UP
     params:
         # Another source is another model, and old files must not serve under its name.
         source=lambda wildcards: content_hash(model_identity(wildcards.model, CONFIGURATION.models[wildcards.model])),
@@ -56,6 +58,7 @@ rule workload:
         "results/workloads/{workload}/{replicate}/card.json",
     log:
         "results/logs/workload/{workload}.{replicate}.log",
+    priority: SETTING_UP
     params:
         settings=SETTINGS,
     shell:
@@ -71,6 +74,7 @@ rule flags:
         "results/flags/{engine}.json",
     log:
         "results/logs/flags/{engine}.log",
+    priority: SETTING_UP
     params:
         # A new treatment is a new question.
         servers=lambda wildcards: sorted(s.id for s in MATRIX.servers.values() if s.engine == wildcards.engine),

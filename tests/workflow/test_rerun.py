@@ -27,6 +27,12 @@ def test_first_run_measures_every_cell_and_writes_the_report(measured: Checkout)
     assert (measured.root / "reports" / "index.html").is_file()
 
 
+def test_replicates_are_measured_one_after_the_other(measured: Checkout) -> None:
+    """A run that is cut short leaves whole replicates, and a drift of the machine is in both sides of each pair."""
+    began = sorted((cell["started_at"], cell["replicate"]) for cell in measured.cells().values())
+    assert [replicate for _, replicate in began] == ["r1"] * SERVERS * PHASES + ["r2"] * SERVERS * PHASES
+
+
 def test_the_users_token_is_in_no_file(measured: Checkout) -> None:
     made = (measured.root / name for name in ("results", "reports", ".snakemake"))
     files = [path for folder in made for path in folder.rglob("*") if path.is_file()]
