@@ -13,6 +13,7 @@ from leverlab.report.sentences import (
     Telling,
     expectation_sentence,
     level_phrase,
+    limit_kind,
     limit_sentence,
     row_sentence,
     spread_sentence,
@@ -74,7 +75,7 @@ def told(effect: Effect, telling: Telling = TELLING) -> list[str]:
         verdict_sentence(effect, telling),
         headline([effect], telling),
         expectation_sentence(effect, CACHING, telling)[1],
-        limit_sentence(effect, telling),
+        limit_sentence([effect], telling),
         row_sentence(effect),
         verdict_line([effect], telling),
     ]
@@ -138,7 +139,7 @@ def test_one_replicate_is_not_judgeable() -> None:
     )
     assert "not judgeable" in verdict_sentence(effect, TELLING)
     assert "in 1 replicate." in verdict_sentence(effect, TELLING)
-    assert "any two runs" in limit_sentence(effect, TELLING)
+    assert "any two runs" in limit_sentence([effect], TELLING)
     assert row_sentence(effect) == "×5.00"
 
 
@@ -285,8 +286,38 @@ def test_what_one_replicate_leaves_open_is_said_once_for_all_load_points() -> No
 
 def test_the_headline_does_not_name_a_lever_that_moved_nothing() -> None:
     undecided = [replace(effect, verdict="no difference found") for effect in (OFF, LIMIT)]
-    assert "No difference was found" in headline(undecided, TELLING)
-    assert "most" not in headline(undecided, TELLING)
+    assert headline(undecided, TELLING) == (
+        "No difference was found in the median time to first token at 1 request/s with Prefix caching off instead of on, "
+        "or in the output tokens per second in a burst with Batch limit 4 instead of 64."
+    )
+    half = replace(undecided[0], changed={"prefix_caching": ("half", "on")}, treatment="prefix_caching=half")
+    assert headline([undecided[0], half], TELLING).endswith("with Prefix caching off or half instead of on.")
+    later = [replace(effect, load="rate 2") for effect in undecided]
+    assert headline([*undecided, *later], TELLING) == (
+        "No difference was found in any primary metric, with any of 2 treatments."
+    )
+
+
+def test_what_replicates_cannot_say_is_one_sentence_for_the_levels_of_a_lever() -> None:
+    half = replace(
+        OFF, changed={"prefix_caching": ("half", "on")}, treatment="prefix_caching=half", minimum_detectable=1.1
+    )
+    kinds = [limit_kind(effect) for effect in (OFF, half, LIMIT, replace(half, pairs=1))]
+    assert kinds[0] == kinds[1] and len(set(kinds)) == 3
+    assert limit_sentence([OFF, half], TELLING) == (
+        "Prefix caching off and half instead of on: with 3 replicates on this machine, a change by less than 25 % at off or 10 % at half "
+        "in the median time to first token at 1 request/s could easily have gone unseen."
+    )
+    alike = replace(half, minimum_detectable=OFF.minimum_detectable)
+    assert " a change by less than 25 % in the median " in limit_sentence([OFF, alike], TELLING)
+    few = [replace(effect, pairs=1) for effect in (OFF, half)]
+    assert limit_sentence(few, TELLING).startswith(
+        "Prefix caching off and half instead of on: with 1 replicate nothing"
+    )
+    spread = spread_sentence("ttft_s", [0.061, 0.063], {"off": [0.3, 0.32], "half": [0.1, 0.2], "none": [0.1]})
+    assert spread == (
+        " The replicates themselves gave 61 ms to 63 ms at the baseline, 300 ms to 320 ms at off and 100 ms to 200 ms at half."
+    )
 
 
 def test_an_exploratory_effect_is_no_headline() -> None:
@@ -329,12 +360,12 @@ def test_with_several_contexts_a_sentence_says_where() -> None:
 
 
 def test_the_spread_of_the_replicates_is_told_for_both_sides() -> None:
-    sentence = spread_sentence(OFF, [0.061, 0.063], [0.3, 0.32])
+    sentence = spread_sentence("ttft_s", [0.061, 0.063], {"off": [0.3, 0.32]})
     assert (
         sentence
         == " The replicates themselves gave 61 ms to 63 ms at the baseline and 300 ms to 320 ms with the treatment."
     )
-    assert spread_sentence(OFF, [0.061], [0.3, 0.32]) == ""
+    assert spread_sentence("ttft_s", [0.061], {"off": [0.3, 0.32]}) == ""
 
 
 def test_a_fact_that_does_not_vary_is_told_as_a_difference_without_an_interval() -> None:

@@ -58,6 +58,17 @@ class Effect:
         return (self.engine, self.model, self.gpu, self.gpu_count)
 
     @property
+    def place(self) -> tuple[object, ...]:
+        """What effects have in common that are told together: the levers with the baseline's levels, metric, load point, context."""
+        levers = tuple((lever, before) for lever, (_, before) in self.changed.items())
+        return levers, self.metric, self.statistic, self.load, self.context
+
+    @property
+    def level_names(self) -> str:
+        """The levels of the treatment, by which it is told from others of the same place."""
+        return " and ".join(level for level, _ in self.changed.values())
+
+    @property
     def by_ratio(self) -> bool:
         """Whether `estimate` is a ratio; otherwise it is a difference."""
         return METRICS[self.metric].comparison == "ratio"

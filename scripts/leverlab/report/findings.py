@@ -1,6 +1,8 @@
 """The page's first part: a finding for each primary effect, and what the replicates cannot say."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 import pandas as pd
@@ -8,11 +10,19 @@ import pandas as pd
 from leverlab.aggregate.schema import metric_column
 from leverlab.report.effect import Effect
 from leverlab.report.figures.forest import forest
-from leverlab.report.phrases import context_phrase, joined, levels_phrase, load_phrase, metric_heading, short_levels
+from leverlab.report.phrases import (
+    context_phrase,
+    levels_phrase,
+    load_phrase,
+    metric_heading,
+    short_levels,
+    treatments_phrase,
+)
 from leverlab.report.sentences import (
     capital,
     copy_sentence,
     expectation_sentence,
+    limit_kind,
     limit_sentence,
     spread_sentence,
     verdict_sentence,
@@ -111,13 +121,9 @@ def noise_floor_sentences(data: StudyData) -> list[str]:
 
 def limits(data: StudyData) -> list[str]:
     """What the study's replicates cannot say: of each primary effect, and in general."""
-    said = [
-        limit_sentence(effect, data.telling) + spread_sentence(effect, *_values(data, effect))
-        for effect in primary_effects(data)
-    ]
-    changes = joined(
-        list(dict.fromkeys(levels_phrase(effect.changed, data.titles) for effect in primary_effects(data)))
-    )
+    primary = primary_effects(data)
+    said = [_limit(list(own), data) for _, own in groupby(primary, key=limit_kind)]
+    changes = treatments_phrase([effect.changed for effect in primary], data.titles, "and")
     if not any(effect.low is not None for effect in data.effects):
         return said  # and there is no interval that could cover too little
     where = "; ".join(context_phrase(*context) for context in data.contexts)
@@ -126,6 +132,13 @@ def limits(data: StudyData) -> list[str]:
         f"where {changes or 'every lever'} may act differently, and no disturbance that lasted through all replicates."
     )
     return said
+
+
+def _limit(effects: Sequence[Effect], data: StudyData) -> str:
+    values = {effect.level_names: _values(data, effect) for effect in effects}
+    baseline = next(iter(values.values()))[0]
+    treatments = {levels: own for levels, (_, own) in values.items()}
+    return limit_sentence(effects, data.telling) + spread_sentence(effects[0].metric, baseline, treatments)
 
 
 def forest_block(data: StudyData) -> FigureBlock:

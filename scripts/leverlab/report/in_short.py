@@ -1,12 +1,12 @@
 """The study's answer in short, which stands at the top of its page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from math import inf, log
 from typing import Final
 
 from leverlab.report.effect import Effect
-from leverlab.report.phrases import joined, levels_phrase, load_phrase, metric_phrase, value_phrase
+from leverlab.report.phrases import joined, levels_phrase, load_phrase, metric_phrase, treatments_phrase, value_phrase
 from leverlab.report.sentences import Telling, factor_phrase, where_phrase
 
 _LIMIT: Final = 8
@@ -51,7 +51,7 @@ def headline(effects: Sequence[Effect], telling: Telling) -> str:
     if not subjects:
         return f"{prefix}Nothing was compared: no primary metric has a treatment to judge."
     if all(effect.verdict == "no difference found" for effect in primary):
-        return f"{prefix}No difference was found in any primary metric: {joined(subjects)}."
+        return f"{prefix}No difference was found {_nowhere(primary, telling)}."
     what = joined(subjects) if len(subjects) < _NAMED else f"{len(subjects)} treatments"
     return f"{prefix}No verdict yet: what was measured of {what} is not enough to judge any primary metric."
 
@@ -64,14 +64,9 @@ def in_short(effects: Sequence[Effect], telling: Telling) -> list[str]:
     primary = [effect for effect in effects if effect.primary and effect.baseline is not None]
     if len(primary) < 2:
         return []
-    lines = [_line(list(own), telling) for _, own in groupby(primary, key=_place)]
+    lines = [_line(list(own), telling) for _, own in groupby(primary, key=lambda effect: effect.place)]
     more = len(lines) - _LIMIT
     return [*lines[:_LIMIT], *([f"{more} more stand below."] if more > 0 else [])]
-
-
-def _place(effect: Effect) -> tuple[object, ...]:
-    levers = tuple((lever, before) for lever, (_, before) in effect.changed.items())
-    return levers, effect.metric, effect.statistic, effect.load, effect.context
 
 
 def _line(effects: Sequence[Effect], telling: Telling) -> str:
@@ -84,8 +79,19 @@ def _line(effects: Sequence[Effect], telling: Telling) -> str:
 
 def _levels(effects: Sequence[Effect]) -> Iterator[str]:
     for effect in effects:
-        levels = joined([new for new, _ in effect.changed.values()])
-        yield f"{value_phrase(effect.metric, effect.value)} at {levels} ({_VERDICTS[effect.verdict]})"
+        yield f"{value_phrase(effect.metric, effect.value)} at {effect.level_names} ({_VERDICTS[effect.verdict]})"
+
+
+def _nowhere(effects: Sequence[Effect], telling: Telling) -> str:
+    """In which metrics, and with what; how many treatments there are where that is more than a headline holds."""
+    wheres: dict[str, list[Mapping[str, tuple[str, str]]]] = {}
+    for effect in effects:
+        what = f"in {metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}"
+        wheres.setdefault(what, []).append(effect.changed)
+    if len(wheres) >= _NAMED:
+        return f"in any primary metric, with any of {len({effect.treatment for effect in effects})} treatments"
+    told = [f"{what} with {treatments_phrase(changes, telling.titles, 'or')}" for what, changes in wheres.items()]
+    return ", or ".join(told)
 
 
 def _subject(effect: Effect, telling: Telling) -> str:

@@ -1,6 +1,6 @@
 """Words for what the tables hold: metrics, values with units, load points, levers and levels, contexts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from leverlab.load_point import parse_load_point
@@ -109,6 +109,21 @@ def levels_phrase(changed: Mapping[str, tuple[str, str]], titles: Mapping[str, s
     return " and ".join(f"{titles.get(name, name)} {new} instead of {old}" for name, (new, old) in changed.items())
 
 
+def treatments_phrase(changes: Sequence[Mapping[str, tuple[str, str]]], titles: Mapping[str, str], last: str) -> str:
+    """What several treatments change, of one lever together: `KV cache tiers lmcache-cpu or native-cpu instead of none`."""
+    levels: dict[tuple[str, str], list[str]] = {}
+    for changed in changes:
+        if len(changed) == 1:
+            [(name, (new, old))] = changed.items()
+            levels.setdefault((name, old), []).append(new)
+    told = [
+        f"{titles.get(name, name)} {joined(unique(news), last)} instead of {old}"
+        for (name, old), news in levels.items()
+    ]
+    told += [levels_phrase(changed, titles) for changed in changes if len(changed) > 1]
+    return joined(unique(told), last)
+
+
 def short_levels(changed: Mapping[str, tuple[str, str]], titles: Mapping[str, str], most: int) -> str:
     """The same where there is little room: `Prefix caching on → off`; by the lever's name where that is longer than `most` characters."""
 
@@ -121,6 +136,11 @@ def short_levels(changed: Mapping[str, tuple[str, str]], titles: Mapping[str, st
 def context_phrase(engine: str, model: str, gpu: str, gpu_count: int) -> str:
     """Where an effect was seen: `tiny-llama on cpu with vllm-cpu`, `llama-3.1-8b on 2 × h100 with vllm`."""
     return f"{model} on {gpu if gpu_count == 1 else f'{gpu_count} × {gpu}'} with {engine}"
+
+
+def unique(words: list[str]) -> list[str]:
+    """Each word once, in the order in which they first stand."""
+    return list(dict.fromkeys(words))
 
 
 def joined(words: list[str], last: str = "and") -> str:

@@ -16,9 +16,11 @@ from leverlab.report.phrases import (
     bare_change,
     change_phrase,
     context_phrase,
+    joined,
     levels_phrase,
     load_phrase,
     metric_phrase,
+    treatments_phrase,
     value_phrase,
 )
 from leverlab.stats.intervals import LEVEL
@@ -147,17 +149,25 @@ def outcome_sentence(effect: Effect, expectation: Expectation, telling: Telling)
     return outcome, f"{expected}{verdict}{inside}"
 
 
-def limit_sentence(effect: Effect, telling: Telling) -> str:
-    """What so many replicates cannot say about this effect."""
-    what = f"{metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}{where_phrase(effect, telling)}"
-    subject = _subject(effect, telling)
-    if effect.pairs < 2:
-        few = replicates_phrase(effect.pairs) if effect.pairs else "no pair of replicates"
+def limit_kind(effect: Effect) -> tuple[object, ...]:
+    """What effects have in common whose limits are one sentence."""
+    return effect.place, effect.pairs, effect.pairs > 1 and smallest_phrase(effect) is None
+
+
+def limit_sentence(effects: Sequence[Effect], telling: Telling) -> str:
+    """What so many replicates cannot say about these effects, which are of one kind (`limit_kind`)."""
+    first = effects[0]
+    what = f"{metric_phrase(first.metric, first.statistic)} {load_phrase(first.load)}{where_phrase(first, telling)}"
+    subject = treatments_phrase([effect.changed for effect in effects], telling.titles, "and")
+    if first.pairs < 2:
+        few = replicates_phrase(first.pairs) if first.pairs else "no pair of replicates"
         return f"{subject}: with {few} nothing tells the effect on {what} from the difference between any two runs."
-    smallest = smallest_phrase(effect)
-    if smallest is None:
+    sizes = {effect.level_names: size for effect in effects if (size := smallest_phrase(effect)) is not None}
+    if not sizes:
         return f"{subject}: how small a change in {what} could have been seen is not known."
-    return f"{subject}: with {replicates_phrase(effect.pairs)} on this machine, a change by less than {smallest} in {what} could easily have gone unseen."
+    each = [f"{size} at {level}" for level, size in sizes.items()]
+    smallest = joined(each, "or") if len(set(sizes.values())) > 1 else next(iter(sizes.values()))
+    return f"{subject}: with {replicates_phrase(first.pairs)} on this machine, a change by less than {smallest} in {what} could easily have gone unseen."
 
 
 def correction_sentence(effects: Sequence[Effect], telling: Telling) -> str:
@@ -171,15 +181,23 @@ def correction_sentence(effects: Sequence[Effect], telling: Telling) -> str:
     )
 
 
-def spread_sentence(effect: Effect, baseline: Sequence[float], treatment: Sequence[float]) -> str:
-    """How far the replicates lay apart on either side; empty with fewer than two on one."""
-    if min(len(baseline), len(treatment)) < 2:
+def spread_sentence(metric: str, baseline: Sequence[float], treatments: Mapping[str, Sequence[float]]) -> str:
+    """How far the replicates of the metric lay apart at the baseline and in each treatment; empty with fewer than two on one side.
+
+    `treatments`: levels → values; the levels are named where there are several.
+    """
+    apart = {levels: values for levels, values in treatments.items() if len(values) > 1}
+    if len(baseline) < 2 or not apart:
         return ""
+    told = {
+        "at the baseline": baseline,
+        **{f"at {levels}" if len(treatments) > 1 else "with the treatment": values for levels, values in apart.items()},
+    }
     sides = [
-        f"{value_phrase(effect.metric, min(side))} to {value_phrase(effect.metric, max(side))}"
-        for side in (baseline, treatment)
+        f"{value_phrase(metric, min(side))} to {value_phrase(metric, max(side))} {where}"
+        for where, side in told.items()
     ]
-    return f" The replicates themselves gave {sides[0]} at the baseline and {sides[1]} with the treatment."
+    return f" The replicates themselves gave {joined(sides)}."
 
 
 def level_phrase(effect: Effect) -> str:
