@@ -6,6 +6,7 @@ from leverlab.aggregate.comparisons import contrasts
 from leverlab.config import load
 from leverlab.config.course import ELSEWHERE, ExpectedAnswer, RangeAnswer
 from leverlab.config.study import Study
+from leverlab.engines.lmcache import serves_in_process
 from leverlab.layout import Layout
 from leverlab.matrix.expand import expand
 from leverlab.matrix.jobs import request_count
@@ -14,6 +15,7 @@ from leverlab.metrics import MINIMUM_SAMPLES, parse_metric_reference
 from leverlab.plan import render_plan
 from tests.unit.repository import SOURCE
 
+LMCACHE_DEFAULT_CHUNK = 256
 ALL = load(SOURCE, {"study": "all", "sharegpt_path": "README.md"})
 WEEKS = [name for name in ALL.study_names() if ALL.study(name).week]
 
@@ -34,6 +36,26 @@ def test_what_a_study_asks_can_be_compared_in_both_sizes(name: str) -> None:
 
 def test_every_week_of_the_course_is_a_study() -> None:
     assert {ALL.study(name).week for name in WEEKS} == set(range(1, 17))
+
+
+def test_no_prompt_of_a_study_can_be_found_whole_by_lmcache() -> None:
+    """Of a prompt that is a whole number of its chunks one token is left to compute, in a step in which it loads nothing."""
+    seen = set()
+    for name in ALL.study_names():
+        if "vllm-lmcache" not in ALL.study(name).engines:
+            continue
+        (matrix,) = expand(ALL, [name]).studies
+        for entry in matrix.cells:
+            server, drawn = entry.cell.server.identity, entry.cell.phase.identity["workload"]["workload"]
+            if not serves_in_process(server["flags"]):
+                continue
+            parts = ("prompt_tokens",) if drawn["kind"] == "random" else ("prefix_tokens", "suffix_tokens")
+            chunk = int(server["environment"].get("LMCACHE_CHUNK_SIZE", LMCACHE_DEFAULT_CHUNK))
+            tail = sum(drawn[part] for part in parts) % chunk
+            assert tail > 1, f"{name}: {drawn} in chunks of {chunk}"
+            seen.add((name, chunk))
+    assert {chunk for name, chunk in seen if name == "week15-lmcache-chunks"} == {64, 128, 256, 512, 1024}
+    assert {"week15-lmcache", "week15-restarts", "capstone-disaggregation"} <= {name for name, _ in seen}
 
 
 @pytest.mark.parametrize("name", WEEKS)
