@@ -1,6 +1,6 @@
 """Cells for the tests of the checks: one in which nothing is wrong, and what can be wrong in it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -166,6 +166,25 @@ def from_tier(below_queried: float, below_hits: float) -> CellInputs:
     below = {"external_queried_tokens": below_queried, "external_hit_tokens": below_hits}
     cache = {"asked": "tier", "verified": True}
     return clean(made, specification=specification, cache=cache, server_delta={**server_delta(made), **below})
+
+
+LMCACHE = {"kv-transfer-config": {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}}
+OFFLOADING = {"kv-offloading-size": 20, "kv-offloading-backend": "native"}
+
+
+def with_tier(
+    flags: Mapping[str, Any], server: Mapping[str, Any] = SPECIFICATION["server"], **delta: float
+) -> CellInputs:
+    """A cell of a vLLM server with `flags` whose prompts were half found in the tier that these name, and what it told of that."""
+    made = rows()
+    identity = {**server, "engine": {**SPECIFICATION["server"]["engine"], "kind": "vllm"}, "flags": dict(flags)}
+    below = {"external_queried_tokens": 12_000.0, "external_hit_tokens": 6_000.0}
+    return clean(
+        made,
+        specification={**SPECIFICATION, "server": identity},
+        server_delta=server_delta(made) | below | delta,
+        kv_bytes_per_token=131072.0,
+    )
 
 
 def searched(**changes: Any) -> SearchRecord:

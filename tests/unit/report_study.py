@@ -238,7 +238,7 @@ def _write_records(study: ReportStudy, row: dict[str, Any]) -> None:
         folder / "cell.json",
         CellRecord(
             cell=row["cell"], server=row["server"], phase=row["phase"], replicate=row["replicate"], status=row["status"], reason=reason,
-            specification={}, engine=row["engine"], trial=1, position=0, started_at=row["started_at"], duration_s=row["duration_s"],
+            specification=json.loads(row["specification"]), engine=row["engine"], trial=1, position=0, started_at=row["started_at"], duration_s=row["duration_s"],
         ),
     )  # fmt: skip
     if row["status"] != "measured":

@@ -88,7 +88,7 @@ def test_invalid_cells_are_in_no_effect_and_stay_visible(repository: Repository)
     requests, cells, effects = tables(repository)
     (shown,) = [row for row in cells if row["checks"] == "invalid"]
     assert (shown["check_codes"], shown["status"], shown["ttft_s_p50"]) == (
-        "tokens_not_as_asked",
+        "tokens_not_as_asked,window_short",  # the second is not in checks.json, and asked when the cell is read
         "measured",
         pytest.approx(99.0),
     )

@@ -12,6 +12,8 @@ from leverlab.records import CheckResult
 from leverlab.theory.floors import Floors
 from tests.unit.checked_cells import (
     CLIENT,
+    LMCACHE,
+    OFFLOADING,
     REQUESTS,
     SPECIFICATION,
     changed,
@@ -31,6 +33,7 @@ from tests.unit.checked_cells import (
     slow_server,
     synthetic,
     with_expert_loads,
+    with_tier,
 )
 from tests.unit.measured_cells import chunks_table, request_row, requests_table, server_delta
 
@@ -49,6 +52,7 @@ def test_nothing_is_marked_in_a_clean_cell() -> None:
         "prefills_missing",
         "kv_not_handed_over",
         "front_slow",
+        "tier_not_loaded",
     }
     assert all(result.saw and result.expected for result in results)
 
@@ -161,6 +165,10 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("kv_not_handed_over", "invalid", lambda: disaggregated(handed_over_tokens=0.0)),
     ("kv_not_handed_over", "caution", lambda: disaggregated(handed_over_tokens=5000.0)),
     ("front_slow", "caution", lambda: disaggregated(proxy_added_s_sum=0.006 * REQUESTS)),
+    ("tier_not_loaded", "invalid", lambda: with_tier(LMCACHE)),
+    ("tier_not_loaded", "invalid", lambda: with_tier(OFFLOADING, restores=0.0, restored_bytes=0.0)),
+    ("tier_not_loaded", "caution", lambda: with_tier(LMCACHE, restores=110.0, restored_tokens=5_399.0)),
+    ("tier_not_loaded", "caution", lambda: with_tier(OFFLOADING, restores=110.0, restored_bytes=5_399.0 * 131072)),
     ("not_warmed_up", "caution", lambda: clean(warmup_steady=False)),
     ("server_e2e_disagrees", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"e2e_s_sum": 22.2, "e2e_s_count": 120.0})),
     ("server_e2e_disagrees", "caution", lambda: clean(server_delta=server_delta(rows()) | {"e2e_s_sum": 16.0, "e2e_s_count": 120.0})),

@@ -12,6 +12,7 @@ import pytest
 from leverlab.engines.base import Launch, placed
 from leverlab.engines.lmcache import clear_in_process, restores_in
 from leverlab.engines.vllm import VllmEngine
+from tests.unit.repository import SOURCE
 
 ENGINE = VllmEngine()
 CONNECTOR = {"kv-transfer-config": {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}}
@@ -26,10 +27,20 @@ LOG = """\
 def test_loads_are_read_from_the_log() -> None:
     assert restores_in(LOG) == {
         "restores": 2.0,
+        "restored_tokens": 6144.0,
         "restored_bytes": pytest.approx(0.75 * 2**30),
         "restore_s": pytest.approx(0.016),
     }
     assert ENGINE.log_counters("INFO: started") == {}
+
+
+def test_what_is_found_and_not_loaded_leaves_no_load_in_the_log() -> None:
+    """A real log (vLLM 0.26.0, LMCache 0.5.3, an H100): prompts stored, found and to be loaded, and no line of a load."""
+    log = (SOURCE / "tests" / "data" / "lmcache" / "wholly-found.server.log").read_text(encoding="utf-8")
+    assert log.count("Stored 4096 out of total 4096 tokens") == 2
+    assert log.count("LMCache hit tokens: 4096, need to load: 4095") == 3, "the GPU had nothing of them"
+    assert log.count("LMCache hit tokens: 4096, need to load: 15") == 2, "the GPU had all but the last block"
+    assert restores_in(log) == {}
 
 
 def launch(flags: dict[str, object], scratch: Path) -> Launch:

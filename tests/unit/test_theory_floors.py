@@ -9,7 +9,7 @@ import pytest
 from leverlab.models.dimensions import Dimensions, dimensions
 from leverlab.records import JobSpecification
 from leverlab.theory.floors import floors
-from leverlab.trial.floors import expected_floors
+from leverlab.trial.floors import expected_floors, expected_kv_bytes
 
 LLAMA_8B: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32,
@@ -71,3 +71,21 @@ def test_a_checkpoint_that_flags_call_quantized_has_the_floor_of_one(tmp_path: P
 
     overridden = {"hf-overrides": {"quantization_config": {"quant_method": "awq", "bits": 4}}}
     assert step_s({}) / step_s(overridden) == pytest.approx(4)
+
+
+def test_the_bytes_of_a_token_in_the_kv_cache_or_nothing(tmp_path: Path) -> None:
+    """What a tier's loads are counted by: 2 × 32 layers × 8 heads × 128 × 2 bytes."""
+
+    def kv_bytes(flags: dict[str, Any]) -> int | None:
+        return expected_kv_bytes(
+            JobSpecification.model_construct(model_folder=str(tmp_path), identity={"flags": flags})
+        )
+
+    assert kv_bytes({}) is None, "no config.json"
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
+    assert kv_bytes({}) == kv_bytes({"kv-cache-dtype": "auto"}) == 131072
+    assert kv_bytes({"kv-cache-dtype": "fp8"}) == 65536
+    assert kv_bytes({"kv-cache-dtype": "of tomorrow"}) is None
+    quantized = {"hf-overrides": {"quantization_config": {"quant_method": "fp8"}}}
+    assert kv_bytes(quantized) is None, "the checkpoint may say how its cache is kept"
+    assert kv_bytes({**quantized, "kv-cache-dtype": "fp8"}) == 65536

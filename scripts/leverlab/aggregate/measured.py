@@ -8,6 +8,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from leverlab.aggregate.younger_checks import younger_results
 from leverlab.checks import ChecksRecord, read_checks
 from leverlab.records import CellRecord, CheckResult, Reason
 from leverlab.trial.cell_files import CHECKS_FILE, read_cell
@@ -71,7 +72,7 @@ def _samples(path: Path) -> pa.Table | None:
 
 
 def stored_checks(folder: Path, record: CellRecord, *, hashed: bool = True) -> tuple[CheckResult, ...]:
-    """What the checks found of the cell kept in `folder`, and how it is kept (`KEEPING_QUESTIONS`).
+    """What the checks found of the cell kept in `folder`, younger ones find of it now, and how it is kept (`KEEPING_QUESTIONS`).
 
     Without `hashed`, files are not compared with what was written: that reads all of them.
     """
@@ -90,7 +91,7 @@ def _own_checks(folder: Path, record: CellRecord) -> list[CheckResult]:
         return [_invalid("checks_missing", f"{path.name} cannot be read: {error}"[:300], expected, remedy)]
     if found.cell != record.cell:
         return [_invalid("checks_missing", f"{path.name} is of the cell {found.cell}", expected, remedy)]
-    return found.checks
+    return [*found.checks, *younger_results(folder, record, {check.code for check in found.checks})]
 
 
 def _integrity(folder: Path, record: CellRecord) -> list[CheckResult]:

@@ -13,6 +13,7 @@ from leverlab.checks.handover import HANDOVER_CHECKS
 from leverlab.checks.hardware import HARDWARE_CHECKS
 from leverlab.checks.outcomes import OUTCOME_CHECKS
 from leverlab.checks.steadiness import STEADINESS_CHECKS
+from leverlab.checks.tiers import TIER_CHECKS
 from leverlab.checks.timing import TIMING_CHECKS
 from leverlab.checks.tokens import TOKEN_CHECKS
 from leverlab.records import CheckResult, Record, read_json, write_json
@@ -27,6 +28,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     *STEADINESS_CHECKS,
     *HARDWARE_CHECKS,
     *HANDOVER_CHECKS,
+    *TIER_CHECKS,
 )
 
 _ORDER: Final[tuple[Severity, ...]] = ("ok", "caution", "invalid")

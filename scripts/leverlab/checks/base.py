@@ -18,6 +18,9 @@ from leverlab.records import CheckResult, SearchRecord
 from leverlab.theory.floors import Floors
 
 Severity = Literal["ok", "caution", "invalid"]
+KeptTable = Literal["requests", "chunks", "gpu", "host"]
+"""Tables of `CellInputs` that are kept beside cell.json."""
+
 _WORKLOAD: Final[TypeAdapter[Workload]] = TypeAdapter(Workload)
 
 
@@ -61,6 +64,8 @@ class CellInputs:
     """GPU → bytes in use before the server was started."""
     floors: Floors | None = None
     """The least that a step and a prefill can take on these GPUs; None where theory does not know."""
+    kv_bytes_per_token: float | None = None
+    """Bytes that the KV cache of one token takes, on all GPUs that share the model; None where theory does not know."""
 
     search: SearchRecord | None = None
     """What a search for the rate found, of which `requests` and all else are the run at `kept`."""
@@ -104,12 +109,15 @@ class Finding:
 class Check:
     """One check: a stable code for programs, the question it answers, and the function that answers it.
 
-    `look` returns None where the question does not arise in this cell.
+    `look` returns None where the question does not arise in this cell. With `kept` it can also be asked of a cell that was
+    measured before the check was made (`leverlab.aggregate.younger_checks`): then `look` may rest on cell.json (specification,
+    counters, cache, instrument, search, installed versions) and the tables beside it that `kept` names. None: it needs more.
     """
 
     code: str
     question: str
     look: Callable[[CellInputs], Finding | None]
+    kept: tuple[KeptTable, ...] | None = None
 
     def result(self, inputs: CellInputs) -> CheckResult | None:
         """The check's entry in checks.json."""

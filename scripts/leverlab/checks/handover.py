@@ -84,6 +84,6 @@ def _disaggregated(inputs: CellInputs) -> bool:
 
 HANDOVER_CHECKS: Final = (
     Check("prefills_missing", "Did every request pass a prefill server?", _prefills_missing),
-    Check("kv_not_handed_over", "Did the decode servers take the KV cache over?", _kv_not_handed_over),
+    Check("kv_not_handed_over", "Did the decode servers take the KV cache over?", _kv_not_handed_over, kept=()),
     Check("front_slow", "Is what the proxy adds small against the time to first token?", _front_slow),
 )

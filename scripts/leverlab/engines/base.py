@@ -171,8 +171,8 @@ class Engine(Protocol):
         """
 
     def log_counters(self, log: str) -> dict[str, float]:
-        """What only the log counts, of that part of it: canonical names as in `canonical_metrics`, and `expert_load_mean` and
-        `expert_load_most` (of a mixture's experts).
+        """What only the log counts, of that part of it: canonical names as in `canonical_metrics`, `restored_tokens` (of the loads),
+        and `expert_load_mean` and `expert_load_most` (of a mixture's experts).
         """
 
     def explain_exit(self, log: str) -> Reason:

@@ -17,8 +17,10 @@ _FIRST_PORT: Final = 6999
 """LMCache's own default. The scheduler's socket is named by it and has no cache behind it; the workers' by the numbers above."""
 _CLEAR_TIMEOUT_S: Final = 60.0
 _GIB: Final = 2**30
+_LEVELS_WITH_LOADS: Final = ("DEBUG", "INFO")
+_TRUE: Final = ("true", "1", "yes", "on")
 _RETRIEVED: Final = re.compile(
-    r"Retrieved \d+ out of \d+ required tokens \(from \d+ total tokens\)\. size: ([\d.]+) gb, cost ([\d.]+) ms"
+    r"Retrieved (\d+) out of \d+ required tokens \(from \d+ total tokens\)\. size: ([\d.]+) gb, cost ([\d.]+) ms"
 )
 
 
@@ -30,6 +32,13 @@ def serves_in_process(flags: Mapping[str, Any]) -> bool:
     # Beside one that hands the KV cache over to another server, it is one of several.
     several = connector.get("kv_connector_extra_config", {}).get("connectors", [])
     return any(each.get("kv_connector") == _CONNECTOR for each in (connector, *several))
+
+
+def logs_each_load(environment: Mapping[str, str]) -> bool:
+    """Whether LMCache, told these variables, logs a line of each load that `restores_in` reads; layer by layer it words it otherwise."""
+    level = environment.get("LMCACHE_LOG_LEVEL", "INFO").upper()
+    layerwise = environment.get("LMCACHE_USE_LAYERWISE", "false").lower() in _TRUE
+    return level in _LEVELS_WITH_LOADS and not layerwise
 
 
 def socket_variables(scratch: Path) -> dict[str, str]:
@@ -58,12 +67,13 @@ def _cleared(socket: Path) -> bool:
 
 
 def restores_in(log: str) -> dict[str, float]:
-    """Loads that `log` tells of, under their canonical names: how many, their bytes, their seconds. Empty where there are none."""
+    """Loads that `log` tells of, under their canonical names: how many, their tokens, bytes and seconds. Empty where there are none."""
     found = _RETRIEVED.findall(log)
     if not found:
         return {}
     return {
         "restores": float(len(found)),
-        "restored_bytes": sum(float(size) * _GIB for size, _ in found),
-        "restore_s": sum(float(cost) / 1000 for _, cost in found),
+        "restored_tokens": float(sum(int(tokens) for tokens, _, _ in found)),
+        "restored_bytes": sum(float(size) * _GIB for _, size, _ in found),
+        "restore_s": sum(float(cost) / 1000 for _, _, cost in found),
     }

@@ -32,7 +32,7 @@ from leverlab.trial.cache_state import fill
 from leverlab.trial.cell_files import write_cell
 from leverlab.trial.events import EventLog, utc_now
 from leverlab.trial.fingerprint import fingerprint
-from leverlab.trial.floors import expected_floors
+from leverlab.trial.floors import expected_floors, expected_kv_bytes
 from leverlab.trial.gpu_memory import memory_returned, used_bytes
 from leverlab.trial.job import Job
 from leverlab.trial.lifetime import Lifetime
@@ -284,6 +284,7 @@ class Trial:
                 compilation_lines=found.compilation_lines,
                 gpu_memory_before=self._memory_before,
                 floors=expected_floors(spec),
+                kv_bytes_per_token=expected_kv_bytes(spec),
                 search=search,
             )
         )

@@ -1,0 +1,63 @@
+"""Checks that were made after a cell was measured, asked of what is kept of it.
+
+Their findings stand with those of checks.json wherever the cell is read, and are written nowhere: what was measured stays as it is.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from leverlab.checks import CHECKS, CellInputs
+from leverlab.checks.base import KeptTable
+from leverlab.load.schema import CHUNKS, REQUESTS
+from leverlab.records import CellRecord, CheckResult
+
+_UNKNOWN_COUNT: Final = 0
+"""Requests of the workload's file, which is not kept with the cell: no check with `kept` may look at it."""
+
+
+def younger_results(folder: Path, record: CellRecord, answered: Collection[str]) -> list[CheckResult]:
+    """What the checks that are not among the codes `answered` find of the measured cell in `folder`.
+
+    Only those are asked that can be answered from what is kept (`Check.kept`), and whose tables are there: with a page that was
+    handed on, they may not be.
+    """
+    tables: dict[KeptTable, pa.Table | None] = {}
+    found = []
+    for check in CHECKS:
+        if check.kept is None or check.code in answered:
+            continue
+        for name in check.kept:
+            if name not in tables:
+                tables[name] = _table(folder / f"{name}.parquet")
+        needed = {name: table for name in check.kept if (table := tables[name]) is not None}
+        if len(needed) == len(check.kept) and (result := check.result(_inputs(record, needed))) is not None:
+            found.append(result)
+    return found
+
+
+def _inputs(record: CellRecord, tables: dict[KeptTable, pa.Table]) -> CellInputs:
+    versions = record.provenance.get("versions")
+    return CellInputs(
+        specification=record.specification,
+        requests=tables.get("requests", REQUESTS.empty_table()),
+        chunks=tables.get("chunks", CHUNKS.empty_table()),
+        workload_requests=_UNKNOWN_COUNT,
+        server_delta=record.server_delta,
+        instrument=record.instrument,
+        cache=record.cache,
+        installed_versions=versions if isinstance(versions, dict) else {},
+        gpu=tables.get("gpu"),
+        host=tables.get("host"),
+        search=record.search,
+    )
+
+
+def _table(path: Path) -> pa.Table | None:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException):
+        return None  # whoever needs the table itself says so

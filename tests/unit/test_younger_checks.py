@@ -1,0 +1,114 @@
+"""Checks that were made after a cell was measured: asked when it is read, with the answer that the trial would have had."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from leverlab.aggregate.measured import stored_cell, stored_checks
+from leverlab.checks import CHECKS, CellInputs, ChecksRecord, check_cell
+from leverlab.records import CellRecord
+from tests.unit.checked_cells import LMCACHE, clean, disaggregated, of_conversations, searched, with_tier
+from tests.unit.test_checks import FAULTS
+
+YOUNGER = {check.code: check for check in CHECKS if check.kept is not None}
+CLEAN: list[Callable[[], CellInputs]] = [
+    clean,
+    disaggregated,
+    lambda: clean(search=searched()),
+    lambda: clean(specification=of_conversations(1)),
+    lambda: with_tier(LMCACHE, restores=120.0, restored_tokens=6_000.0),
+]
+
+
+def kept(folder: Path, inputs: CellInputs) -> CellRecord:
+    """The cell in `folder`, as a trial keeps it that saw `inputs`, but for what makes it outlast a crash."""
+    record = CellRecord(
+        cell="c",
+        server="s",
+        phase="p",
+        replicate="r1",
+        status="measured",
+        specification=dict(inputs.specification),
+        engine="e",
+        trial=1,
+        position=0,
+        started_at="2026-01-02T03:04:05Z",
+        duration_s=1.0,
+        cache=dict(inputs.cache),
+        instrument=dict(inputs.instrument),
+        search=inputs.search,
+        server_delta=dict(inputs.server_delta),
+        provenance={"versions": dict(inputs.installed_versions)},
+    )
+    folder.mkdir()
+    pq.write_table(inputs.requests, folder / "requests.parquet")
+    pq.write_table(inputs.chunks, folder / "chunks.parquet")
+    checks = ChecksRecord(cell=record.cell, worst="ok", checks=check_cell(inputs))
+    (folder / "cell.json").write_text(record.model_dump_json())
+    (folder / "checks.json").write_text(checks.model_dump_json())
+    return record
+
+
+def forget(folder: Path, code: str) -> None:
+    """Leave checks.json as it would be had the check not existed."""
+    path = folder / "checks.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"checks": [check for check in told["checks"] if check["code"] != code]}))
+
+
+@pytest.mark.parametrize("make", [*CLEAN, *(make for _, _, make in FAULTS)])
+def test_a_cell_that_was_asked_everything_gains_nothing(make: Callable[[], CellInputs], tmp_path: Path) -> None:
+    inputs = make()
+    assert list(stored_checks(tmp_path / "p", kept(tmp_path / "p", inputs))) == check_cell(inputs)
+
+
+@pytest.mark.parametrize(("code", "severity", "make"), [fault for fault in FAULTS if fault[0] in YOUNGER])
+def test_a_check_that_came_later_finds_what_the_trial_would_have_found(
+    code: str, severity: str, make: Callable[[], CellInputs], tmp_path: Path
+) -> None:
+    inputs, folder = make(), tmp_path / "p"
+    kept(folder, inputs)
+    forget(folder, code)
+    before = (folder / "checks.json").read_bytes()
+    found = {result.code: result for result in stored_cell(folder).checks}
+    if inputs.kv_bytes_per_token and "restored_bytes" in inputs.server_delta and severity == "caution":
+        severity = "ok"  # a token's bytes are known to the trial alone
+    assert found[code].severity == severity
+    assert (folder / "checks.json").read_bytes() == before, "what was measured stays as it is"
+
+
+@pytest.mark.parametrize("make", CLEAN)
+@pytest.mark.parametrize("code", YOUNGER)
+def test_in_a_clean_cell_it_says_what_the_trial_would_have_said(
+    code: str, make: Callable[[], CellInputs], tmp_path: Path
+) -> None:
+    inputs, folder = make(), tmp_path / "p"
+    record = kept(folder, inputs)
+    forget(folder, code)
+    wanted = {result.code: (result.severity, result.saw) for result in check_cell(inputs)}
+    found = {result.code: (result.severity, result.saw) for result in stored_checks(folder, record, hashed=False)}
+    assert found == wanted
+
+
+def test_one_that_needs_more_than_is_kept_is_not_asked(tmp_path: Path) -> None:
+    record = kept(tmp_path / "p", clean())
+    for code in {check.code for check in CHECKS} - set(YOUNGER):
+        forget(tmp_path / "p", code)
+    assert {check.code for check in stored_checks(tmp_path / "p", record, hashed=False)} <= set(YOUNGER)
+
+
+def test_one_whose_table_did_not_travel_is_not_asked(tmp_path: Path) -> None:
+    record = kept(tmp_path / "p", clean())
+    assert YOUNGER["window_short"].kept == ("requests",)
+    forget(tmp_path / "p", "window_short")
+    (tmp_path / "p" / "requests.parquet").unlink()
+    assert "window_short" not in {check.code for check in stored_checks(tmp_path / "p", record, hashed=False)}
+
+
+def test_a_cell_whose_checks_are_lost_is_told_of_them_alone(tmp_path: Path) -> None:
+    record = kept(tmp_path / "p", with_tier(LMCACHE))
+    (tmp_path / "p" / "checks.json").unlink()
+    assert [check.code for check in stored_checks(tmp_path / "p", record)] == ["checks_missing"]
