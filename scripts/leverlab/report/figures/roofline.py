@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from leverlab.report.figures.axes import Series, load_tick
+from leverlab.report.figures.labels import Label, place_labels
 from leverlab.report.looks import INK, MUTED, look
 from leverlab.report.svg import PANEL, SMALL, WIDEST, inline, new_figure
 from leverlab.units import format_number
@@ -72,7 +74,7 @@ def roofline(
         fontsize=SMALL, color=MUTED,
     )  # fmt: skip
     for entry in series:
-        _draw(axes, [point for point in points if point.treatment == entry.treatment], entry)
+        _draw(axes, points, entry)
     _draw_kernels(axes, kernels, series)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -84,6 +86,7 @@ def roofline(
         axis.set_major_formatter(FuncFormatter(lambda value, _, unit=unit: format_number(value / unit)))
     axes.set_xlabel("arithmetic intensity (FLOP/byte)")
     axes.set_ylabel("TFLOP/s of one GPU")
+    _label(figure, axes, points, kernels, series, [([low, highest], [low * bandwidth, highest * bandwidth])])
     labels = {entry.treatment: entry.label for entry in series}
     spoken = "; ".join(
         f"{labels[point.treatment]}, {point.load}: {format_number(point.flop_per_s / 1e12)} TFLOP/s at "
@@ -103,7 +106,7 @@ def roofline(
 
 
 def _draw_kernels(axes: Axes, points: Sequence[KernelPoint], series: Sequence[Series]) -> None:
-    """Hollow marks in the treatments' colours; the highest mark of a class bears its name, as they lie close together."""
+    """Hollow marks in the treatments' colours."""
     for entry in series:
         own = [point for point in points if point.treatment == entry.treatment]
         style = look(entry.number)
@@ -111,16 +114,35 @@ def _draw_kernels(axes: Axes, points: Sequence[KernelPoint], series: Sequence[Se
             _xs(own), [point.flop_per_s for point in own], color=style.colour, marker=style.marker, markerfacecolor="none",
             linestyle="none", zorder=4,
         )  # fmt: skip
+
+
+def _label(
+    figure: Figure,
+    axes: Axes,
+    points: Sequence[RooflinePoint],
+    kernels: Sequence[KernelPoint],
+    series: Sequence[Series],
+    roof: list[tuple[Sequence[float], Sequence[float]]],
+) -> None:
+    """Load points at the decode steps, and at the highest mark of a class of kernels its name, as they lie close together."""
     shown = {entry.treatment for entry in series}
-    for kernels in dict.fromkeys(point.kernels for point in points if point.treatment in shown):
-        highest = max(
-            (point for point in points if point.kernels == kernels and point.treatment in shown),
-            key=lambda point: point.flop_per_s,
-        )
-        axes.annotate(
-            kernels, (highest.intensity, highest.flop_per_s), (8, -4), textcoords="offset points", fontsize=SMALL,
-            color=MUTED,
-        )  # fmt: skip
+    drawn = [point for point in points if point.treatment in shown]
+    hollow = [point for point in kernels if point.treatment in shown]
+    labels = [Label(load_tick(point.load), point.intensity, point.flop_per_s) for point in drawn]
+    for name in dict.fromkeys(point.kernels for point in hollow):
+        highest = max((point for point in hollow if point.kernels == name), key=lambda point: point.flop_per_s)
+        labels.append(Label(name, highest.intensity, highest.flop_per_s))
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)  # before it nobody knows how large the axes are
+    marks = [([point.intensity], [point.flop_per_s]) for point in hollow]
+    place_labels(axes, labels, [*roof, *marks, *(_line(drawn, entry) for entry in series)])
+
+
+def _line(points: Sequence[RooflinePoint], entry: Series) -> tuple[list[float], list[float]]:
+    """The line through the decode steps of a treatment, from left to right."""
+    own = sorted((point for point in points if point.treatment == entry.treatment), key=lambda point: point.intensity)
+    return _xs(own), [point.flop_per_s for point in own]
 
 
 def _xs(points: Sequence[RooflinePoint | KernelPoint]) -> list[float]:
@@ -129,14 +151,5 @@ def _xs(points: Sequence[RooflinePoint | KernelPoint]) -> list[float]:
 
 def _draw(axes: Axes, points: Sequence[RooflinePoint], entry: Series) -> None:
     style = look(entry.number)
-    line = (0, style.dashes) if style.dashes else "-"
-    ordered = sorted(points, key=lambda point: point.intensity)
-    axes.plot(
-        _xs(ordered), [point.flop_per_s for point in ordered], color=style.colour, marker=style.marker, linestyle=line,
-        linewidth=1.2,
-    )  # fmt: skip
-    for point in ordered:
-        axes.annotate(
-            load_tick(point.load), (point.intensity, point.flop_per_s), (6, -10), textcoords="offset points",
-            fontsize=SMALL, color=MUTED,
-        )  # fmt: skip
+    dashes = (0, style.dashes) if style.dashes else "-"
+    axes.plot(*_line(points, entry), color=style.colour, marker=style.marker, linestyle=dashes, linewidth=1.2)
