@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -243,28 +242,6 @@ def test_gpus_side_by_side_share_the_cores_and_never_a_gpu(kind: str, monkeypatc
         lease_devices("cuda", 2, print, timeout_s=0)
     for held in leases:
         held.release()
-
-
-def test_beside_gpus_the_trials_own_threads_keep_off_the_clients_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asking a driver about its GPUs takes a core for milliseconds that nobody can take back, and the client would wait for them."""
-    monkeypatch.setattr(lease, "visible_gpus", lambda: ["GPU-a"])
-    allowed = os.sched_getaffinity(0)
-    if len(allowed) < 2:
-        pytest.fail("needs two cores")
-    inherited: list[set[int]] = []
-    with lease_devices("cuda", 1, print, timeout_s=0) as held:
-        thread = threading.Thread(target=lambda: inherited.append(os.sched_getaffinity(0)))
-        thread.start()
-        thread.join()
-        assert inherited == [set(held.engine_cores)]
-        assert held.client_core not in os.sched_getaffinity(0)
-    assert os.sched_getaffinity(0) == allowed
-
-
-def test_beside_a_cpu_engine_they_keep_off_its_cores_no_more_than_before() -> None:
-    allowed = os.sched_getaffinity(0)
-    with lease_devices("cpu", 1, print, timeout_s=0):
-        assert os.sched_getaffinity(0) == allowed
 
 
 def test_what_was_taken_of_too_little_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

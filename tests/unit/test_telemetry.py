@@ -1,8 +1,10 @@
 """Samplers: on a running server, on a GPU that is imitated, and where there is nothing to be seen."""
 
+import os
 import re
 import runpy
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ import pytest
 from leverlab.engines.prometheus import snapshot
 from leverlab.engines.truth import TruthEngine
 from leverlab.telemetry import Sampling, difference, gpu
+from leverlab.telemetry import sampling as sampling_module
 from leverlab.telemetry.gpu import GPU, GpuSampler, throttle_text
 from leverlab.telemetry.host import HOST, HostSampler
 from leverlab.telemetry.periodic import Periodic
@@ -255,6 +258,36 @@ def test_a_periodic_look_keeps_its_beat_and_ends_with_a_last_look() -> None:
     beats = [(moment - seen[0]) / 0.1 for moment in seen[:-1]]
     assert len(beats) >= 4
     assert max(abs(beat - round(beat)) for beat in beats) < 0.5
+
+
+def test_a_look_keeps_to_its_cores_and_leaves_the_caller_where_it_is() -> None:
+    allowed, seen = os.sched_getaffinity(0), []
+    core = min(allowed)
+    periodic = Periodic("test", 0.1, lambda: seen.append(os.sched_getaffinity(0)), [core])
+    periodic.start()
+    periodic.stop()
+    assert seen
+    assert all(cores == {core} for cores in seen)
+    assert os.sched_getaffinity(0) == allowed
+
+
+@pytest.mark.parametrize(
+    ("device", "engine_cores", "kept"), [("cuda", [0, 1], (0, 1)), ("cuda", [0], ()), ("cpu", [0, 1], ())]
+)
+def test_beside_gpus_looks_keep_to_the_engines_cores_where_it_has_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, engine_cores: list[int], kept: tuple[int, ...]
+) -> None:
+    made: list[tuple[int, ...]] = []
+
+    def periodic(name: str, period_s: float, look: Callable[[], None], cores: Sequence[int] = ()) -> Periodic:
+        made.append(tuple(cores))
+        return Periodic(name, period_s, look)
+
+    monkeypatch.setattr(sampling_module, "Periodic", periodic)
+    with start(TruthEngine(), launch_in(tmp_path)) as server:
+        Sampling(server, device, engine_cores=engine_cores)
+    assert made
+    assert set(made) == {kept}
 
 
 def test_what_looking_takes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

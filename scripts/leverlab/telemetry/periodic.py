@@ -1,9 +1,10 @@
 """Looking at something again and again in a thread of its own, at absolute times."""
 
+import os
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from leverlab.records import SamplingCost
@@ -14,10 +15,12 @@ _JOIN_TIMEOUT_S: Final = 10.0
 class Periodic:
     """Calls `look` every `period_s` from `start` to `stop`; a look that came late does not move the later ones.
 
-    A look that raises ends the thread and is kept in `error`: what is observed must never disturb what is measured.
+    A look that raises ends the thread and is kept in `error`: what is observed must never disturb what is measured. With `cores` the
+    thread runs there alone.
     """
 
-    def __init__(self, name: str, period_s: float, look: Callable[[], None]) -> None:
+    def __init__(self, name: str, period_s: float, look: Callable[[], None], cores: Sequence[int] = ()) -> None:
+        self._cores = cores
         self._period_s = period_s
         self._look = look
         self._ended = threading.Event()
@@ -51,6 +54,8 @@ class Periodic:
     def _run(self) -> None:
         due = time.monotonic()
         try:
+            if self._cores:
+                os.sched_setaffinity(0, self._cores)  # of the calling thread
             while True:
                 now = self._timed()
                 due += self._period_s * max(1, -(-(now - due) // self._period_s))

@@ -47,8 +47,12 @@ class Sampling:
                 self.missing["gpu"] = str(error)
         else:
             self.missing["gpu"] = "the engine computes on the CPU"
+        # A look at GPUs is milliseconds in which the driver lets nobody else have the core: on the client's an answer would be read
+        # that much later. A CPU engine has no core to spare, and neither has one beside GPUs that has only one.
+        cores = engine_cores if device == "cuda" and len(engine_cores) > 1 else ()
         self._threads = {
-            name: Periodic(f"sample {name}", periods[name], sampler.look) for name, sampler in self._samplers.items()
+            name: Periodic(f"sample {name}", periods[name], sampler.look, cores)
+            for name, sampler in self._samplers.items()
         }
         self._begun_s = time.monotonic()
         self._server, self._engine = server, server.engine

@@ -147,15 +147,8 @@ class DeviceLease:
     client_core: int
     shared_core: bool
     """Engine and client share the only core there is: what is measured must carry a caution."""
-    own_cores: list[int]
-    """Where the calling thread, and all that it starts, runs within the `with` block; empty: wherever it may.
-
-    Beside GPUs these are the engine's: a look at them is milliseconds in which the driver lets nobody else have the core, and on the
-    client's core an answer would be read that much later. A CPU engine has no core to spare.
-    """
     descriptors: list[int] = field(repr=False)
     """The locks. A process that inherits them keeps the lease alive after this one has died."""
-    _allowed: set[int] = field(default_factory=set, repr=False)
 
     @property
     def client_cores(self) -> list[int]:
@@ -168,14 +161,9 @@ class DeviceLease:
             os.close(self.descriptors.pop())
 
     def __enter__(self) -> Self:
-        if self.own_cores:
-            self._allowed = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, self.own_cores)
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._allowed:
-            os.sched_setaffinity(0, self._allowed)
         self.release()
 
 
@@ -210,7 +198,6 @@ def lease_devices(
                     engine_cores=cores[:-1] or cores,
                     client_core=cores[-1],
                     shared_core=len(cores) == 1,
-                    own_cores=cores[:-1] if device == "cuda" else [],
                     descriptors=locks.keep(),
                 )
             )
