@@ -185,18 +185,22 @@ def minutes_of(job):
     return -(-walltime_s(job, CONFIGURATION) // 60)
 
 
+# Replicates that are told apart by their turn; the further ones come last, in any order.
+TURNS = 12
+
 # Before any measuring job: a second replicate must not be measured while another server's first still waits for its environment.
-SETTING_UP = 1
+SETTING_UP = 2 ** (2 * TURNS)
 
 
 def turn_of(wildcards):
-    """The priority of a measuring job, below 1: the first replicate of every server, then the second.
+    """The priority of a measuring job: the first replicate of every server, then the second.
 
-    A run that is cut short leaves whole replicates, and a drift of the machine is in both sides of each pair. A replicate
-    weighs so much more than the next that, where there is room for either, a server on many GPUs goes before several small ones of
-    the next.
+    A run that is cut short leaves whole replicates, and a drift of the machine is in both sides of each pair. Snakemake starts the jobs
+    whose priorities add up to the most, and of equal sums those that use the most cores, so that priorities are whole numbers and grow
+    with the GPUs: a server on two goes before one on one beside a later replicate of another.
     """
-    return 10.0 ** -ReplicateKey.parse(wildcards.replicate).number
+    turn = 2 ** max(0, TURNS - ReplicateKey.parse(wildcards.replicate).number)
+    return turn * of_job(lambda job: max(1, job.server.gpu_count), 1)(wildcards)
 
 
 def environment_of(engine):
