@@ -197,10 +197,10 @@ QUANTITIES: Final[dict[str, Quantity]] = _registry(
         "all_reduce_bytes_per_token",
         "bytes/token",
         "all-reduces of a token",
-        "bytes that one GPU sends for a token that is computed, in a prefill or a decode step: 2 all-reduces a layer of the hidden values, a ring's "
-        "2(n-1)/n of each; gathering the logits and keeping in step are not counted",
+        "bytes that a GPU sends on average for a token that is computed, in a prefill or a decode step: 2 all-reduces a layer of the hidden "
+        "values, a ring's 2(n-1)/n of each; gathering the logits and keeping in step are not counted, and a switch that adds up itself spares some",
         "Shoeybi et al. (2019), Megatron-LM, arXiv:1909.08053; Thakur, Rabenseifner and Gropp (2005), IJHPCA 19(1)",
-        "floor",
+        "expected",
         "nvlink_bytes_per_token",
     ),
     Quantity(

@@ -73,9 +73,9 @@ def test_what_ran_bounds_the_batch_of_a_closed_loop(tmp_path: Path) -> None:
         assert cell.occasion.running == batch
 
 
-@pytest.mark.parametrize(("throughput", "batch"), [(1000.0, 4.0), (None, 12.0)])
+@pytest.mark.parametrize(("achieved", "batch"), [(16.0, 4.0), (None, 12.0)])
 def test_who_is_being_prefilled_elsewhere_is_in_no_decode_step(
-    tmp_path: Path, throughput: float | None, batch: float
+    tmp_path: Path, achieved: float | None, batch: float
 ) -> None:
     """The gauge of running requests is summed over prefill servers too: of 12 that run, 8 wait there for their first token."""
 
@@ -83,7 +83,7 @@ def test_who_is_being_prefilled_elsewhere_is_in_no_decode_step(
         specification = json.loads(row["specification"])
         specification["server"]["topology"] = "prefill-decode"
         specification["server"]["topology_settings"] = {"connector": "nixl"}
-        own = {"throughput": throughput, "tpot_s_mean": 0.004, "mean_running": 12.0}
+        own = {"achieved_rate": achieved, "e2e_s_mean": 0.375, "ttft_s_mean": 0.125, "mean_running": 12.0}
         return {**row, **own, "specification": json.dumps(specification), "gpu_count": 2}
 
     found = changed(tmp_path, apart)

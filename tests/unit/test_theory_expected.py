@@ -102,6 +102,10 @@ def test_two_gpus_read_half_each_and_add_up_their_parts() -> None:
         value("all_reduce_s", one)
     four = server({"tensor-parallel-size": 4}, count=4)
     assert value("all_reduce_bytes_per_token", two) == 524_288
+    two_of_four = server({"tensor-parallel-size": 2, "data-parallel-size": 2}, count=4)
+    assert value("all_reduce_bytes_per_token", two_of_four) == 262_144, (
+        "half of the GPUs have nothing to do with a token"
+    )
     assert value("all_reduce_one_shot_bytes", two) == value("all_reduce_bytes", two)
     assert value("all_reduce_one_shot_bytes", four) == 2 * value("all_reduce_bytes", four)
 

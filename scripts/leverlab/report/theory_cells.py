@@ -131,11 +131,13 @@ def _running(row: Mapping[str, Any], server: TheoryServer) -> float | None:
     """Requests that run at once: as measured, of a closed loop at most its streams, and these where nothing was measured.
 
     Where prefill servers hand over, the gauge counts those who wait there for their first token too, and no step of a decode
-    server has them. Those who decode are tokens/s × time per token (Little's law).
+    server has them. Those who decode are answers/s × the time from the first token to the last of each (Little's law).
     """
     streams = float(row["load_value"]) if row["load_kind"] == "concurrency" else None
-    rate, time = _number(row, "throughput"), _number(row, "tpot_s_mean")
-    decoding = rate * time if server.hands_over and rate is not None and time is not None else None
+    rate, whole_s, first_s = (_number(row, name) for name in ("achieved_rate", "e2e_s_mean", "ttft_s_mean"))
+    decoding = None
+    if server.hands_over and rate is not None and whole_s is not None and first_s is not None:
+        decoding = rate * (whole_s - first_s)
     known = [running for running in (_number(row, "mean_running"), streams, decoding) if running is not None]
     return min(known, default=None)
 

@@ -194,6 +194,11 @@ def _token_all_reduce_bytes(server: TheoryServer, volume: Callable[[float, int],
     return decode_all_reduce_bytes(server.dimensions, 1, server.tensor_parallel, server.dtype, volume)
 
 
+def _all_reduce_bytes_per_token(server: TheoryServer, _: Occasion) -> float:
+    # Of several groups of GPUs a token passes through one.
+    return _token_all_reduce_bytes(server) * server.tensor_parallel / server.gpu_count
+
+
 def _one_shot_bytes(server: TheoryServer, occasion: Occasion) -> float:
     return _all_reduce_bytes(server, occasion, one_shot_bytes)
 
@@ -261,7 +266,7 @@ _FORMULAS: Final[Mapping[str, Formula]] = {
     "speculative_speedup": _speculative_speedup,
     "all_reduce_bytes": _all_reduce_bytes,
     "all_reduce_one_shot_bytes": _one_shot_bytes,
-    "all_reduce_bytes_per_token": lambda server, _: _token_all_reduce_bytes(server),
+    "all_reduce_bytes_per_token": _all_reduce_bytes_per_token,
     "all_reduce_s": _all_reduce_s,
     "kv_transfer_s": _kv_transfer,
     "experts_read": _experts_read,
