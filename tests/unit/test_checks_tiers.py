@@ -82,6 +82,14 @@ def test_where_nothing_was_found_or_the_tier_does_not_tell_the_question_does_not
     assert loaded(inputs) is None
 
 
+def test_each_rank_tells_of_its_own_part() -> None:
+    flags = {**LMCACHE, "tensor-parallel-size": 2}
+    told = {"external_hit_tokens": 96000.0, "restores": 48.0}
+    half, whole = (loaded(with_tier(flags, **told, restored_tokens=tokens)) for tokens in (96000.0, 192000.0))
+    assert half is not None and half.severity == "caution"
+    assert whole is not None and whole.severity == "ok"
+
+
 def test_what_a_prefill_server_hands_over_is_no_tier() -> None:
     """Its decode servers' counts are called otherwise; the tier of a prefill server is asked like any other."""
     behind = {"topology": "prefill-decode"}

@@ -39,10 +39,14 @@ def _tier_not_loaded(inputs: CellInputs) -> Finding | None:
 
 
 def _loaded_tokens(inputs: CellInputs) -> float | None:
-    """Tokens that were loaded; of several ranks each may tell of all of them. None where neither they nor their bytes are known."""
+    """Tokens that were loaded, of which each rank tells for its own part. None where neither they nor their bytes are known."""
     told, loaded_bytes = (inputs.server_delta.get(name) for name in ("restored_tokens", "restored_bytes"))
-    if told is not None or loaded_bytes is None or not inputs.kv_bytes_per_token:
-        return told
+    if told is not None:
+        flags = inputs.specification["server"].get("flags", {})
+        ranks: int = flags.get("tensor-parallel-size", 1) * flags.get("pipeline-parallel-size", 1)
+        return told / ranks
+    if loaded_bytes is None or not inputs.kv_bytes_per_token:
+        return None
     return loaded_bytes / inputs.kv_bytes_per_token
 
 
