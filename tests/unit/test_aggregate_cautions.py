@@ -72,7 +72,7 @@ def test_cards_that_the_sides_never_share_are_named_where_a_side_stays_on_one() 
     assert message == (
         "cards_confounded: in no replicate did the two sides share a GPU, and the treatment ran on the same in all of them "
         "(baseline 11111111, 22222222; treatment 33333333): a difference between these GPUs, or the machines that they are in, "
-        "would look like the lever's effect; measure one side of a replicate again on a GPU of the other side"
+        "would look like the lever's effect, or hide it; measure one side of a replicate again on a GPU of the other side"
     )
     assert "the baseline ran on the same" in said(on_cards([ONE], [ONE]), on_cards([TWO], [THREE]), 2)[0]
     assert "each side ran on the same" in said(on_cards([ONE], [ONE]), on_cards([TWO], [TWO]), 2)[0]

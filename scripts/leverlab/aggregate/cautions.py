@@ -114,10 +114,9 @@ def card_cautions(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str])
     the effect rests on.
     """
     pairs = [[_cards_of(side, replicate) for side in sides] for replicate in replicates]
-    known = [cards for cards in pairs if all(cards)]
-    if len(known) < 2 or any(frozenset.intersection(*cards) for cards in known):
+    if len(pairs) < 2 or any(not all(cards) or frozenset.intersection(*cards) for cards in pairs):
         return
-    by_side = dict(zip(_SIDES, zip(*known, strict=True), strict=True))
+    by_side = dict(zip(_SIDES, zip(*pairs, strict=True), strict=True))
     alike = [name for name, cards in by_side.items() if len(set(cards)) == 1]
     if not alike:
         return
@@ -129,7 +128,7 @@ def card_cautions(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str])
     yield Caution(
         "cards_confounded",
         f"in no replicate did the two sides share a GPU, and {whose} ran on the same in all of them ({named}): a difference between "
-        "these GPUs, or the machines that they are in, would look like the lever's effect; measure one side of a replicate again on a "
+        "these GPUs, or the machines that they are in, would look like the lever's effect, or hide it; measure one side of a replicate again on a "
         "GPU of the other side",
     )
 

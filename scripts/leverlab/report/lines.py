@@ -69,4 +69,6 @@ def _proportion(at_zero: Interval | None) -> str:
         return ""
     if 0 in at_zero:
         return " No fixed part was found: as far as that, it goes in proportion."
-    return " It has a fixed part, so that it does not go in proportion."
+    if at_zero.low > 0:
+        return " It has a fixed part, so that it does not go in proportion."
+    return " It is below 0 at 0, so that it does not go in proportion."

@@ -109,7 +109,8 @@ def _places(recorded: Sequence[Mapping[str, str]]) -> str:
     said = []
     for (hostname, boot), cells in machines.items():
         told = "not recorded" if boot == _UNKNOWN else boot[:8]
-        name = f"{hostname} (boot {told})" if boots[hostname] > 1 else hostname
+        # Cells of one name without a boot may be of several machines.
+        name = f"{hostname} (boot {told})" if boots[hostname] > 1 or boot == _UNKNOWN else hostname
         cards = Counter(card for cell in cells for card in cell)
         if cards:
             counts = [f"{card} in {_cells(count)}" for card, count in cards.most_common()]
