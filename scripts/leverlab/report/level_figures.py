@@ -33,7 +33,7 @@ def level_figure(question: Question, place: int, data: StudyData) -> FigureBlock
     ][:_LIMIT]
     if not drawn:
         return None
-    lined = {(lever, metric) for lever, metric in _lined(question)}
+    lined = set(_lined(question))
     every = sorted({load for *_, values in drawn for load in values["load"]}, key=load_order)
     looks = {load: number for number, load in enumerate(every)}
     panels = []
@@ -46,7 +46,7 @@ def level_figure(question: Question, place: int, data: StudyData) -> FigureBlock
         panels.append(
             level_panel(values, reference.metric, reference.statistic, title, shown, lines, f"q{place}-{number}")
         )
-    dotted = " A dotted line is the straight one that is closest." if any(True for _ in _lined(question)) else ""
+    dotted = " A dotted line is the straight one that is closest." if lined else ""
     return FigureBlock(
         tuple(panels),
         "how it goes with the level: evenly, by a step, or up to a bend. Marks are means of the replicates, small ones "
