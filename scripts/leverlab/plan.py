@@ -29,9 +29,13 @@ _SIGNS: Final = {"measured": "✓", "failed": "✗", "infeasible": "∅", "skipp
 _STYLES: Final = {"measured": "green", "failed": "bold red", "infeasible": "yellow", "skipped": "dim", None: "dim"}
 _LEGEND: Final = "✓ measured   ✗ failed   ∅ infeasible   ↷ skipped   · to be measured   (one sign a replicate)"
 
-_UNKNOWN_BURST_S: Final = 60.0
 _UNKNOWN_SEARCH_S: Final = 600.0
 _UNKNOWN_ROUND_S: Final = 5.0
+"""What a round of requests takes whose outputs differ in length."""
+_UNKNOWN_TOKEN_S: Final = 0.01
+"""What a token of the output takes: cells of an 8B model on an H100 took from 0.57 to 4.7 times as long as this says."""
+_UNKNOWN_BATCH: Final = 64
+"""Requests of a burst that run at a time."""
 _PLAIN_WIDTH: Final = 160
 
 
@@ -60,15 +64,18 @@ class History:
         return statistics.median(known) if known else configuration.engines[engine].typical_start
 
     def phase_s(self, job: Job, phase: Phase) -> float:
-        """What such a cell usually takes; from its arrivals alone where none was recorded."""
+        """What such a cell usually takes; from its arrivals, or the length of its outputs, where none was recorded."""
         known = self.phases.get((job.server.engine, job.server.gpu, phase.id))
         if known:
             return statistics.median(known)
-        if phase.load.value is None:
-            return _UNKNOWN_BURST_S if phase.load.kind == "burst" else _UNKNOWN_SEARCH_S
+        if phase.load.kind == "search":
+            return _UNKNOWN_SEARCH_S
         if phase.load.kind == "rate":
+            assert phase.load.value is not None
             return request_count(phase) / phase.load.value
-        return math.ceil(request_count(phase) / phase.load.value) * _UNKNOWN_ROUND_S
+        output_tokens = phase.workload.identity["workload"].get("output_tokens")
+        round_s = _UNKNOWN_ROUND_S if output_tokens is None else output_tokens * _UNKNOWN_TOKEN_S
+        return math.ceil(request_count(phase) / (phase.load.value or _UNKNOWN_BATCH)) * round_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """The plan: what it counts, what it estimates, and that it reads well without a terminal."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from leverlab.load_point import LoadPoint
 from leverlab.plan import estimate, history_of, progress_of, render_plan
 from leverlab.records import write_json
 from tests.unit.repository import STUDY, Repository
@@ -89,6 +91,19 @@ def test_estimates_come_from_history_where_there_is_any(repository: Repository) 
     assert after.one_after_another_s == pytest.approx(5 * (20 + 30))
     assert after.longest_job_s == pytest.approx(50)
     assert "from what was measured so far" in plan(repository)
+
+
+def test_a_closed_loop_and_a_burst_are_guessed_from_their_outputs(repository: Repository) -> None:
+    """32 requests of 32 tokens one after another took 10 s on an H100, and were guessed at 160 s; a burst of 3 s at a minute."""
+    matrix = repository.matrix()
+    job = matrix.jobs[0]
+    _, burst = (cell.phase for cell in job.cells)
+    known = burst.workload.identity["workload"]
+    assert (known["requests"], known["output_tokens"]) == (24, 16)
+    guess = history_of([], progress_of(matrix, repository.layout), repository.layout)
+    assert guess.phase_s(job, burst) == pytest.approx(16 * 0.01), "all at once"
+    closed = replace(burst, load=LoadPoint("concurrency", 8))
+    assert guess.phase_s(job, closed) == pytest.approx(3 * 16 * 0.01), "three rounds of eight"
 
 
 def test_gpu_hours_and_cost(repository: Repository) -> None:
