@@ -16,11 +16,12 @@ from rich.text import Text
 
 from leverlab.accuracy.plan import AccuracyJob, read_run, run_folder, study_jobs
 from leverlab.config import Configuration
+from leverlab.config.workload import mean_output_tokens, rounds_of
 from leverlab.layout import Layout
 from leverlab.load_point import LoadPoint
 from leverlab.matrix.cells import Phase
 from leverlab.matrix.expand import Job, Matrix, StudyMatrix
-from leverlab.matrix.jobs import request_count
+from leverlab.matrix.jobs import request_count, workload_of
 from leverlab.matrix.progress import CellSummary, measured, missing_phases, overheads_s
 from leverlab.matrix.twins import Twin, outcome_of, twins_of
 from leverlab.units import format_number, format_seconds
@@ -31,9 +32,9 @@ _LEGEND: Final = "✓ measured   ✗ failed   ∅ infeasible   ↷ skipped   · 
 
 _UNKNOWN_SEARCH_S: Final = 600.0
 _UNKNOWN_ROUND_S: Final = 5.0
-"""What a round of requests takes whose outputs differ in length."""
+"""What a round of requests takes whose outputs are drawn from ShareGPT's lengths."""
 _UNKNOWN_TOKEN_S: Final = 0.01
-"""What a token of the output takes: cells of an 8B model on an H100 took from 0.57 to 4.7 times as long as this says."""
+"""What a token of the output takes: cells of an 8B model on an H100 took from half to five times as long as this says."""
 _UNKNOWN_BATCH: Final = 64
 """Requests of a burst that run at a time."""
 _PLAIN_WIDTH: Final = 160
@@ -73,9 +74,12 @@ class History:
         if phase.load.kind == "rate":
             assert phase.load.value is not None
             return request_count(phase) / phase.load.value
-        output_tokens = phase.workload.identity["workload"].get("output_tokens")
-        round_s = _UNKNOWN_ROUND_S if output_tokens is None else output_tokens * _UNKNOWN_TOKEN_S
-        return math.ceil(request_count(phase) / (phase.load.value or _UNKNOWN_BATCH)) * round_s
+        workload = workload_of(phase)
+        rounds, pause_s = rounds_of(workload)
+        tokens = mean_output_tokens(workload)
+        round_s = _UNKNOWN_ROUND_S if tokens is None else tokens * _UNKNOWN_TOKEN_S
+        batches = math.ceil(request_count(phase) / rounds / (phase.load.value or _UNKNOWN_BATCH))
+        return batches * (rounds * round_s + (rounds - 1) * pause_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,35 @@ def test_a_closed_loop_and_a_burst_are_guessed_from_their_outputs(repository: Re
     assert guess.phase_s(job, burst) == pytest.approx(16 * 0.01), "all at once"
     closed = replace(burst, load=LoadPoint("concurrency", 8))
     assert guess.phase_s(job, closed) == pytest.approx(3 * 16 * 0.01), "three rounds of eight"
+    assert guess.phase_s(job, replace(burst, load=LoadPoint("search"))) == 600
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        ({"kind": "variable-output", "prompt_tokens": 8, "outputs": [10, 10, 100]}, 3 * 40 * 0.01),
+        (
+            {"kind": "interactive-batch", "interactive_share": 0.75, "interactive_prompt_tokens": 8,
+             "interactive_output_tokens": 40, "batch_prompt_tokens": 8, "batch_output_tokens": 80},
+            3 * 50 * 0.01,
+        ),
+        (
+            {"kind": "multi-turn", "turns": 3, "system_tokens": 8, "message_tokens": 8, "output_tokens": 20, "think_time": 2},
+            1 * (3 * 20 * 0.01 + 2 * 2),
+        ),
+        ({"kind": "sharegpt-shaped"}, 3 * 5),
+    ],
+)  # fmt: skip
+def test_every_kind_of_output_has_a_guess(repository: Repository, asked: dict[str, Any], seconds: float) -> None:
+    """24 requests over 8 streams: of mixed lengths by their mean, of conversations with the pauses of each; 5 s a round where the
+    lengths are ShareGPT's."""
+    matrix = repository.matrix()
+    job = matrix.jobs[0]
+    phase = job.cells[0].phase
+    drawn = replace(phase.workload, identity={**phase.workload.identity, "workload": {"requests": 24, **asked}})
+    guess = history_of([], progress_of(matrix, repository.layout), repository.layout)
+    closed = replace(phase, workload=drawn, load=LoadPoint("concurrency", 8))
+    assert guess.phase_s(job, closed) == pytest.approx(seconds)
 
 
 def test_gpu_hours_and_cost(repository: Repository) -> None:

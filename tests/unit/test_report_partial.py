@@ -198,7 +198,10 @@ def test_machines_of_one_name_and_their_gpus_are_listed_with_their_cells(data: S
         f"vm (boot 11111111): GPU aaaaaaaa in {half} cells; "
         f"vm (boot 22222222): GPU bbbbbbbb in {cells - half} cells, cccccccc in {cells - half} cells"
     )
-    assert placed_on(data, [("vm", "", ["aaaaaaaa"])])["Ran on"] == f"vm (boot not recorded): GPU aaaaaaaa in {cells} cells"
+    assert (
+        placed_on(data, [("vm", "", ["aaaaaaaa"])])["Ran on"]
+        == f"vm (boot not recorded): GPU aaaaaaaa in {cells} cells"
+    )
     assert placed_on(data, [("vm", first, []), ("vm", "", [])])["Ran on"] == (
         f"vm (boot 11111111) in {half} cells; vm (boot not recorded) in {cells - half} cells"
     )

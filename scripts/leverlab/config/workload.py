@@ -297,6 +297,20 @@ def rounds_of(workload: Workload) -> tuple[int, float]:
             return 1, 0.0
 
 
+def mean_output_tokens(workload: Workload) -> float | None:
+    """Tokens that a request asks for, on average; None where they are drawn from the lengths of ShareGPT's answers."""
+    match workload:
+        case ShareGpt() | ShareGptShaped():
+            return None
+        case VariableOutput():
+            return sum(workload.outputs) / len(workload.outputs)
+        case InteractiveBatch():
+            share = workload.interactive_share
+            return share * workload.interactive_output_tokens + (1 - share) * workload.batch_output_tokens
+        case _:
+            return workload.output_tokens
+
+
 def with_requests(workload: Workload, requests: int) -> Workload:
     """`workload` with so many requests, rounded up to whole conversations, loops or programs.
 

@@ -168,13 +168,18 @@ def request_count(phase: Phase) -> int:
     return int(phase.workload.identity["workload"]["requests"])
 
 
+def workload_of(phase: Phase) -> Workload:
+    """What the phase sends, as its study states it, read back from its identity."""
+    return _WORKLOAD.validate_python(dict(phase.workload.identity["workload"]))
+
+
 def _longest_s(phase: Phase) -> float:
     """An open loop ends when its last request is given up. A closed loop waits for each; a tenth of that time is usual.
 
     So do the rounds of a conversation, which is one arrival, and its pauses come on top.
     """
     requests, followed_s = request_count(phase), phase.request_timeout_s
-    rounds, pause_s = rounds_of(_WORKLOAD.validate_python(dict(phase.workload.identity["workload"])))
+    rounds, pause_s = rounds_of(workload_of(phase))
     conversations = requests / rounds
     # A drawn sum of pauses exceeds three times its mean in one of twenty conversations of one pause, and hardly ever in longer ones.
     conversing_s = (rounds - 1) * (followed_s / 10 + 3 * pause_s)
