@@ -89,6 +89,13 @@ def is_study(name: str) -> bool:
     return bool(OWN_STUDIES.fullmatch(name)) or (REPOSITORY / "config" / "studies" / file).is_file()
 
 
+def test_the_readme_names_each_study_once_in_its_tables() -> None:
+    """Whoever looks for a study looks there; two were added and stood nowhere in it."""
+    rows = re.findall(r"^\| (`[^|]+) \|", (REPOSITORY / "README.md").read_text(), flags=re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`([\w-]+)`", row)]
+    assert sorted(named) == sorted(path.stem for path in (REPOSITORY / "config" / "studies").glob("*.yaml"))
+
+
 def test_there_are_documents_with_commands() -> None:
     assert len(DOCUMENTS) > 12
     assert len(commands("snakemake")) > 20
