@@ -9,9 +9,12 @@ from leverlab.aggregate.tables import write_study
 from leverlab.config import ConfigError
 from leverlab.matrix.cells import ReplicateKey
 from leverlab.matrix.expand import StudyCell
+from leverlab.report import at_levels
+from leverlab.report.numbered_levels import values_at
 from leverlab.report.questions import Answered, questions
 from leverlab.report.source import read_study
 from leverlab.report.theory_values import theory_values
+from leverlab.stats.line import line_through
 from leverlab.stats.ranges import range_place
 from tests.unit.measured_cells import measure, measure_study, request_row
 from tests.unit.repository import Repository
@@ -354,6 +357,16 @@ def test_a_question_about_levels_that_are_numbers_has_their_figure(tmp_path: Pat
     )
     assert "GiB" in panel
     assert ("dotted" in answer.figure.why) is dotted
+
+
+def test_what_a_line_rests_on_is_read_once_for_its_sentence_and_its_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, drawn = [], []
+    monkeypatch.setattr(at_levels, "values_at", lambda *asked: read.append(asked) or values_at(*asked))
+    monkeypatch.setattr(at_levels, "line_through", lambda values: drawn.append(values) or line_through(values))
+    lined(tmp_path, {str(n): tuple(s * (1 + n / 16) for s in SCATTER) for n in (4, 8, 16, 64)})  # type: ignore[misc]
+    assert (len(read), len(drawn)) == (1, 1)
 
 
 def test_levels_that_are_no_numbers_or_too_few_have_no_figure(repository: Repository, tmp_path: Path) -> None:

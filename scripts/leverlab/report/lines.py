@@ -1,34 +1,32 @@
 """Whether a metric lies on a straight line over the levels of a lever that are numbers, and on which."""
 
-from collections.abc import Iterator
-
-import pandas as pd
+from collections.abc import Iterator, Sequence
 
 from leverlab.metrics import MetricReference
-from leverlab.report.numbered_levels import values_at
-from leverlab.report.phrases import context_phrase, load_order, load_phrase, metric_phrase, value_phrase
+from leverlab.report.at_levels import AtLevels
+from leverlab.report.phrases import context_phrase, load_phrase, metric_phrase, value_phrase
 from leverlab.report.source import StudyData
 from leverlab.stats.intervals import Interval
-from leverlab.stats.line import LEAST_LEVELS, Line, line_through
+from leverlab.stats.line import LEAST_LEVELS, Line
 from leverlab.units import format_share
 
 
-def line_of(values: pd.DataFrame) -> Line | None:
-    """The line through `values` of one load point, as `values_at` gives them, over the replicates that all of its levels have."""
-    table = values.pivot_table(index="replicate", columns="level", values="value").dropna()
-    return line_through({float(level): [float(value) for value in table[level]] for level in table.columns})
+def line_sentences(lever: str, reference: MetricReference, asked: Sequence[AtLevels], data: StudyData) -> Iterator[str]:
+    """A sentence for each context and load point at which a level tells the metric, the other levers at the baseline.
 
-
-def line_sentences(lever: str, reference: MetricReference, data: StudyData) -> Iterator[str]:
-    """A sentence for each context and load point at which a level tells the metric, the other levers at the baseline."""
+    `asked`: what `at_levels` gives for the question.
+    """
     prefix = "Simulated: " if data.simulated else ""
-    for context in data.contexts:
-        values = values_at(lever, reference, context, data)
-        where = f" ({context_phrase(*context)})" if len(data.contexts) > 1 else ""
-        for load in sorted(values["load"].unique(), key=load_order):
+    for one in asked:
+        if not one.tells(lever, reference):
+            continue
+        where = f" ({context_phrase(*one.context)})" if len(data.contexts) > 1 else ""
+        for load in (
+            one.loads if reference.load is None else [load for load in one.loads if load == str(reference.load)]
+        ):
             what = f"{data.titles[lever]}: {metric_phrase(reference.metric, reference.statistic)} {load_phrase(load)}{where}"
-            own = values[values["load"] == load]
-            told, line = own["level"].nunique(), line_of(own)
+            own = one.at_load(load)
+            told, line = own["level"].nunique(), one.lines.get(load)
             if told < LEAST_LEVELS:
                 yield f"Not answered: {what}: a line takes {LEAST_LEVELS} levels, and valid cells tell it at {told}."
             elif line is None:

@@ -25,6 +25,7 @@ from leverlab.config.course import (
 )
 from leverlab.metrics import parse_metric_reference
 from leverlab.report.accuracy import lever_sentences
+from leverlab.report.at_levels import AtLevels, at_levels
 from leverlab.report.beside_theory import is_measured, theory_sentences
 from leverlab.report.effect import Effect
 from leverlab.report.expected import expected_sentences
@@ -91,13 +92,17 @@ def readings(data: StudyData) -> list[Reading]:
 def _answered(question: Question, place: int, data: StudyData, values: TheoryValues) -> Answered:
     said: list[str] = []
     measured = False
+    levels = at_levels(question, data)
     for answer in question.answers:
         if isinstance(answer, TheoryAnswer):
             found = list(theory_sentences(answer, data, values))
             measured = measured or is_measured(answer, values)
         else:
             refers = isinstance(answer, ProfileAnswer) and question is not first_profile_question(data)
-            found = [_REFERRED] if refers and _is_profiled(data) else list(_ANSWERS[type(answer)](answer, data))
+            if isinstance(answer, LineAnswer):
+                found = list(_line(answer, levels, data))
+            else:
+                found = [_REFERRED] if refers and _is_profiled(data) else list(_ANSWERS[type(answer)](answer, data))
             told = not isinstance(answer, ReadingAnswer) and (
                 not isinstance(answer, ProfileAnswer) or _is_profiled(data)
             )
@@ -106,7 +111,7 @@ def _answered(question: Question, place: int, data: StudyData, values: TheoryVal
         more = len(found) - _LIMIT
         said += [*found[:_LIMIT], *([f"{more} more stand in the tables below."] if more > 0 else [])]
     sentences = tuple(said) or ("Not answered yet: nothing that tells it is measured.",)
-    return Answered(question.ask, sentences, measured, level_figure(question, place, data))
+    return Answered(question.ask, sentences, measured, level_figure(question, levels, place, data))
 
 
 def _effects(answer: EffectAnswer, data: StudyData) -> Iterator[str]:
@@ -173,12 +178,12 @@ def _levels(answer: LevelsAnswer, data: StudyData) -> Iterator[str]:
     yield from _untold(answer.metrics, data)
 
 
-def _line(answer: LineAnswer, data: StudyData) -> Iterator[str]:
+def _line(answer: LineAnswer, levels: Sequence[AtLevels], data: StudyData) -> Iterator[str]:
     if answer.lever not in data.study.levers:
         yield from _left_out(answer.lever, data)
         return
     for reference in map(parse_metric_reference, answer.metrics):
-        yield from line_sentences(answer.lever, reference, data)
+        yield from line_sentences(answer.lever, reference, levels, data)
     yield from _untold(answer.metrics, data)
 
 
@@ -294,7 +299,6 @@ _ANSWERS: Final[Mapping[type[Answer], Callable[[Any, StudyData], Iterator[str]]]
     StackingAnswer: stacking_sentences,
     ReadingAnswer: _reading,
     ProfileAnswer: _profile,
-    LineAnswer: _line,
     RangeAnswer: _range,
     ExpectedAnswer: _expected,
 }
