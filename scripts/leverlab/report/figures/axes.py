@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from leverlab.load_point import parse_load_point
 from leverlab.metrics import METRICS
+from leverlab.report.looks import Look
 from leverlab.report.phrases import load_order
 from leverlab.units import format_number
 
@@ -96,6 +97,11 @@ def unit_of(metric: str, values: "pd.Series[float]") -> Unit:
     if unit == "bytes/s":
         return Unit(1e-9, "GB/s")
     return Unit(100.0, "%") if metric.endswith("_ratio") else Unit(1.0, "" if unit == "1" else unit)
+
+
+def mark_replicates(axes: Axes, x: Any, y: Any, style: Look) -> None:  # noqa: ANN401
+    """A small, pale mark for each replicate; where there is one, the mark of the mean is it."""
+    axes.plot(x, y, color=style.colour, marker=style.marker, linestyle="none", markersize=3, alpha=0.5)
 
 
 def dress_values(axes: Axes, values: Any, axis: Literal["x", "y"] = "y") -> None:  # noqa: ANN401

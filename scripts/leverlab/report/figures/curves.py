@@ -8,7 +8,15 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from leverlab.load_point import parse_load_point
-from leverlab.report.figures.axes import LoadAxis, Series, dress_values, load_axis, load_tick, unit_of
+from leverlab.report.figures.axes import (
+    LoadAxis,
+    Series,
+    dress_values,
+    load_axis,
+    load_tick,
+    mark_replicates,
+    unit_of,
+)
 from leverlab.report.looks import MUTED, look
 from leverlab.report.phrases import load_phrase, metric_heading, value_phrase
 from leverlab.report.svg import PANEL, SMALL, inline, new_figure
@@ -114,10 +122,7 @@ def _replicate_marks(axes: Axes, drawn: pd.DataFrame, series: Sequence[Series]) 
         own, style = drawn[drawn["treatment"] == entry.treatment], look(entry.number)
         beyond = own["beyond_knee"].eq(True)
         if several:
-            kept = own[~beyond]
-            axes.plot(
-                kept["x"], kept["y"], color=style.colour, marker=style.marker, linestyle="none", markersize=3, alpha=0.5
-            )
+            mark_replicates(axes, own[~beyond]["x"], own[~beyond]["y"], style)
         past = own[beyond]
         axes.plot(
             past["x"], past["y"], color=style.colour, marker=style.marker, linestyle="none", markersize=9,

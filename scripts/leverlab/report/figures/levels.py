@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from leverlab.report.figures.axes import dress_values, unit_of
+from leverlab.report.figures.axes import dress_values, mark_replicates, unit_of
 from leverlab.report.looks import look
 from leverlab.report.phrases import load_phrase, metric_heading, value_phrase
 from leverlab.report.sentences import capital
@@ -33,9 +33,7 @@ def level_panel(
         own, style = values[values["load"] == load], look(number)
         means = own.groupby("level")["value"].mean() * unit.scale
         if own["replicate"].nunique() > 1:
-            axes.plot(
-                own["level"], own["value"] * unit.scale, color=style.colour, marker=style.marker, linestyle="none", markersize=3, alpha=0.5
-            )  # fmt: skip
+            mark_replicates(axes, own["level"], own["value"] * unit.scale, style)
         line = (0, style.dashes) if style.dashes else "-"
         axes.plot(
             means.index, means, color=style.colour, marker=style.marker, linestyle="none" if load in lines else line
