@@ -95,6 +95,41 @@ def test_what_the_spread_of_the_replicates_covers_is_no_caution(baseline: list[C
     assert said(on_cards(*baseline), on_cards(*treatment)) == []
 
 
+def on_cards_of(boots: Sequence[str | None], *replicates: Cards) -> list[Weighed]:
+    return side(*(ran_on(*cards, boot=boot) for cards, boot in zip(replicates, boots, strict=True)))
+
+
+def test_sides_without_a_common_card_may_be_in_two_machines_where_no_boot_tells() -> None:
+    """The spread over several cards holds what these differ by, and not what two machines of one name do."""
+    (message,) = said(
+        on_cards_of([None] * 3, [ONE], [TWO], [ONE]), on_cards_of([None, None, "unknown"], [THREE], [FOUR], [THREE])
+    )
+    assert message == (
+        "cards_confounded: no GPU served both sides in any of the replicates (baseline 11111111, 22222222; treatment 33333333, "
+        "44444444), and the cells do not tell the boots of their machines: where the sides ran in two machines of one name, their "
+        "difference would look like the lever's effect, or hide it; measure one side of a replicate again on a GPU of the other side"
+    )
+
+
+@pytest.mark.parametrize(
+    ("boots", "others", "cards", "codes"),
+    [
+        ([None, "a"], [None, "a"], [[THREE], [FOUR]], []),
+        ([None, "a"], [None, "b"], [[THREE], [FOUR]], ["provenance_differs", "cards_confounded"]),
+        (["a", "a"], ["b", "b"], [[THREE], [FOUR]], ["provenance_differs"]),
+        ([None, None], [None, None], [[TWO], [ONE]], []),
+        ([None, None], [None, None], [[TWO], [THREE]], []),
+    ],
+    ids=["one pair in one machine", "one pair in two", "told already", "exchanged", "a card of both sides"],
+)
+def test_a_boot_that_is_not_told_matters_where_nothing_else_places_the_sides(
+    boots: list[str | None], others: list[str | None], cards: list[Cards], codes: list[str]
+) -> None:
+    """A GPU that served both sides was in one machine with them; so were two sides of one boot."""
+    found = said(on_cards_of(boots, [ONE], [TWO]), on_cards_of(others, *cards), 2)
+    assert [message.partition(":")[0] for message in found] == codes
+
+
 def test_servers_of_several_gpus_are_known_by_the_set_of_them() -> None:
     assert len(said(on_cards([ONE, TWO], [TWO, ONE]), on_cards([THREE], [FOUR]), 2)) == 1
     assert said(on_cards([ONE, TWO], [ONE, FOUR]), on_cards([THREE], [TWO]), 2) == []

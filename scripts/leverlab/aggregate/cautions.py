@@ -107,30 +107,55 @@ def provenance_cautions(sides: Sequence[Sequence[Weighed]], replicates: Sequence
 
 
 def card_cautions(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str]) -> Iterator[Caution]:
-    """Says that the sides of all pairs ran on GPUs of their own, at least one of them on the same ones in every pair.
+    """Says that the sides of all pairs ran on GPUs of their own, where the spread of the pairs need not hold what that makes.
 
-    Each pair then holds the same difference between GPUs, or between the machines that they are in. Where both sides were spread over
-    several, that difference is another one in each pair, and part of their spread. One pair has no interval to mistake. `replicates` are those that
-    the effect rests on.
+    At least one of them ran on the same ones in every pair: each pair then holds the same difference between GPUs, or between the machines that
+    they are in. Where both sides were spread over several, the difference between GPUs is another one in each pair, and part of their spread; that
+    between machines is not, where each side had one to itself. A GPU that served both sides, or a pair in one boot, tells that it had not; boots that
+    differ are told by `provenance_cautions`. One pair has no interval to mistake. `replicates` are those that the effect rests on.
     """
     pairs = [[_cards_of(side, replicate) for side in sides] for replicate in replicates]
     if len(pairs) < 2 or any(not all(cards) or frozenset.intersection(*cards) for cards in pairs):
         return
     by_side = dict(zip(_SIDES, zip(*pairs, strict=True), strict=True))
+    used = {name: frozenset().union(*cards) for name, cards in by_side.items()}
+    named = "; ".join(f"{name} {', '.join(sorted(map(short_name, cards)))}" for name, cards in used.items())
     alike = [name for name, cards in by_side.items() if len(set(cards)) == 1]
-    if not alike:
+    if alike:
+        whose = f"the {alike[0]}" if len(alike) == 1 else "each side"
+        found = (
+            f"in no replicate did the two sides share a GPU, and {whose} ran on the same in all of them ({named}): a difference between "
+            "these GPUs, or the machines that they are in,"
+        )
+    elif not frozenset.intersection(*used.values()) and _may_be_apart(sides, replicates):
+        found = (
+            f"no GPU served both sides in any of the replicates ({named}), and the cells do not tell the boots of their machines: "
+            "where the sides ran in two machines of one name, their difference"
+        )
+    else:
         return
-    whose = f"the {alike[0]}" if len(alike) == 1 else "each side"
-    named = "; ".join(
-        f"{name} {', '.join(sorted({short_name(card) for card in frozenset().union(*cards)}))}"
-        for name, cards in by_side.items()
-    )
     yield Caution(
         "cards_confounded",
-        f"in no replicate did the two sides share a GPU, and {whose} ran on the same in all of them ({named}): a difference between "
-        "these GPUs, or the machines that they are in, would look like the lever's effect, or hide it; measure one side of a replicate again on a "
-        "GPU of the other side",
+        f"{found} would look like the lever's effect, or hide it; measure one side of a replicate again on a GPU of the other side",
     )
+
+
+def _may_be_apart(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str]) -> bool:
+    """Whether each side may have had a machine to itself, and not all of that is told by names or boots that differ."""
+    placed = [
+        _in_one_machine([part.place[replicate] for side in sides for part in side if replicate in part.place])
+        for replicate in replicates
+    ]
+    return None in placed and True not in placed
+
+
+def _in_one_machine(cells: Sequence[CellRow]) -> bool | None:
+    """None where names agree, and not every cell tells the boot."""
+    told = [_conditions(row["provenance"]) for row in cells]
+    names, boots = ({conditions.get(key, UNKNOWN) for conditions in told} for key in (_HOSTNAME, _BOOT))
+    if len(names - {UNKNOWN}) > 1 or len(boots - {UNKNOWN}) > 1:
+        return False
+    return None if UNKNOWN in boots else True
 
 
 def _cards_of(side: Sequence[Weighed], replicate: str) -> frozenset[str]:
