@@ -14,6 +14,8 @@ import pytest
 from leverlab.aggregate.effects import effect_rows
 from leverlab.aggregate.schema import effects_schema, table_of
 from leverlab.matrix.expand import expand
+from leverlab.report.doubts import doubts_in
+from leverlab.report.in_short import headline
 from leverlab.report.page import render_study
 from leverlab.report.questions import questions
 from leverlab.report.ranking import Ranking, ranking, ranking_note, ranking_tables, recommendations
@@ -104,6 +106,36 @@ def test_the_better_level_is_advised_whichever_is_the_baseline(tmp_path: Path) -
         )
         cells = study.read().cells
         assert advice.cells and set(advice.cells) <= set(cells["cell"])
+
+
+def test_advice_and_headline_that_rest_on_a_marked_effect_say_so(tmp_path: Path) -> None:
+    """Of sides on GPUs of their own the findings told, and what stood above them and in other studies did not."""
+    measured = declared({("on", "64"): 0.1, ("off", "64"): 0.3, ("on", "4"): 0.1, ("off", "4"): 0.3})
+
+    def elsewhere(row: dict[str, Any]) -> dict[str, Any]:
+        card = "GPU-1111" if row["treatment"] == "baseline" else "GPU-2222"
+        provenance = {"node": {"hostname": "vm", "boot_id": "a"}, "gpu": {"0": {"name": "H200", "uuid": card}}}
+        drifted = (row["treatment"], row["replicate"]) == ("prefix_caching=off", "r1")
+        checks = {"checks": "caution", "check_codes": "drift"} if drifted else {"checks": "ok", "check_codes": ""}
+        return {**measured(row), "provenance": json.dumps(provenance), **checks}
+
+    data = remade(tmp_path, elsewhere).read()
+    mark = " (marked: its sides shared no GPU; 1 of its 6 cells carries a caution (drift))."
+    assert headline(data.effects, data.telling, doubts_in(data)).endswith(mark)
+    found = ranking(data)
+    (advice,) = recommendations(found)
+    (caching,) = [sentence for sentence in advice.sentences if sentence.startswith("Prefix caching")]
+    assert caching.endswith(mark)
+    alike = [
+        dataclasses.replace(one, effect=dataclasses.replace(one.effect, verdict="no difference found"))
+        for one in found.ranked
+    ]
+    (undecided,) = recommendations(dataclasses.replace(found, ranked=tuple(alike)))
+    assert "Prefix caching (no difference found, marked)" in undecided.sentences[-1]
+    (ttft, *_) = ranking_tables(found)
+    shown = ttft.groups[0].rows[0].cells[-1]
+    assert shown.text == "primary, marked"
+    assert "In no replicate did the two sides share a GPU" in shown.note and "1 of the 6 valid cells" in shown.note
 
 
 def test_nothing_is_advised_where_nothing_was_resolved(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from leverlab.config.lever import Effect as LevelEffect
 from leverlab.config.lever import Indicator, Lever, LeverExpectation
+from leverlab.report import in_short as short
+from leverlab.report import sentences
 from leverlab.report.effect import Effect
-from leverlab.report.in_short import headline, in_short
 from leverlab.report.over_loads import effects_over_loads
 from leverlab.report.sentences import (
     Telling,
@@ -17,7 +18,6 @@ from leverlab.report.sentences import (
     limit_sentence,
     row_sentence,
     spread_sentence,
-    verdict_line,
     verdict_sentence,
 )
 
@@ -53,6 +53,18 @@ CACHING = Lever(
 )
 
 
+def unmarked(_: Effect) -> tuple[str, ...]:
+    return ()
+
+
+def headline(effects: list[Effect], telling: Telling) -> str:
+    return short.headline(effects, telling, unmarked)
+
+
+def in_short(effects: list[Effect], telling: Telling) -> list[str]:
+    return short.in_short(effects, telling, unmarked)
+
+
 def swapped(effect: Effect) -> Effect:
     """The same pairs of cells, with baseline and treatment exchanged."""
     assert effect.estimate and effect.low and effect.high
@@ -77,7 +89,7 @@ def told(effect: Effect, telling: Telling = TELLING) -> list[str]:
         expectation_sentence(effect, CACHING, telling)[1],
         limit_sentence([effect], telling),
         row_sentence(effect),
-        verdict_line([effect], telling),
+        sentences.verdict_line([effect], telling, unmarked),
     ]
 
 
@@ -173,6 +185,29 @@ def test_the_headline_names_the_lever_that_moved_most() -> None:
         sentence
         == "Prefix caching moved its primary metric most: off instead of on raises the median time to first token at 1 request/s 5.00-fold, from 62 ms to 310 ms."
     )
+
+
+@pytest.mark.parametrize(
+    ("effects", "ending"),
+    [
+        ([OFF], "from 62 ms to 310 ms (marked: its sides shared no GPU; its replicates disagree)."),
+        ([replace(OFF, metric="cache_hit_ratio", estimate=-0.5)], "the median prefix-cache hit ratio (marked: its sides shared no GPU; its replicates disagree)."),
+        ([replace(OFF, verdict="no difference found")], "(marked: its sides shared no GPU; its replicates disagree)."),
+        (
+            [replace(OFF, verdict="no difference found"), replace(LIMIT, verdict="no difference found")],
+            "(1 of 2 comparisons are marked: its sides shared no GPU; its replicates disagree).",
+        ),
+    ],
+)  # fmt: skip
+def test_a_headline_that_rests_on_a_marked_effect_says_so(effects: list[Effect], ending: str) -> None:
+    def doubts(effect: Effect) -> tuple[str, ...]:
+        return ("its sides shared no GPU", "its replicates disagree") if effect.treatment == OFF.treatment else ()
+
+    assert short.headline([*effects], TELLING, doubts).endswith(ending)
+    assert "marked" not in short.headline([LIMIT], TELLING, doubts)
+    lines = short.in_short([OFF, LIMIT], TELLING, doubts)
+    assert "310 ms at off (worse, marked)." in lines[0] and "(worse)." in lines[1]
+    assert sentences.verdict_line([OFF, LIMIT], TELLING, doubts).count("worsens, marked, ") == 1
 
 
 def test_with_one_lever_the_headline_says_what_it_did() -> None:

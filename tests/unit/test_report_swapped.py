@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from leverlab.report.doubts import doubts_in
 from leverlab.report.findings import findings
 from leverlab.report.in_short import headline
 from leverlab.report.page import render_study
@@ -38,7 +39,7 @@ def told(root: Path, *, null: bool = False, baseline: dict[str, str] | None = No
     answers = {answer.ask: list(answer.sentences) for answer in questions(data, theory_values(data))}
     found = findings(data)
     return {
-        "headline": [headline(data.effects, data.telling)],
+        "headline": [headline(data.effects, data.telling, doubts_in(data))],
         "verdicts": [str(finding.sentence) for finding in found],
         "expectations": [finding.expectation for finding in found],
         "outcomes": [finding.outcome.word for finding in found],

@@ -1,8 +1,10 @@
 """One row of effects.parquet as the report reads it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from leverlab.aggregate.cautions import Caution
 from leverlab.aggregate.comparisons import Kind
 from leverlab.metrics import METRICS
 from leverlab.stats.verdict import Verdict
@@ -49,7 +51,7 @@ class Effect:
     """As `leverlab.stats.power.minimum_detectable` gives it: a factor above 1 for a ratio, else a difference."""
     noise_floor: float | None
     """As `leverlab.stats.noise_floor.noise_floor` gives it, in the same form; None where no copy was measured."""
-    cautions: tuple[str, ...]
+    cautions: tuple[Caution, ...]
     """What to know before believing the effect, a clause each."""
 
     @property
@@ -96,3 +98,7 @@ class Effect:
     def decided(self) -> bool:
         """Whether the verdict says in which direction the metric moved."""
         return self.verdict in DECIDED
+
+
+Doubts = Callable[[Effect], tuple[str, ...]]
+"""Effect → what is held against it, each in a few words; `leverlab.report.doubts.doubts_in` makes a study's."""

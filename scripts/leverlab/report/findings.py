@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-import pandas as pd
-
 from leverlab.aggregate.schema import metric_column
+from leverlab.report.doubts import held_against
 from leverlab.report.effect import Effect
 from leverlab.report.figures.forest import forest
 from leverlab.report.phrases import (
@@ -19,7 +18,6 @@ from leverlab.report.phrases import (
     treatments_phrase,
 )
 from leverlab.report.sentences import (
-    capital,
     copy_sentence,
     expectation_sentence,
     limit_kind,
@@ -81,37 +79,17 @@ def findings(data: StudyData) -> list[Finding]:
                 verdict_sentence(effect, data.telling),
                 _OUTCOMES[outcome],
                 shown,
-                _caution(data, effect),
+                held_against(effect, data),
             )
         )
         said = expectation
     return found
 
 
-def _cells(data: StudyData, effect: Effect) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The valid cells of the baseline and of the treatment that the effect is about."""
-    own = data.of_context(effect.context)
-    own = own[own["load"] == effect.load]
-    return own[own["treatment"] == next(iter(data.treatments))], own[own["treatment"] == effect.treatment]
-
-
 def _values(data: StudyData, effect: Effect) -> tuple[list[float], list[float]]:
     column = metric_column(effect.metric, effect.statistic)
-    baseline, treatment = (side[column].dropna().tolist() for side in _cells(data, effect))
+    baseline, treatment = (side[column].dropna().tolist() for side in data.sides_of(effect))
     return baseline, treatment
-
-
-def _caution(data: StudyData, effect: Effect) -> str:
-    said = [f"{capital(caution)}." for caution in effect.cautions]
-    own = pd.concat(_cells(data, effect))
-    marked = own[own["checks"] == "caution"]
-    if not marked.empty:
-        codes = list(dict.fromkeys(code for codes in marked["check_codes"] for code in codes.split(",")))
-        named = ", ".join(code.replace("_", " ") for code in codes)
-        count = len(marked)
-        whose = f"All {count} valid cells" if 1 < count == len(own) else f"{count} of the {len(own)} valid cells"
-        said.append(f"{whose} {'carries' if count == 1 else 'carry'} a caution: {named}.")
-    return " ".join(said)
 
 
 def noise_floor_sentences(data: StudyData) -> list[str]:

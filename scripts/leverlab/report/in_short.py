@@ -5,7 +5,8 @@ from itertools import groupby
 from math import inf, log
 from typing import Final
 
-from leverlab.report.effect import Effect
+from leverlab.report.doubts import mark_phrase, marks_phrase
+from leverlab.report.effect import Doubts, Effect
 from leverlab.report.phrases import joined, levels_phrase, load_phrase, metric_phrase, treatments_phrase, value_phrase
 from leverlab.report.sentences import Telling, factor_phrase, where_phrase
 
@@ -24,10 +25,11 @@ _VERDICTS: Final = {
 }
 
 
-def headline(effects: Sequence[Effect], telling: Telling) -> str:
+def headline(effects: Sequence[Effect], telling: Telling, doubts: Doubts) -> str:
     """Which lever moved its primary metric most, over all contexts; what was not found where none did.
 
-    A lever of the load is named only where no lever of the server moved anything: a shorter prompt is no answer.
+    A lever of the load is named only where no lever of the server moved anything: a shorter prompt is no answer. What is held against an
+    effect that it rests on stands in the same sentence.
     """
     prefix = "Simulated: " if telling.simulated else ""
     primary = [effect for effect in effects if effect.primary]
@@ -42,44 +44,49 @@ def headline(effects: Sequence[Effect], telling: Telling) -> str:
         return (
             f"{prefix}{start} {'raises' if most.raises else 'lowers'} {metric_phrase(most.metric, most.statistic)} "
             f"{load_phrase(most.load)} {factor_phrase(most)}, from {value_phrase(most.metric, most.baseline)} to "
-            f"{value_phrase(most.metric, most.value)}{where_phrase(most, telling)}."
+            f"{value_phrase(most.metric, most.value)}{where_phrase(most, telling)}{mark_phrase(doubts(most))}."
         )
     differing = [effect for effect in primary if effect.decided]
     if differing:
-        return f"{prefix}{joined([f'{_subject(e, telling)} moved {metric_phrase(e.metric, e.statistic)}' for e in differing])}."
+        moves = [
+            f"{_subject(e, telling)} moved {metric_phrase(e.metric, e.statistic)}{mark_phrase(doubts(e))}"
+            for e in differing
+        ]
+        return f"{prefix}{joined(moves)}."
     subjects = list(dict.fromkeys(_subject(effect, telling) for effect in primary))
     if not subjects:
         return f"{prefix}Nothing was compared: no primary metric has a treatment to judge."
     if all(effect.verdict == "no difference found" for effect in primary):
-        return f"{prefix}No difference was found {_nowhere(primary, telling)}."
+        return f"{prefix}No difference was found {_nowhere(primary, telling)}{marks_phrase(primary, doubts)}."
     what = joined(subjects) if len(subjects) < _NAMED else f"{len(subjects)} treatments"
     return f"{prefix}No verdict yet: what was measured of {what} is not enough to judge any primary metric."
 
 
-def in_short(effects: Sequence[Effect], telling: Telling) -> list[str]:
-    """A line for each lever, primary metric, load point and context: its value at every level, and what that is.
+def in_short(effects: Sequence[Effect], telling: Telling, doubts: Doubts) -> list[str]:
+    """A line for each lever, primary metric, load point and context: its value at every level, what that is, and whether it is marked.
 
     Nothing where the headline has told all there is. `effects` in the order in which they are to stand.
     """
     primary = [effect for effect in effects if effect.primary and effect.baseline is not None]
     if len(primary) < 2:
         return []
-    lines = [_line(list(own), telling) for _, own in groupby(primary, key=lambda effect: effect.place)]
+    lines = [_line(list(own), telling, doubts) for _, own in groupby(primary, key=lambda effect: effect.place)]
     more = len(lines) - _LIMIT
     return [*lines[:_LIMIT], *([f"{more} more stand below."] if more > 0 else [])]
 
 
-def _line(effects: Sequence[Effect], telling: Telling) -> str:
+def _line(effects: Sequence[Effect], telling: Telling, doubts: Doubts) -> str:
     first = effects[0]
     what = f"{metric_phrase(first.metric, first.statistic)} {load_phrase(first.load)}{where_phrase(first, telling)}"
     titles = " and ".join(telling.titles.get(name, name) for name in first.changed)
     before = f"{value_phrase(first.metric, first.baseline)} at {joined([old for _, old in first.changed.values()])}"
-    return f"{titles}: {what} is {joined([before, *_levels(effects)])}."
+    return f"{titles}: {what} is {joined([before, *_levels(effects, doubts)])}."
 
 
-def _levels(effects: Sequence[Effect]) -> Iterator[str]:
+def _levels(effects: Sequence[Effect], doubts: Doubts) -> Iterator[str]:
     for effect in effects:
-        yield f"{value_phrase(effect.metric, effect.value)} at {effect.level_names} ({_VERDICTS[effect.verdict]})"
+        marked = ", marked" if doubts(effect) else ""
+        yield f"{value_phrase(effect.metric, effect.value)} at {effect.level_names} ({_VERDICTS[effect.verdict]}{marked})"
 
 
 def _nowhere(effects: Sequence[Effect], telling: Telling) -> str:

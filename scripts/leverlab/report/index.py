@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from leverlab.config import ConfigError, Configuration
 from leverlab.layout import Layout
+from leverlab.report.doubts import doubts_in
 from leverlab.report.findings import primary_effects
 from leverlab.report.page import environment, last_measured, style
 from leverlab.report.sentences import verdict_line
@@ -47,7 +48,7 @@ def entry_of(data: StudyData) -> Entry:
         data.title,
         data.study.question,
         data.simulated,
-        verdict_line(primary_effects(data), data.telling),
+        verdict_line(primary_effects(data), data.telling, doubts_in(data)),
         f"{measured} of {len(data.cells)} cells measured" + (f", {invalid} of them invalid" if invalid else ""),
         last_measured(data),
     )

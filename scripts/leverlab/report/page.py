@@ -15,6 +15,7 @@ from leverlab.report.accuracy import accuracy_section
 from leverlab.report.beside_theory import left_out, theory_table
 from leverlab.report.blocks import curves, heatmaps, side_by_side_parts, timeline_block
 from leverlab.report.collected import collected_table
+from leverlab.report.doubts import doubts_in
 from leverlab.report.effect import Effect
 from leverlab.report.effect_tables import before_after, crossed_table, is_main, treatment_title
 from leverlab.report.explained import explained
@@ -118,7 +119,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "stand_in": stand_in_sentences(data),
         "dummy_weights": joined(data.dummy_models),
         "finished": last_measured(data),
-        "headline": headline(data.effects, data.telling),
+        "headline": headline(data.effects, data.telling, doubts_in(data)),
         **_in_short(data),
         "findings": findings(data),
         "correction": correction_sentence(data.effects, data.telling),
@@ -174,7 +175,7 @@ def _in_short(data: StudyData) -> dict[str, Any]:
     primary = primary_effects(data)
     if not any(effect.decided for effect in primary) and (changes := changes_in_short(data)):
         return {"in_short": changes, "in_short_lead": "In the profiles, each of them one run:"}
-    return {"in_short": in_short(primary, data.telling), "in_short_lead": ""}
+    return {"in_short": in_short(primary, data.telling, doubts_in(data)), "in_short_lead": ""}
 
 
 def _over_all_studies(data: StudyData) -> dict[str, Any]:

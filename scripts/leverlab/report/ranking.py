@@ -6,7 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pandas as pd
+
 from leverlab.config import ConfigError
+from leverlab.report.doubts import doubts_in, held_against, mark_phrase
 from leverlab.report.effect import Effect
 from leverlab.report.findings import primary_effects
 from leverlab.report.phrases import context_phrase, joined, levels_phrase, load_phrase, metric_heading, metric_phrase
@@ -35,6 +38,10 @@ class Ranked:
     """GPUs that the larger of the two servers takes."""
     cells: tuple[str, ...]
     """The cells that the effect rests on."""
+    doubts: tuple[str, ...]
+    """What is held against it, as `leverlab.report.doubts.doubts_in` tells it."""
+    held_against: str
+    """The same in full."""
 
     @property
     def lever(self) -> str:
@@ -121,12 +128,10 @@ def _is_of_the_server(study: StudyData, effect: Effect) -> bool:
 
 
 def _ranked(study: StudyData, effect: Effect) -> Ranked:
-    cells = study.of_context(effect.context)
-    sides = cells[(cells["load"] == effect.load) & cells["treatment"].isin([effect.treatment, "baseline"])]
-    rows = rows_of(sides)
+    rows = rows_of(pd.concat(study.sides_of(effect)))
     return Ranked(
         study.name, effect, study.titles, max((_gpus(row) for row in rows), default=effect.gpu_count),
-        tuple(dict.fromkeys(str(row["cell"]) for row in rows)),
+        tuple(dict.fromkeys(str(row["cell"]) for row in rows)), doubts_in(study)(effect), held_against(effect, study),
     )  # fmt: skip
 
 
@@ -166,9 +171,9 @@ def _row(one: Ranked) -> Row:
             Cell(place, links=(Link(f"{one.study}.html", one.study),)),
             Cell(row_sentence(effect)),
             Cell(
-                "primary" if effect.primary else "exploratory",
+                f"{'primary' if effect.primary else 'exploratory'}{', marked' if one.doubts else ''}",
                 verdict_mark(effect.verdict),
-                note=" ".join(effect.cautions),
+                note=one.held_against,
             ),
         ),
         primary=effect.primary,
@@ -215,7 +220,8 @@ def _advice(title: str, own: Sequence[Ranked]) -> Recommendation:
         sure = [one for one in better if _level(one) not in refuted]
         if not better and not worse:
             of_lever = [one for one in own if one.lever == lever]
-            undecided.append(f"{of_lever[0].titles[lever]} (no difference found)")
+            marked = ", marked" if any(one.doubts for one in of_lever) else ""
+            undecided.append(f"{of_lever[0].titles[lever]} (no difference found{marked})")
         elif better and not sure:
             undecided.append(
                 f"{levels_phrase(better[0].effect.changed, better[0].titles)} (better in one comparison, worse in another)"
@@ -242,11 +248,10 @@ def _recommended(one: Ranked) -> str:
     effect = one.effect
     level, base = effect.changed[one.lever]
     advised, against = (level, base) if effect.verdict == "improves" else (base, level)
-    marked = f" It is marked: {'; '.join(effect.cautions)}." if effect.cautions else ""
     metric = metric_phrase(effect.metric, effect.statistic)
     return (
         f"{one.titles[one.lever]} {advised}, not {against}: {level} {effect.verdict} {metric} {load_phrase(effect.load)}, {row_sentence(effect)}, "
-        f"in {effect.pairs} pairs of {one.study}.{marked}"
+        f"in {effect.pairs} pairs of {one.study}{mark_phrase(one.doubts)}."
     )
 
 

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from leverlab.config.lever import Expectation, Lever
 from leverlab.metrics import METRICS
-from leverlab.report.effect import Effect
+from leverlab.report.effect import Doubts, Effect
 from leverlab.report.phrases import (
     bare_change,
     change_phrase,
@@ -218,10 +218,10 @@ def row_sentence(effect: Effect) -> str:
     return "–" if effect.estimate is None else ratio_text(effect) + interval
 
 
-def verdict_line(effects: Sequence[Effect], telling: Telling) -> str:
-    """All primary verdicts in a line, for the index: `Prefix caching off instead of on worsens TTFT, median (×5.1)`."""
+def verdict_line(effects: Sequence[Effect], telling: Telling, doubts: Doubts) -> str:
+    """All primary verdicts in a line, for the index: `Prefix caching off instead of on: worsens, marked, median TTFT ×5.12`."""
     parts = [
-        f"{_subject(effect, telling)}: {effect.verdict}, {metric_phrase(effect.metric, effect.statistic).removeprefix('the ')} {row_sentence(effect)}"
+        f"{_subject(effect, telling)}: {effect.verdict}{', marked' if doubts(effect) else ''}, {metric_phrase(effect.metric, effect.statistic).removeprefix('the ')} {row_sentence(effect)}"
         for effect in effects
         if effect.primary
     ]

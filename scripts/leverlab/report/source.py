@@ -11,6 +11,7 @@ from typing import Any, Final
 import pandas as pd
 import pyarrow.parquet as pq
 
+from leverlab.aggregate.cautions import Caution
 from leverlab.aggregate.measured import stored_checks
 from leverlab.aggregate.schema import metric_column, metric_keys
 from leverlab.config import Configuration
@@ -175,6 +176,12 @@ class StudyData:
     def of_context(self, context: tuple[str, str, str, int]) -> pd.DataFrame:
         """The valid cells of one engine, model and GPU."""
         return in_context(self.valid, context)
+
+    def sides_of(self, effect: Effect) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The valid cells of the baseline and of the treatment that the effect is about."""
+        own = self.of_context(effect.context)
+        own = own[own["load"] == effect.load]
+        return own[own["treatment"] == next(iter(self.treatments))], own[own["treatment"] == effect.treatment]
 
     def cell_folder(self, row: Mapping[str, Any]) -> Path:
         """Where a cell's files are, whether or not it was measured."""
@@ -363,5 +370,5 @@ def _effect(row: Mapping[str, Any]) -> Effect:
         reason=row["reason"] or "",
         minimum_detectable=row["minimum_detectable"],
         noise_floor=row["noise_floor"],
-        cautions=tuple(caution["message"] for caution in json.loads(row["cautions"])),
+        cautions=tuple(Caution(**caution) for caution in json.loads(row["cautions"])),
     )
