@@ -142,6 +142,13 @@ def gpu_samples(**columns: Sequence[float | None]) -> pa.Table:
     )
 
 
+def on_a_gpu(**changes: Any) -> CellInputs:
+    """The clean cell of an engine that computes on a GPU, with all that NVML tells, but for what `changes` say."""
+    engine = {**SPECIFICATION["server"]["engine"], "device": "cuda"}
+    gpu = gpu_samples(memory_used_bytes=[6e10] * 100)
+    return clean(**{"specification": {**SPECIFICATION, "server": {"engine": engine}}, "gpu": gpu} | changes)
+
+
 def host_samples(busy: float = 0.52) -> pa.Table:
     """Twenty seconds in which the server takes half of its core, and all together `busy` of it."""
     made = [

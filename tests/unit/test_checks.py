@@ -9,6 +9,7 @@ import pytest
 
 from leverlab.checks import CHECKS, CellInputs, check_cell, read_checks, worst, write_checks
 from leverlab.records import CheckResult
+from leverlab.telemetry.gpu import GPU
 from leverlab.theory.floors import Floors
 from tests.unit.checked_cells import (
     CLIENT,
@@ -27,6 +28,7 @@ from tests.unit.checked_cells import (
     host_samples,
     long_answers,
     of_conversations,
+    on_a_gpu,
     paused,
     rows,
     searched,
@@ -47,6 +49,7 @@ def test_nothing_is_marked_in_a_clean_cell() -> None:
         "acceptance_not_verified",
         "expert_load_of_layers",
         "few_cache_hits",
+        "gpu_not_sampled",
         "saturation_not_judged",
         "search_not_settled",
         "prefills_missing",
@@ -175,6 +178,9 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("compiled_in_window", "invalid", lambda: clean(compilation_lines=["INFO torch.compile took 12.3 s in total"])),
     ("stalled", "caution", lambda: clean(paused(0.42))),
     ("drift", "caution", lambda: clean(drifting(0.22))),
+    ("gpu_not_sampled", "caution", lambda: on_a_gpu(gpu=GPU.empty_table(), not_sampled={"gpu": "NVML: Driver Not Loaded"})),
+    ("gpu_not_sampled", "caution", lambda: on_a_gpu(not_sampled={"gpu": "RuntimeError: broken"})),
+    ("gpu_not_sampled", "caution", lambda: on_a_gpu(gpu=gpu_samples(memory_used_bytes=[6e10] * 100, power_w=[None] * 100))),
     ("gpu_throttled", "caution", lambda: clean(gpu=gpu_samples(throttle_reasons=[0x4] * 6 + [0] * 94))),
     ("gpu_clock_dropped", "caution", lambda: clean(gpu=gpu_samples(sm_clock_hz=[1.75e9] * 6 + [1.98e9] * 94))),
     ("gpu_shared", "invalid", lambda: clean(gpu=gpu_samples(foreign_processes=[0.0] * 99 + [1.0]))),
@@ -245,6 +251,21 @@ def test_processes_that_cannot_be_matched_are_not_known_and_not_marked() -> None
     results = check_cell(clean(gpu=gpu_samples(foreign_processes=[None] * 100)))
     (told,) = [result for result in results if result.code == "gpu_shared"]
     assert (told.severity, told.saw.startswith("not known")) == ("ok", True)
+
+
+def test_what_nvml_does_not_tell_of_a_gpu_is_said_and_on_a_cpu_nothing_is_missed() -> None:
+    def told(inputs: CellInputs) -> list[tuple[str, str]]:
+        return [(result.severity, result.saw) for result in check_cell(inputs) if result.code == "gpu_not_sampled"]
+
+    assert told(on_a_gpu()) == [("ok", "100 samples")]
+    missing = on_a_gpu(gpu=GPU.empty_table(), not_sampled={"gpu": "NVML: Driver Not Loaded"})
+    assert told(missing) == [("caution", "no sample: NVML: Driver Not Loaded")]
+    assert found(missing) == {"gpu_not_sampled": "caution"}, "no failure, and nothing else is made of it"
+    counter = gpu_samples(memory_used_bytes=[6e10] * 100, power_w=[None] * 100, energy_j=[1.0] * 100)
+    assert told(on_a_gpu(gpu=counter)) == [("ok", "100 samples")], "energy is told by its counter as well"
+    denied = gpu_samples(sm_clock_hz=[None] * 100)
+    assert told(on_a_gpu(gpu=denied)) == [("caution", "100 samples without clocks, memory")]
+    assert told(clean(gpu=GPU.empty_table(), not_sampled={"gpu": "the engine computes on the CPU"})) == []
 
 
 def test_failed_requests_do_not_let_the_counts_disagree() -> None:

@@ -10,13 +10,14 @@ import pytest
 from leverlab.aggregate.measured import stored_cell, stored_checks
 from leverlab.checks import CHECKS, CellInputs, ChecksRecord, check_cell
 from leverlab.records import CellRecord
-from tests.unit.checked_cells import LMCACHE, clean, disaggregated, of_conversations, searched, with_tier
+from tests.unit.checked_cells import LMCACHE, clean, disaggregated, of_conversations, on_a_gpu, searched, with_tier
 from tests.unit.test_checks import FAULTS
 
 YOUNGER = {check.code: check for check in CHECKS if check.kept is not None}
 CLEAN: list[Callable[[], CellInputs]] = [
     clean,
     disaggregated,
+    on_a_gpu,
     lambda: clean(search=searched()),
     lambda: clean(specification=of_conversations(1)),
     lambda: with_tier(LMCACHE, restores=120.0, restored_tokens=6_000.0),
@@ -41,11 +42,14 @@ def kept(folder: Path, inputs: CellInputs) -> CellRecord:
         instrument=dict(inputs.instrument),
         search=inputs.search,
         server_delta=dict(inputs.server_delta),
+        not_sampled=dict(inputs.not_sampled),
         provenance={"versions": dict(inputs.installed_versions)},
     )
     folder.mkdir()
     pq.write_table(inputs.requests, folder / "requests.parquet")
     pq.write_table(inputs.chunks, folder / "chunks.parquet")
+    if inputs.gpu is not None:
+        pq.write_table(inputs.gpu, folder / "gpu.parquet")
     checks = ChecksRecord(cell=record.cell, worst="ok", checks=check_cell(inputs))
     (folder / "cell.json").write_text(record.model_dump_json())
     (folder / "checks.json").write_text(checks.model_dump_json())

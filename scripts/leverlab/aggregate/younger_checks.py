@@ -52,6 +52,7 @@ def _inputs(record: CellRecord, tables: dict[KeptTable, pa.Table]) -> CellInputs
         installed_versions=versions if isinstance(versions, dict) else {},
         gpu=tables.get("gpu"),
         host=tables.get("host"),
+        not_sampled=record.not_sampled,
         search=record.search,
     )
 

@@ -58,6 +58,8 @@ class CellInputs:
     """Samples of the GPUs over the cell (gpu.parquet)."""
     host: pa.Table | None = None
     """Samples of the host over the cell."""
+    not_sampled: Mapping[str, str] = field(default_factory=dict)
+    """As in cell.json: table of samples that is not there, or not whole → why."""
     compilation_lines: Sequence[str] | None = None
     """Lines that the server's log got during the cell and that tell of a compilation; None where the log is not known."""
     gpu_memory_before: Mapping[str, int] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """Checks of the machine below the server: GPUs, cores, and what they can do at most."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -36,8 +37,47 @@ _SLOWING: Final = {
 }
 """NVML's reasons that lower clocks under load. Idle clocks, and clocks that somebody set, lower nothing by surprise."""
 
+_WANTED: Final = {
+    "power": ("power_w", "energy_j"),
+    "use": ("sm_utilisation",),
+    "clocks": ("sm_clock_hz",),
+    "memory": ("memory_used_bytes",),
+}
+"""What metrics and checks of a GPU rest on → the columns of which one tells it."""
+
+_REMEDY_OF_NVML: Final = (
+    "what the GPU did is not known: no energy, and nothing says whether it was throttled or shared. See that nvidia-smi works where the "
+    "job runs, in its container too"
+)
+
 _CHUNKS: Final = 20
 """Chunks from which on a request's mean gap is compared with the floor."""
+
+
+def _gpu_not_sampled(inputs: CellInputs) -> Finding | None:
+    # The other checks of GPUs are silent without samples, and silence looks like a pass.
+    if inputs.specification["server"]["engine"].get("device") != "cuda" or inputs.gpu is None:
+        return None
+    expected = f"samples of every GPU, with {', '.join(_WANTED)}"
+    broken = inputs.not_sampled.get("gpu")
+    if broken or not inputs.gpu.num_rows:
+        saw = (
+            f"the samples are not whole: {broken}"
+            if inputs.gpu.num_rows
+            else f"no sample: {broken or 'no reason kept'}"
+        )
+        return Finding("caution", saw, expected, _REMEDY_OF_NVML)
+    denied = [name for name, column in _WANTED.items() if not _told(inputs.gpu, column)]
+    if denied:
+        return Finding(
+            "caution", f"{inputs.gpu.num_rows} samples without {', '.join(denied)}", expected, _REMEDY_OF_NVML
+        )
+    return Finding("ok", f"{inputs.gpu.num_rows} samples", expected)
+
+
+def _told(gpu: pa.Table, columns: Sequence[str]) -> bool:
+    """Whether one of `columns` has a value in any sample."""
+    return any(name in gpu.column_names and gpu.column(name).null_count < gpu.num_rows for name in columns)
 
 
 def _gpu_throttled(inputs: CellInputs) -> Finding | None:
@@ -207,6 +247,7 @@ def _growth(inputs: CellInputs, name: str) -> float | None:
 
 
 HARDWARE_CHECKS: Final = (
+    Check("gpu_not_sampled", "Is it known what the GPU did?", _gpu_not_sampled, kept=("gpu",)),
     Check("gpu_throttled", "Did the GPU keep its clocks?", _gpu_throttled),
     Check("gpu_clock_dropped", "Was the GPU's clock steady?", _gpu_clock_dropped),
     Check("gpu_shared", "Was the GPU the server's alone?", _gpu_shared),

@@ -281,6 +281,7 @@ class Trial:
                 warmup_steady=self._warmup.steady if self._warmup else None,
                 gpu=found.tables["gpu"],
                 host=found.tables["host"],
+                not_sampled=found.not_sampled,
                 compilation_lines=found.compilation_lines,
                 gpu_memory_before=self._memory_before,
                 floors=expected_floors(spec),
