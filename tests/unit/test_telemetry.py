@@ -89,7 +89,7 @@ def test_a_server_that_does_not_answer_leaves_a_gap() -> None:
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Two GPUs; the second counts no energy, and tells no temperature at the moment."""
-    state = SimpleNamespace(asked_for_energy=0, processes=[], scopes={})
+    state = SimpleNamespace(asked_for_energy=0, processes=[], memory={}, scopes={})
 
     def energy(handle: int) -> int:
         state.asked_for_energy += 1
@@ -129,7 +129,9 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             7 if kind == pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED else 0
         ),
         "nvmlDeviceGetFieldValues": field,
-        "nvmlDeviceGetComputeRunningProcesses": lambda handle: [SimpleNamespace(pid=pid) for pid in state.processes],
+        "nvmlDeviceGetComputeRunningProcesses": lambda handle: [
+            SimpleNamespace(pid=pid, usedGpuMemory=state.memory.get(pid)) for pid in state.processes
+        ],
     }
     for name, answer in answers.items():
         monkeypatch.setattr(pynvml, name, answer)
@@ -150,7 +152,7 @@ def test_gpus_are_read_in_si_units_and_missing_counters_are_null(nvml: SimpleNam
         "gpu": 0, "uuid": "GPU-0", "power_w": 123.456, "energy_j": 5.0, "sm_utilisation": 0.5, "memory_used_bytes": 2.0**30,
         "sm_clock_hz": 1.98e9, "memory_clock_hz": 2.619e9, "temperature_c": 40.0, "throttle_reasons": 0x24,
         "throttle_text": "software power cap, software thermal slowdown", "ecc_corrected": 7.0, "ecc_uncorrected": 0.0,
-        "foreign_processes": None, "memory_utilisation": 0.25, "pcie_sent_bytes": 4096.0, "pcie_received_bytes": None,
+        "foreign_processes": None, "server_memory_bytes": None, "memory_utilisation": 0.25, "pcie_sent_bytes": 4096.0, "pcie_received_bytes": None,
         "nvlink_sent_bytes": 3072.0, "nvlink_received_bytes": None,
     }  # fmt: skip
     assert nvml.scopes[pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX] == 0xFFFFFFFF, "all links together"
@@ -173,6 +175,36 @@ def test_processes_of_others_are_counted_where_nvml_tells_ids_of_this_machine(nv
         sampler = GpuSampler(["0"], lambda: [server])
         sampler.look()
         assert sampler.table(0.0).column("foreign_processes").to_pylist() == [foreign]
+
+
+def test_memory_is_told_of_the_servers_own_processes(nvml: SimpleNamespace) -> None:
+    server, worker, other = 99999996, 99999997, psutil.pids()[0]
+    own = [SimpleNamespace(pid=server), SimpleNamespace(pid=worker)]
+    cases = (
+        ({server: 3 << 30, worker: 1 << 30, other: 7 << 30}, 4.0 * 2**30),
+        # The driver tells of a process and not of its memory: no sum of the others is the server's.
+        ({server: 3 << 30, worker: None}, None),
+        ({other: 7 << 30}, None),
+        # A neighbour's id that is the server's own by coincidence, in a container: the rest run nowhere here.
+        ({server: 3 << 30, 99999998: 7 << 30}, None),
+        ({}, None),
+    )
+    for memory, told in cases:
+        nvml.processes, nvml.memory = list(memory), memory
+        sampler = GpuSampler(["0"], lambda: own)
+        sampler.look()
+        assert sampler.table(0.0).column("server_memory_bytes").to_pylist() == [told]
+
+
+def test_memory_of_processes_that_nvml_denies_is_null(nvml: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(handle: object) -> list[SimpleNamespace]:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", denied)
+    sampler = GpuSampler(["0"], lambda: [psutil.Process()])
+    sampler.look()
+    (row,) = sampler.table(0.0).to_pylist()
+    assert (row["server_memory_bytes"], row["foreign_processes"], row["power_w"]) == (None, None, 123.456)
 
 
 def test_a_worker_that_was_started_since_the_last_look_is_no_stranger(nvml: SimpleNamespace) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any, Final
 
@@ -42,6 +42,12 @@ GPU: Final[pa.Schema] = pa.schema(
             pa.float64(),
             "1",
             "processes that compute on the GPU and are not the server's; null where NVML's process ids are not this machine's own",
+        ),
+        column(
+            "server_memory_bytes",
+            pa.float64(),
+            "bytes",
+            "memory on the GPU of the server's own processes; null where NVML does not tell it, or its process ids are not this machine's own",
         ),
         column("throttle_text", pa.string(), "", "the same bits in words; empty where there is none"),
         column("memory_utilisation", pa.float64(), "1", "share of the last period in which memory was read or written"),
@@ -134,11 +140,13 @@ class GpuSampler:
         for gpu in self._gpus:
             row = {"time_s": time.monotonic(), **gpu.values()}
             there = gpu.processes()
-            if not there <= self._own | self._seen:
+            if not there.keys() <= self._own | self._seen:
                 # What is new on the GPU may be a worker that the server started since the last look.
                 self._find_own(now)
-            self._seen |= there
-            self._rows.append(row | {"foreign_processes": foreign_processes(there, self._own)})
+            self._seen |= there.keys()
+            row["foreign_processes"] = foreign_processes(there.keys(), self._own)
+            row["server_memory_bytes"] = server_memory_bytes(there, self._own)
+            self._rows.append(row)
 
     def _find_own(self, now: float) -> None:
         self._found_s, self._own = now, frozenset(process.pid for process in self._find())
@@ -166,9 +174,9 @@ def counters(handle: Any) -> dict[str, Callable[[], float | None]]:  # noqa: ANN
     }
 
 
-def running_processes(handle: Any) -> set[int]:  # noqa: ANN401
-    """Ids, as NVML tells them, of the processes that compute on the GPU. Raises NVMLError."""
-    return {found.pid for found in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+def running_processes(handle: Any) -> dict[int, int | None]:  # noqa: ANN401
+    """Id, as NVML tells it, of each process that computes on the GPU → its memory there (bytes). Raises NVMLError."""
+    return {found.pid: found.usedGpuMemory for found in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
 
 
 class _Gpu:
@@ -180,9 +188,9 @@ class _Gpu:
         self._counters = counters(handle)
         self._processes = lambda: running_processes(handle)
 
-    def processes(self) -> set[int]:
-        """Ids, as NVML tells them, of the processes that compute on the GPU; empty where it does not tell."""
-        return probe(self._processes) or set()
+    def processes(self) -> dict[int, int | None]:
+        """As `running_processes` gives them; empty where NVML does not tell."""
+        return probe(self._processes) or {}
 
     def values(self) -> dict[str, Any]:
         """What every counter says now."""
@@ -207,6 +215,15 @@ def foreign_processes(there: Set[int], own: Set[int]) -> float | None:
     """
     others = there - own
     return float(len(others)) if there & own and all(map(_runs, others)) else None
+
+
+def server_memory_bytes(there: Mapping[int, int | None], own: Set[int]) -> float | None:
+    """Memory on a GPU of the server's `own` among the processes `there`; None where `foreign_processes` is, or one's memory is not told."""
+    used = [there[process] for process in there.keys() & own]
+    known = [each for each in used if each is not None]
+    if len(known) < len(used) or foreign_processes(there.keys(), own) is None:
+        return None
+    return float(sum(known))
 
 
 def _runs(process: int) -> bool:
