@@ -19,6 +19,7 @@ from leverlab.report.in_short import headline
 from leverlab.report.page import render_study
 from leverlab.report.questions import questions
 from leverlab.report.ranking import Ranking, ranking, ranking_note, ranking_tables, recommendations
+from leverlab.report.sentences import sure_phrase
 from leverlab.report.stacking import stacking_sentences
 from leverlab.report.theory_values import theory_values
 from tests.unit.report_studies import CROSSED, RANKING, SIMULATED, TROUBLED
@@ -92,6 +93,16 @@ def test_the_order_is_that_of_the_sure_part(found: Ranking) -> None:
         nearest = min(abs(math.log(one.effect.low)), abs(math.log(one.effect.high)))
         assert abs(one.gain) == pytest.approx(nearest)
         assert (one.gain > 0) == (one.effect.verdict == "improves")
+
+
+def test_what_is_sure_is_the_end_of_the_interval_that_is_nearest_to_no_change(found: Ranking) -> None:
+    one = next(one.effect for one in found.ranked if one.effect.decided and one.effect.by_ratio)
+    for estimate, low, high, said in ((2.0, 1.5, 2.5, "at least ×1.50"), (0.5, 0.25, 0.75, "at most ×0.75")):
+        assert sure_phrase(dataclasses.replace(one, estimate=estimate, low=low, high=high)) == said
+    assert sure_phrase(dataclasses.replace(one, low=None, high=None)) == "all of it"
+    assert sure_phrase(dataclasses.replace(one, verdict="no difference found")) == "nothing"
+    share = dataclasses.replace(one, metric="cache_hit_ratio", statistic=None, estimate=-0.5, low=-0.6, high=-0.4)
+    assert sure_phrase(share) == "at most −40 points"
 
 
 def test_the_better_level_is_advised_whichever_is_the_baseline(tmp_path: Path) -> None:

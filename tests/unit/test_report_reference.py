@@ -3,9 +3,13 @@
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from leverlab.aggregate.effects import effect_rows
+from leverlab.aggregate.schema import effects_schema, table_of
+from leverlab.matrix.expand import expand
 from leverlab.report.reference import publish, render_reference
 from leverlab.report.source import read_study
 from tests.unit.report_studies import CROSSED, SIMULATED, TROUBLED
@@ -63,6 +67,38 @@ def test_a_week_that_was_not_measured_is_said_to_be_not_run(copied: ReportStudy)
     (file.parent / "week09-another.yaml").write_text(other)
     listed = text_of(render_reference("lab", copied.configuration, copied.layout, folder))
     assert "Something else: not run" in listed
+
+
+def test_a_study_without_a_week_that_asks_and_was_not_measured_is_said_to_be_not_run(copied: ReportStudy) -> None:
+    folder = copied.root / LAB
+    file = copied.configuration.study_folder / f"{CROSSED}.yaml"
+    question = 'questions: [{ask: "And?", answers: [{kind: effect, lever: prefix_caching, metrics: [ttft_s p50]}]}]'
+    for name, more in (("asking", f"title: It asks\n{question}\n"), ("silent", "title: It asks nothing\n")):
+        (file.parent / f"{name}.yaml").write_text(f"{file.read_text()}\n{more}")
+    listed = text_of(render_reference("lab", copied.configuration, copied.layout, folder))
+    assert "It asks: not run" in listed and "It asks nothing" not in listed
+
+
+def test_the_list_ranks_the_levers_from_the_tables_beside_it(copied: ReportStudy) -> None:
+    folder = copied.root / LAB
+    shutil.rmtree(copied.layout.study(CROSSED))
+    page = render_reference("lab", copied.configuration, copied.layout, folder)
+    listed = text_of(page)
+    assert "Levers by TTFT, median" in listed and "Prefix caching on, not off: off worsens" in listed
+    assert "sure of it at least ×" in listed
+    assert f'href="{CROSSED}.html">{CROSSED}</a>' in page
+
+
+def test_of_invalid_cells_the_list_ranks_and_recommends_nothing(copied: ReportStudy) -> None:
+    for folder in (copied.root / LAB / CROSSED, copied.layout.study(CROSSED)):
+        cells = pq.read_table(folder / "cells.parquet")
+        rows = [{**row, "checks": "invalid"} for row in cells.to_pylist()]
+        pq.write_table(pa.Table.from_pylist(rows, cells.schema), folder / "cells.parquet")
+        (matrix,) = expand(copied.configuration, [CROSSED]).studies
+        pq.write_table(table_of(effect_rows(matrix, rows), effects_schema()), folder / "effects.parquet")
+    listed = text_of(render_reference("lab", copied.configuration, copied.layout, copied.root / LAB))
+    assert "There is nothing to rank." in listed and "No recommendation" in listed
+    assert "primary comparisons have no verdict (invalid cells, or too few pairs) and are not ranked" in listed
 
 
 def test_dummy_weights_are_said_where_a_real_engine_had_them(tmp_path: Path) -> None:

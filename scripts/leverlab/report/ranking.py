@@ -13,7 +13,7 @@ from leverlab.report.doubts import doubts_in, held_against, mark_phrase
 from leverlab.report.effect import Effect
 from leverlab.report.findings import primary_effects
 from leverlab.report.phrases import context_phrase, joined, levels_phrase, load_phrase, metric_heading, metric_phrase
-from leverlab.report.sentences import row_sentence
+from leverlab.report.sentences import row_sentence, sure_phrase
 from leverlab.report.source import DamagedTableError, StudyData, read_study, rows_of
 from leverlab.report.view import Cell, Column, Group, Link, Row, Table, verdict_mark
 
@@ -81,29 +81,31 @@ class Ranking:
 
 
 def ranking(data: StudyData) -> Ranking:
-    """The effects of single levers of the server in every study that has tables, without those of simulated engines."""
+    """What was found in every study that has tables below results/."""
     configuration, layout = data.configuration, data.layout
-    found: list[Ranked] = []
-    read: list[str] = []
-    simulated: list[str] = []
+    found: list[StudyData] = []
     unreadable: list[str] = []
-    unresolved = 0
     for name in [*configuration.study_names(), *configuration.smoke_names()]:
         if not (layout.study(name) / "effects.parquet").is_file():
             continue
         try:
-            study = read_study(name, configuration, layout)
+            found.append(read_study(name, configuration, layout))
         except (ConfigError, FileNotFoundError, DamagedTableError):
             unreadable.append(name)
-            continue
-        if study.simulated:
-            simulated.append(name)
-            continue
-        read.append(name)
+    return ranking_of(found, unreadable)
+
+
+def ranking_of(studies: Sequence[StudyData], unreadable: Sequence[str] = ()) -> Ranking:
+    """The effects of single levers of the server in `studies`, without those of simulated engines; `unreadable` is said beside them."""
+    real = [study for study in studies if not study.simulated]
+    found: list[Ranked] = []
+    unresolved = 0
+    for study in real:
         own = list(_single(study))
         found += [_ranked(study, effect) for effect in own if effect.verdict in _RESOLVED]
         unresolved += sum(effect.verdict not in _RESOLVED and effect.primary for effect in own)
-    return Ranking(tuple(found), tuple(read), tuple(simulated), tuple(unreadable), unresolved)
+    simulated = [study.name for study in studies if study.simulated]
+    return Ranking(tuple(found), tuple(study.name for study in real), tuple(simulated), tuple(unreadable), unresolved)
 
 
 def _single(study: StudyData) -> Iterable[Effect]:
@@ -148,7 +150,8 @@ def ranking_tables(found: Ranking) -> list[Table]:
         if not own:
             continue
         columns = (
-            Column("Lever"), Column("Where", "prose"), Column("Change (interval of the verdict)", "number"), Column("Verdict", "short"),
+            Column("Lever"), Column("Where", "prose"), Column("Change (its interval)", "number"), Column("Sure of it", "number"),
+            Column("Verdict", "short"),
         )  # fmt: skip
         heading = metric_heading(metric, statistic)
         more = f" The last {len(own) - _LIMIT} are left out." if len(own) > _LIMIT else ""
@@ -168,8 +171,9 @@ def _row(one: Ranked) -> Row:
     return Row(
         (
             Cell(levels_phrase(effect.changed, one.titles)),
-            Cell(place, links=(Link(f"{one.study}.html", one.study),)),
+            Cell(f"{place}, in ", links=(Link(f"{one.study}.html", one.study),)),
             Cell(row_sentence(effect)),
+            Cell(sure_phrase(effect)),
             Cell(
                 f"{'primary' if effect.primary else 'exploratory'}{', marked' if one.doubts else ''}",
                 verdict_mark(effect.verdict),
@@ -251,7 +255,7 @@ def _recommended(one: Ranked) -> str:
     metric = metric_phrase(effect.metric, effect.statistic)
     return (
         f"{one.titles[one.lever]} {advised}, not {against}: {level} {effect.verdict} {metric} {load_phrase(effect.load)}, {row_sentence(effect)}, "
-        f"in {effect.pairs} pairs of {one.study}{mark_phrase(one.doubts)}."
+        f"sure of it {sure_phrase(effect)}, in {effect.pairs} pairs of {one.study}{mark_phrase(one.doubts)}."
     )
 
 

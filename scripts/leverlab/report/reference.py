@@ -11,6 +11,7 @@ from leverlab.report.index import entry_of
 from leverlab.report.page import environment, render_study, style
 from leverlab.report.phrases import joined
 from leverlab.report.provenance import provenance
+from leverlab.report.ranking import ranking_note, ranking_of, ranking_tables, recommendations
 from leverlab.report.source import StudyData, read_study
 from leverlab.report.view import Table, plain_table
 
@@ -40,15 +41,18 @@ def publish(study: str, configuration: Configuration, layout: Layout, folder: Pa
 
 
 def render_reference(name: str, configuration: Configuration, layout: Layout, folder: Path) -> str:
-    """The list of what is in `folder` as HTML, made from the tables there; course studies that are not are said to be not run."""
+    """The list of what is in `folder` as HTML, made from the tables there, with the levers of all its studies ranked as a capstone's
+    page ranks them. Studies with questions that are not there are said to be not run.
+    """
     found = [
         read_study(study, configuration, layout, folder / study)
         for study in configuration.study_names()
         if (folder / study / "cells.parquet").is_file() and (folder / f"{study}.html").is_file()
     ]
     there = {data.name for data in found}
-    course = {study: configuration.study(study) for study in configuration.study_names() if study not in there}
-    not_run = [study.title or title for title, study in course.items() if study.week is not None]
+    others = {study: configuration.study(study) for study in configuration.study_names() if study not in there}
+    not_run = [study.title or name for name, study in others.items() if study.questions or study.week is not None]
+    ranked = ranking_of(found)
     gpus = sorted({str(gpu) for data in found for gpu in data.cells["gpu"].unique()})
     page = environment().get_template("reference.html.j2")
     return page.render(
@@ -56,6 +60,9 @@ def render_reference(name: str, configuration: Configuration, layout: Layout, fo
         name=name,
         devices=joined([configuration.gpus[gpu].title for gpu in gpus if gpu in configuration.gpus]) or "nothing yet",
         measured=[entry_of(data) for data in found],
+        rankings=ranking_tables(ranked),
+        ranking_note=ranking_note(ranked),
+        recommendations=recommendations(ranked),
         not_run=not_run,
         provenance=_provenance_table(found),
         simulated=False,

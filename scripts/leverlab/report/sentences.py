@@ -218,6 +218,17 @@ def row_sentence(effect: Effect) -> str:
     return "–" if effect.estimate is None else ratio_text(effect) + interval
 
 
+def sure_phrase(effect: Effect) -> str:
+    """Of a decided effect the end of its interval that is nearest to no change: `at least ×1.32`, `at most ×0.61`; else `nothing`."""
+    if not effect.decided:
+        return "nothing"
+    if not _has_interval(effect):
+        return "all of it"
+    end = effect.low if effect.raises else effect.high
+    size = f"×{_times(end)}" if effect.by_ratio else _signed(effect, end)
+    return f"at {'least' if effect.raises else 'most'} {size}"
+
+
 def verdict_line(effects: Sequence[Effect], telling: Telling, doubts: Doubts) -> str:
     """All primary verdicts in a line, for the index: `Prefix caching off instead of on: worsens, marked, median TTFT ×5.12`."""
     parts = [
