@@ -4,13 +4,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from leverlab.report.accuracy import accuracy_section
 from leverlab.report.findings import limits
 from leverlab.report.knees import knee_table
 from leverlab.report.page import render_study
-from leverlab.report.provenance import provenance
+from leverlab.report.provenance import machines_phrase, provenance
 from leverlab.report.questions import questions
 from leverlab.report.sentences import correction_sentence
 from leverlab.report.source import StudyData
@@ -206,6 +207,33 @@ def test_machines_of_one_name_and_their_gpus_are_listed_with_their_cells(data: S
         f"vm (boot 11111111) in {half} cells; vm (boot not recorded) in {cells - half} cells"
     )
     assert "Ran on" not in placed_on(data, [("vm", first, [])]), "one machine, which the row above names"
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        ([("vm", "a"), ("vm", "a")], " on one machine"),
+        ([("vm", "a"), ("vm", "b")], " over 2 machines, or starts of one"),
+        ([("a", "1"), ("b", "2"), ("b", "2")], " over 2 machines"),
+        ([("vm", ""), ("vm", "a")], " on one machine or several of one name"),
+        ([("a", ""), ("b", "2")], " over 2 machines or more"),
+        ([("", ""), ("b", "2")], ""),
+        ([None, ("vm", "a")], " on one machine"),
+        ([None], ""),
+    ],
+)
+def test_replicates_are_said_to_have_run_on_as_many_machines_as_they_did(
+    places: list[tuple[str, str] | None], said: str
+) -> None:
+    """A campaign that went on elsewhere was told as replicates `on this machine`."""
+
+    def provenance_of(name: str, boot: str) -> str:
+        told = {"hostname": name, "boot_id": boot}
+        return json.dumps({"node": {key: value for key, value in told.items() if value}})
+
+    texts = [place and provenance_of(*place) for place in places]
+    assert machines_phrase(pd.DataFrame({"provenance": texts})) == said
+    assert machines_phrase(pd.DataFrame({"provenance": pd.Series([], dtype=object)})) == ""
 
 
 def test_of_very_many_gpus_those_with_most_cells_are_named(data: StudyData) -> None:

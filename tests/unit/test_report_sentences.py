@@ -87,7 +87,7 @@ def told(effect: Effect, telling: Telling = TELLING) -> list[str]:
         verdict_sentence(effect, telling),
         headline([effect], telling),
         expectation_sentence(effect, CACHING, telling)[1],
-        limit_sentence([effect], telling),
+        limit_sentence([effect], telling, " on one machine"),
         row_sentence(effect),
         sentences.verdict_line([effect], telling, unmarked),
     ]
@@ -151,7 +151,7 @@ def test_one_replicate_is_not_judgeable() -> None:
     )
     assert "not judgeable" in verdict_sentence(effect, TELLING)
     assert "in 1 replicate." in verdict_sentence(effect, TELLING)
-    assert "any two runs" in limit_sentence([effect], TELLING)
+    assert "any two runs" in limit_sentence([effect], TELLING, " on one machine")
     assert row_sentence(effect) == "×5.00"
 
 
@@ -339,14 +339,14 @@ def test_what_replicates_cannot_say_is_one_sentence_for_the_levels_of_a_lever() 
     )
     kinds = [limit_kind(effect) for effect in (OFF, half, LIMIT, replace(half, pairs=1))]
     assert kinds[0] == kinds[1] and len(set(kinds)) == 3
-    assert limit_sentence([OFF, half], TELLING) == (
-        "Prefix caching off and half instead of on: with 3 replicates on this machine, a change by less than 25 % at off or 10 % at half "
+    assert limit_sentence([OFF, half], TELLING, " on one machine") == (
+        "Prefix caching off and half instead of on: with 3 replicates on one machine, a change by less than 25 % at off or 10 % at half "
         "in the median time to first token at 1 request/s could easily have gone unseen."
     )
     alike = replace(half, minimum_detectable=OFF.minimum_detectable)
-    assert " a change by less than 25 % in the median " in limit_sentence([OFF, alike], TELLING)
+    assert " a change by less than 25 % in the median " in limit_sentence([OFF, alike], TELLING, " on one machine")
     few = [replace(effect, pairs=1) for effect in (OFF, half)]
-    assert limit_sentence(few, TELLING).startswith(
+    assert limit_sentence(few, TELLING, " on one machine").startswith(
         "Prefix caching off and half instead of on: with 1 replicate nothing"
     )
     spread = spread_sentence("ttft_s", [0.061, 0.063], {"off": [0.3, 0.32], "half": [0.1, 0.2], "none": [0.1]})

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
+import pandas as pd
+
 from leverlab.aggregate.schema import metric_column
 from leverlab.report.doubts import held_against
 from leverlab.report.effect import Effect
@@ -17,6 +19,7 @@ from leverlab.report.phrases import (
     short_levels,
     treatments_phrase,
 )
+from leverlab.report.provenance import machines_phrase
 from leverlab.report.sentences import (
     copy_sentence,
     expectation_sentence,
@@ -114,9 +117,12 @@ def limits(data: StudyData) -> list[str]:
 
 def _limit(effects: Sequence[Effect], data: StudyData) -> str:
     values = {effect.level_names: _values(data, effect) for effect in effects}
+    cells = pd.concat([side for effect in effects for side in data.sides_of(effect)])
     baseline = next(iter(values.values()))[0]
     treatments = {levels: own for levels, (_, own) in values.items()}
-    return limit_sentence(effects, data.telling) + spread_sentence(effects[0].metric, baseline, treatments)
+    return limit_sentence(effects, data.telling, machines_phrase(cells)) + spread_sentence(
+        effects[0].metric, baseline, treatments
+    )
 
 
 def forest_block(data: StudyData) -> FigureBlock:

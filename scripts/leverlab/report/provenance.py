@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from statistics import median
 from typing import Any, Final
 
+import pandas as pd
+
 from leverlab.records import SamplingCost, cards_of, flattened_provenance, short_name
 from leverlab.report.phrases import joined
 from leverlab.report.source import StudyData, rows_of
@@ -103,8 +105,7 @@ def _places(recorded: Sequence[Mapping[str, str]]) -> str:
     """
     machines: dict[tuple[str, str], list[list[str]]] = {}
     for flat in recorded:
-        machine = (flat.get("node.hostname", _UNKNOWN), flat.get("node.boot_id", _UNKNOWN))
-        machines.setdefault(machine, []).append([short_name(card) for card in cards_of(flat)])
+        machines.setdefault(_machine(flat), []).append([short_name(card) for card in cards_of(flat)])
     boots = Counter(hostname for hostname, _ in machines)
     said = []
     for (hostname, boot), cells in machines.items():
@@ -118,6 +119,30 @@ def _places(recorded: Sequence[Mapping[str, str]]) -> str:
         elif len(machines) > 1:
             said.append(f"{name} in {_cells(len(cells))}")
     return "; ".join(_first(said))
+
+
+def machines_phrase(cells: pd.DataFrame) -> str:
+    """On how many machines `cells` ran, with a space in front: ` on one machine`, ` over 2 machines`; empty where none tells.
+
+    Two boots of one name may be one machine that was started anew, and cells of one name without a boot may be of several machines.
+    """
+    told = [json.loads(provenance) for provenance in cells["provenance"].dropna()]
+    machines = {_machine(flattened_provenance(one)) for one in told}
+    boots = Counter(hostname for hostname, boot in machines if boot != _UNKNOWN)
+    unknown = {hostname for hostname, boot in machines if boot == _UNKNOWN}
+    least = len({hostname for hostname, _ in machines})
+    if not machines or _UNKNOWN in unknown:
+        return ""
+    if unknown:
+        return " on one machine or several of one name" if least == 1 else f" over {least} machines or more"
+    if len(machines) == 1:
+        return " on one machine"
+    return f" over {len(machines)} machines{', or starts of one' if max(boots.values()) > 1 else ''}"
+
+
+def _machine(flat: Mapping[str, str]) -> tuple[str, str]:
+    """Name and boot."""
+    return flat.get("node.hostname", _UNKNOWN), flat.get("node.boot_id", _UNKNOWN)
 
 
 def _first(said: Sequence[str]) -> list[str]:

@@ -154,8 +154,11 @@ def limit_kind(effect: Effect) -> tuple[object, ...]:
     return effect.place, effect.pairs, effect.pairs > 1 and smallest_phrase(effect) is None
 
 
-def limit_sentence(effects: Sequence[Effect], telling: Telling) -> str:
-    """What so many replicates cannot say about these effects, which are of one kind (`limit_kind`)."""
+def limit_sentence(effects: Sequence[Effect], telling: Telling, machines: str) -> str:
+    """What so many replicates cannot say about these effects, which are of one kind (`limit_kind`).
+
+    `machines`: where they ran, as `leverlab.report.provenance.machines_phrase` tells it.
+    """
     first = effects[0]
     what = f"{metric_phrase(first.metric, first.statistic)} {load_phrase(first.load)}{where_phrase(first, telling)}"
     subject = treatments_phrase([effect.changed for effect in effects], telling.titles, "and")
@@ -167,7 +170,7 @@ def limit_sentence(effects: Sequence[Effect], telling: Telling) -> str:
         return f"{subject}: how small a change in {what} could have been seen is not known."
     each = [f"{size} at {level}" for level, size in sizes.items()]
     smallest = joined(each, "or") if len(set(sizes.values())) > 1 else next(iter(sizes.values()))
-    return f"{subject}: with {replicates_phrase(first.pairs)} on this machine, a change by less than {smallest} in {what} could easily have gone unseen."
+    return f"{subject}: with {replicates_phrase(first.pairs)}{machines}, a change by less than {smallest} in {what} could easily have gone unseen."
 
 
 def correction_sentence(effects: Sequence[Effect], telling: Telling) -> str:
