@@ -10,7 +10,7 @@ import pytest
 from leverlab.report.accuracy import accuracy_section
 from leverlab.report.findings import limits
 from leverlab.report.knees import knee_table
-from leverlab.report.page import render_study
+from leverlab.report.page import incomplete, render_study
 from leverlab.report.provenance import machines_phrase, provenance
 from leverlab.report.questions import questions
 from leverlab.report.sentences import correction_sentence
@@ -156,6 +156,13 @@ def test_replicates_that_disagree_about_the_knee_are_not_said_to_have_kept_up(da
         "keeps up until above 1 request/s, and some replicates kept up with all that was offered" in text
         for text in sentences
     )
+
+
+def test_where_no_cell_has_numbers_nothing_is_said_to_rest_on_the_others(data: StudyData) -> None:
+    assert incomplete(data) == ""
+    some = data.cells["status"].mask(data.cells.index < 2, "missing")
+    assert incomplete(replace(data, cells=data.cells.assign(status=some))).startswith("2 of ")
+    assert incomplete(replace(data, cells=data.cells.assign(status="missing"))).startswith("No cell has numbers yet.")
 
 
 def test_what_only_later_cells_recorded_is_not_the_same_in_every_cell(data: StudyData) -> None:

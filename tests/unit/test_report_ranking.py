@@ -131,7 +131,7 @@ def test_advice_and_headline_that_rest_on_a_marked_effect_say_so(tmp_path: Path)
         return {**measured(row), "provenance": json.dumps(provenance), **checks}
 
     data = remade(tmp_path, elsewhere).read()
-    mark = " (marked: its sides shared no GPU; 1 of its 6 cells carries a caution (drift))."
+    mark = " (marked: its sides shared no GPU; 1 of its 6 cells carries a caution: drift)."
     assert headline(data.effects, data.telling, doubts_in(data)).endswith(mark)
     found = ranking(data)
     (advice,) = recommendations(found)

@@ -233,6 +233,11 @@ def test_in_short_each_lever_is_told_with_its_values_at_every_level() -> None:
     assert len(lines) == 2 and lines[1].startswith(
         "Batch limit: the output tokens per second in a burst is 250 tokens/s at "
     )
+    invalid = replace(half, baseline=None, value=None, estimate=None, verdict="invalid")
+    assert in_short([invalid, OFF, LIMIT], TELLING)[0].endswith(
+        "is 62 ms at on and 310 ms at off (worse); nothing is known at half (invalid)."
+    )
+    assert in_short([invalid, LIMIT], TELLING) == [], "one place that is known"
     assert in_short([OFF], TELLING) == [], "the headline says it"
     assert in_short([replace(OFF, primary=False), LIMIT], TELLING) == []
     many = [replace(OFF, load=f"rate {rate}") for rate in range(1, 12)]

@@ -29,7 +29,8 @@ def held_against(effect: Effect, data: StudyData) -> str:
     cells, marked, codes = _marked(effect, data)
     if count := len(marked):
         named = ", ".join(code.replace("_", " ") for code in codes)
-        whose = f"All {count} valid cells" if 1 < count == len(cells) else f"{count} of the {len(cells)} valid cells"
+        every = "Both" if count == 2 else f"All {count}"
+        whose = f"{every} valid cells" if 1 < count == len(cells) else f"{count} of the {len(cells)} valid cells"
         said.append(f"{whose} {'carries' if count == 1 else 'carry'} a caution: {named}.")
     return " ".join(said)
 
@@ -41,7 +42,7 @@ def doubts_in(data: StudyData) -> Doubts:
         said = [_IN_SHORT[caution.code] for caution in effect.cautions if caution.code in _IN_SHORT]
         cells, marked, codes = _marked(effect, data)
         if count := len(marked):
-            named = f" ({', '.join(code.replace('_', ' ') for code in codes)})" if len(codes) <= _CODES else ""
+            named = f": {', '.join(code.replace('_', ' ') for code in codes)}" if len(codes) <= _CODES else ""
             said.append(f"{count} of its {len(cells)} cells {'carries' if count == 1 else 'carry'} a caution{named}")
         return tuple(said)
 

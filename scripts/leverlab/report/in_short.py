@@ -67,20 +67,24 @@ def in_short(effects: Sequence[Effect], telling: Telling, doubts: Doubts) -> lis
 
     Nothing where the headline has told all there is. `effects` in the order in which they are to stand.
     """
-    primary = [effect for effect in effects if effect.primary and effect.baseline is not None]
-    if len(primary) < 2:
+    primary = [effect for effect in effects if effect.primary]
+    if sum(effect.baseline is not None for effect in primary) < 2:
         return []
-    lines = [_line(list(own), telling, doubts) for _, own in groupby(primary, key=lambda effect: effect.place)]
+    places = [list(own) for _, own in groupby(primary, key=lambda effect: effect.place)]
+    lines = [_line(own, telling, doubts) for own in places if any(effect.baseline is not None for effect in own)]
     more = len(lines) - _LIMIT
     return [*lines[:_LIMIT], *([f"{more} more stand below."] if more > 0 else [])]
 
 
 def _line(effects: Sequence[Effect], telling: Telling, doubts: Doubts) -> str:
-    first = effects[0]
+    first = next(effect for effect in effects if effect.baseline is not None)
     what = f"{metric_phrase(first.metric, first.statistic)} {load_phrase(first.load)}{where_phrase(first, telling)}"
     titles = " and ".join(telling.titles.get(name, name) for name in first.changed)
     before = f"{value_phrase(first.metric, first.baseline)} at {joined([old for _, old in first.changed.values()])}"
-    return f"{titles}: {what} is {joined([before, *_levels(effects, doubts)])}."
+    told = [effect for effect in effects if effect.baseline is not None]
+    untold = [f"{effect.level_names} ({_VERDICTS[effect.verdict]})" for effect in effects if effect.baseline is None]
+    without = f"; nothing is known at {joined(untold)}" if untold else ""
+    return f"{titles}: {what} is {joined([before, *_levels(told, doubts)])}{without}."
 
 
 def _levels(effects: Sequence[Effect], doubts: Doubts) -> Iterator[str]:

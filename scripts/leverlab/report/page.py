@@ -123,7 +123,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         **_in_short(data),
         "findings": findings(data),
         "correction": correction_sentence(data.effects, data.telling),
-        "incomplete": _incomplete(data),
+        "incomplete": incomplete(data),
         "forest": forest_block(data),
         "noise_floor": noise_floor_sentences(data),
         "replicates": replicates,
@@ -190,10 +190,13 @@ def _over_all_studies(data: StudyData) -> dict[str, Any]:
     }
 
 
-def _incomplete(data: StudyData) -> str:
+def incomplete(data: StudyData) -> str:
+    """How many cells have no numbers; empty where all have."""
     missing = int((data.cells["status"] != "measured").sum())
     if not missing:
         return ""
+    if missing == len(data.cells):
+        return "No cell has numbers yet. The cell table says why."
     have = "has" if missing == 1 else "have"
     return f"{missing} of {len(data.cells)} cells {have} no numbers; what is said above rests on the others. The cell table says why."
 
