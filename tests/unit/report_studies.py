@@ -73,6 +73,7 @@ questions:
 collects:
   Theoretical decode latency: "theory: decode_floor_s"
   Arithmetic intensity: ["theory: decode_intensity_flop_per_byte", "theory: ridge_flop_per_byte"]
+  "HBM utilization %": "theory: decode_bandwidth_bytes_per_s at concurrency 1"
 """
     + _LEVERS,
     PROFILED: """\

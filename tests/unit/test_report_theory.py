@@ -201,6 +201,41 @@ def test_what_the_course_collects_of_theory_is_computed(study: ReportStudy, valu
     assert table is not None
     floor = next(group for group in table.groups if group.title.startswith("Theoretical decode latency: floor"))
     assert [cell.text for cell in floor.rows[0].cells] == ["Baseline", "3.17 ms", "3.84 ms"]
+    assert floor.rows[0].cells[0].note == "by theory"
+    ridge = next(group for group in table.groups if "ridge" in group.title)
+    assert {row.cells[0].note for row in ridge.rows} == {"by theory"}, "a property has nothing beside it"
+
+
+def test_how_much_of_a_bound_was_reached_is_collected(study: ReportStudy, values: TheoryValues) -> None:
+    """The data sheet's bandwidth says nothing of its use: what was reached stands below it, and its share of it."""
+    table = collected_table(study.read(), values)
+    assert table is not None
+    group = next(group for group in table.groups if group.title.startswith("HBM utilization %"))
+    assert (
+        group.title == "HBM utilization %: memory bandwidth, by theory (ceiling), and bandwidth that decoding reached"
+    )
+    theory, measured, share = group.rows[:3]
+    assert [row.cells[0].note for row in group.rows[:3]] == ["by theory", "measured", "measured ÷ ceiling"]
+    own = of(values, "decode_bandwidth_bytes_per_s")
+    assert own.measured
+    assert theory.cells[1].text == "4,800 GB/s"
+    assert measured.cells[1].text == f"{own.measured / 1e9:,.0f} GB/s"
+    assert share.cells[1].text == f"{100 * own.measured / 4.8e12:.1f} %"
+    assert {row.cells[2].text for row in group.rows} == {""}, "it is wanted at one load point"
+    floor = next(group for group in table.groups if group.title.startswith("Theoretical decode latency"))
+    step = of(values, "decode_floor_s")
+    assert step.measured
+    assert floor.rows[2].cells[0].note == "floor ÷ measured"
+    assert floor.rows[2].cells[1].text == share.cells[1].text
+
+
+def test_a_share_beyond_its_bound_is_marked_where_it_is_collected(tmp_path: Path) -> None:
+    found = changed(tmp_path, lambda row: {**row, "tpot_s_p50": 0.5 * FLOOR_S})
+    table = collected_table(found.cells.data, found)
+    assert table is not None
+    group = next(group for group in table.groups if group.title.startswith("HBM utilization %"))
+    mark = group.rows[2].cells[1].mark
+    assert mark and mark.word == "beyond its bound"
 
 
 def test_the_page_has_the_section_and_says_what_is_simulated(study: ReportStudy, tmp_path: Path) -> None:

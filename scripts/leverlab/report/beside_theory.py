@@ -29,7 +29,8 @@ _WORKED_OUT: Final = {
 _NAMED: Final = 3
 """Treatments of which the same is said that are named one by one; of more it is said of every other."""
 
-_BEYOND: Final = Mark("✕", "beyond its bound", "bad")
+BEYOND: Final = Mark("✕", "beyond its bound", "bad")
+"""Of a measured value that no measurement can have: it is wrong, or what theory is told."""
 
 
 def asked(data: StudyData) -> list[QuantityReference]:
@@ -53,7 +54,7 @@ def theory_table(data: StudyData, values: TheoryValues) -> Table | None:
             break
         where = f", {context_phrase(*context)}" if len(data.contexts) > 1 else ""
         label = found[0].quantity.label
-        beside = f"; beside it: {_beside_phrase(found[0])}" if found[0].measured is not None else ""
+        beside = f"; beside it: {beside_phrase(found[0])}" if found[0].measured is not None else ""
         groups.append(Group(tuple(shown_rows), f"{label[:1].upper()}{label[1:]}{where}{beside}"))
     if not groups:
         return None
@@ -80,7 +81,7 @@ def _rows(data: StudyData, values: Sequence[Beside]) -> list[Row]:
     rows = []
     for value, whose, every_load in _distinct(data, values):
         wanted, measured, ratio = _texts(value)
-        mark = _BEYOND if value.impossible else None
+        mark = BEYOND if value.impossible else None
         sense = value.quantity.sense
         cells = (whose, "every load point" if every_load else load_heading(value.load), wanted, measured)
         rows.append(Row((*map(Cell, cells), Cell(ratio, mark=mark), Cell("–" if sense == "property" else sense))))
@@ -133,10 +134,11 @@ def _covers(
 
 
 def _texts(value: Beside) -> tuple[str, str, str]:
-    return shown(value.quantity, value.expected), _measured_text(value), _ratio_text(value) or "–"
+    return shown(value.quantity, value.expected), measured_text(value), _ratio_text(value) or "–"
 
 
-def _measured_text(value: Beside) -> str:
+def measured_text(value: Beside) -> str:
+    """What was measured, with its unit; – where nothing was."""
     if value.measured is None:
         return "–"
     if value.quantity.beside == DERIVED or value.quantity.beside is None:
@@ -153,7 +155,8 @@ def _ratio_text(value: Beside) -> str:
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def _beside_phrase(value: Beside) -> str:
+def beside_phrase(value: Beside) -> str:
+    """What was measured beside a quantity: `median time per output token`; empty where it is nothing with a name."""
     if value.quantity.beside in (None, DERIVED):
         return _WORKED_OUT.get(value.quantity.name, "")
     reference = parse_metric_reference(str(value.quantity.beside))
@@ -210,7 +213,7 @@ def _together_over_loads(data: StudyData, values: Sequence[Beside], whose: str) 
         count = "" if alike else f", in {_replicates(value)}"
         parts.append(f"{load_phrase(value.load)} {wanted} beside {measured}{compared}{count}")
     ending = f", each in {_replicates(first)}" if alike else ""
-    return f"{start} ({_SENSES[first.quantity.sense]}) beside {_beside_phrase(first)} (measured): {'; '.join(parts)}{ending}."
+    return f"{start} ({_SENSES[first.quantity.sense]}) beside {beside_phrase(first)} (measured): {'; '.join(parts)}{ending}."
 
 
 def _replicates(value: Beside) -> str:
@@ -245,7 +248,7 @@ def _sentence(data: StudyData, value: Beside, whose: str, every_load: bool) -> s
         " It lies beyond its bound: what was measured is wrong, or what theory is told." if value.impossible else ""
     )
     return (
-        f"{start}: {value.quantity.label} {wanted} ({_SENSES[value.quantity.sense]}); {_beside_phrase(value)} {measured} (measured)"
+        f"{start}: {value.quantity.label} {wanted} ({_SENSES[value.quantity.sense]}); {beside_phrase(value)} {measured} (measured)"
         f"{compared}, in {_replicates(value)}.{beyond}"
     )
 

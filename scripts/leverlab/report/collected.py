@@ -1,6 +1,7 @@
 """What the course wants collected, as this study has it: each of its metrics over treatments and load points."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
 from typing import Final
 
 import pandas as pd
@@ -10,11 +11,13 @@ from leverlab.config.course import ELSEWHERE
 from leverlab.load_point import parse_load_point
 from leverlab.metrics import METRICS, MetricReference, comparable, parse_metric_reference
 from leverlab.quantities import QuantityReference, parse_quantity_reference
+from leverlab.report.beside_theory import BEYOND, beside_phrase, measured_text
 from leverlab.report.phrases import context_phrase, joined, load_heading, load_phrase, metric_phrase, value_phrase
 from leverlab.report.source import StudyData
-from leverlab.report.theory_values import TheoryValues
+from leverlab.report.theory_values import Beside, TheoryValues
 from leverlab.report.view import Cell, Column, Group, Row, Table
 from leverlab.theory.shown import shown
+from leverlab.units import format_number, format_percent
 
 _SOURCES: Final = {
     "client": "stamped by the client",
@@ -25,6 +28,9 @@ _SOURCES: Final = {
     "trial": "timed by the trial",
     "NVML": "from the driver (NVML)",
 }
+
+_SHARES: Final = {"floor": "floor ÷ measured", "ceiling": "measured ÷ ceiling"}
+"""Sense of a bound → the share of it that was reached."""
 
 
 def collected_table(data: StudyData, values: TheoryValues) -> Table | None:
@@ -80,25 +86,46 @@ def _rows(reference: MetricReference, loads: list[str], data: StudyData) -> Iter
 def _of_theory(
     name: str, reference: QuantityReference, loads: list[str], data: StudyData, values: TheoryValues
 ) -> Group:
-    """What theory expects, without what was measured beside it: the section of theory has both."""
+    """What theory says; of a floor or a ceiling also what was measured, and how much of it that reached."""
     quantity = reference.quantity
     own = [value for value in values.values if value.quantity is quantity]
+    asked = [load for load in loads if reference.load is None or str(reference.load) == load]
+    bounded = next((v for v in own if quantity.sense in _SHARES and v.measured is not None and v.load in asked), None)
     rows = []
     for context in data.contexts:
+        where = f"{context_phrase(*context)}; " if len(data.contexts) > 1 else ""
         for treatment in data.treatments:
-            found = {v.load: v.expected for v in own if (v.context, v.treatment) == (context, treatment)}
-            asked = [load for load in loads if reference.load is None or str(reference.load) == load]
-            texts = [
-                (shown(quantity, found[load]) if load in found else "–") if load in asked else "" for load in loads
-            ]
-            note = context_phrase(*context) if len(data.contexts) > 1 else ""
-            if found:
-                rows.append(Row((Cell(data.label(treatment), note=note), *map(Cell, texts))))
+            found = {v.load: v for v in own if (v.context, v.treatment) == (context, treatment)}
+            for note, cell in _told(quantity.sense, bounded is not None):
+                if found:
+                    told = [
+                        (cell(found[load]) if load in found else Cell("–")) if load in asked else Cell("")
+                        for load in loads
+                    ]
+                    rows.append(Row((Cell(data.label(treatment), note=f"{where}{note}"), *told)))
     if not rows:
         reasons = dict.fromkeys(missing.reason for missing in values.missing if missing.quantity is quantity)
         why = "; ".join(reasons) or "no valid cell tells it"
         rows.append(Row((Cell(f"not computed: {why}"), *(Cell("") for _ in loads))))
-    return Group(tuple(rows), f"{name}: {quantity.label}, by theory")
+    beside = f" ({quantity.sense}), and {beside_phrase(bounded)}" if bounded else ""
+    return Group(tuple(rows), f"{name}: {quantity.label}, by theory{beside}")
+
+
+def _told(sense: str, bounded: bool) -> Sequence[tuple[str, Callable[[Beside], Cell]]]:
+    """What is told of a quantity, a row each, and its cell at a load point."""
+    theory = ("by theory", lambda value: Cell(shown(value.quantity, value.expected)))
+    if not bounded:
+        return [theory]
+    return [theory, ("measured", lambda value: Cell(measured_text(value))), (_SHARES[sense], _share)]
+
+
+def _share(value: Beside) -> Cell:
+    """How much of its bound was reached, in percent: near 100 is near the bound, whichever side it lies on."""
+    ratio = median(value.ratios) if value.ratios else 0.0
+    if not ratio:
+        return Cell("–")
+    share = 1 / ratio if value.quantity.sense == "floor" else ratio
+    return Cell(format_percent(format_number(100 * share)), mark=BEYOND if value.impossible else None)
 
 
 def _medians(cells: pd.DataFrame, column: str) -> Mapping[str, float]:
