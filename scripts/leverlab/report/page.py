@@ -27,8 +27,9 @@ from leverlab.report.marked import findings as marked_cells
 from leverlab.report.overview import believable, glance
 from leverlab.report.phrases import joined
 from leverlab.report.provenance import provenance
-from leverlab.report.questions import questions, readings
+from leverlab.report.questions import questions
 from leverlab.report.ranking import ranking, ranking_note, ranking_tables, recommendations
+from leverlab.report.readings import readings
 from leverlab.report.roofline_block import roofline_parts
 from leverlab.report.searches import search_table
 from leverlab.report.sentences import correction_sentence

@@ -40,7 +40,7 @@ from leverlab.report.ranges import range_sentences
 from leverlab.report.source import StudyData
 from leverlab.report.stacking import stacking_sentences
 from leverlab.report.theory_values import TheoryValues
-from leverlab.report.view import FigureBlock, Link
+from leverlab.report.view import FigureBlock
 from leverlab.report.why import first_profile_question, recorded_sentences
 
 _LIMIT: Final = 12
@@ -49,13 +49,6 @@ _LIMIT: Final = 12
 _UNANSWERED: Final = "Not answered"
 
 _REFERRED: Final = "From profiles: what twins say of it stands at the first question that they answer."
-
-_REPOSITORIES: Final = {
-    "vllm": "https://github.com/vllm-project/vllm/blob/v0.26.0",
-    "sglang": "https://github.com/sgl-project/sglang/blob/v0.5.17",
-    "lmcache": "https://github.com/LMCache/LMCache/blob/v0.5.6",
-    "transformers": "https://github.com/huggingface/transformers/blob/main",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +61,9 @@ class Answered:
     figure: FigureBlock | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A file to read, and why."""
-
-    link: Link
-    why: str
-
-
 def questions(data: StudyData, values: TheoryValues) -> list[Answered]:
     """Every question of the study with its answer; `values` is what theory says of the study."""
     return [_answered(question, place, data, values) for place, question in enumerate(data.study.questions)]
-
-
-def readings(data: StudyData) -> list[Reading]:
-    """The files of the engines that explain what is seen, at today's places."""
-    return [
-        Reading(Link(f"{_REPOSITORIES[source.package]}/{source.path}", source.path), source.why)
-        for source in data.study.reads
-    ]
 
 
 def _answered(question: Question, place: int, data: StudyData, values: TheoryValues) -> Answered:
