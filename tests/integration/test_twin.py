@@ -57,7 +57,7 @@ class Stub(Profiling):
         assert client.get("/health").status_code == 200
         Stub.begun[str(client.base_url)] = folder
 
-    def stop(self, client: httpx.Client) -> None:
+    def stop(self, client: httpx.Client, timeout_s: float) -> None:
         folder = Stub.begun[str(client.base_url)]
         shutil.copy(RECORDED, folder / "rank0.pt.trace.json.gz")
         (folder / "told-to-stop").touch()
@@ -69,9 +69,9 @@ class Stub(Profiling):
 class Idle(Stub):
     """One whose prefill server had nothing to do while it recorded."""
 
-    def stop(self, client: httpx.Client) -> None:
+    def stop(self, client: httpx.Client, timeout_s: float) -> None:
         if Stub.begun[str(client.base_url)].name != "prefill":
-            super().stop(client)
+            super().stop(client, timeout_s)
 
 
 class Refusing(Stub):
@@ -98,7 +98,11 @@ def run(
     progress: Progress | None = None,
 ) -> TwinRecord:
     Stub.begun.clear()
-    monkeypatch.setitem(PROFILING, "truth", profiling(lambda tool, folder: {}, lambda tool, folder: None, None))  # type: ignore[arg-type]
+    monkeypatch.setitem(
+        PROFILING,
+        "truth",
+        profiling(lambda tool, folder: {}, lambda tool, folder: None, lambda flags, tokens: {}, None),
+    )  # type: ignore[arg-type]
     specification = TwinSpecification(
         twin="0123456789",
         tool=TOOL if program else "torch",

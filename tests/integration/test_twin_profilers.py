@@ -12,8 +12,15 @@ import httpx
 import psutil
 import pytest
 
+from leverlab.config.profile import NCU_LAUNCH_S, Tool
+from leverlab.engines import engine_for
+from leverlab.engines.base import Launch
+from leverlab.engines.profiling import STOP_TIMEOUT_S
+from leverlab.load.plan import read_requests
 from leverlab.profile import tables
+from leverlab.profile.recorders import Recorders
 from leverlab.profile.twin import COUNTERS, read_twin
+from leverlab.records import TwinSpecification
 from leverlab.trial.outcomes import Interrupted
 from tests.integration.test_twin import NSYS, Stub, disaggregated, folder_of, job, run
 from tests.integration.trial_job import TrialJob
@@ -61,26 +68,26 @@ class Counted(Stub):
         super().start(client, tool, folder)
         self.order.append("begin")
 
-    def stop(self, client: httpx.Client) -> None:
+    def stop(self, client: httpx.Client, timeout_s: float) -> None:
         self.order.append("end")
-        super().stop(client)
+        super().stop(client, timeout_s)
 
 
 class Refused(Counted):
     """One whose prefill server's report cannot be read."""
 
-    def stop(self, client: httpx.Client) -> None:
+    def stop(self, client: httpx.Client, timeout_s: float) -> None:
         folder = Stub.begun[str(client.base_url)]
         if folder.name == "prefill":
             (folder / "refused").touch()
-        super().stop(client)
+        super().stop(client, timeout_s)
 
 
 class Slow(Stub):
     """One that writes what it has, and does not answer in time."""
 
-    def stop(self, client: httpx.Client) -> None:
-        super().stop(client)
+    def stop(self, client: httpx.Client, timeout_s: float) -> None:
+        super().stop(client, timeout_s)
         raise httpx.ReadTimeout("timed out")
 
 
@@ -89,7 +96,7 @@ class Mute(Stub):
 
     hangs = threading.Event()
 
-    def stop(self, client: httpx.Client) -> None:
+    def stop(self, client: httpx.Client, timeout_s: float) -> None:
         self.hangs.wait()
 
 
@@ -106,7 +113,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What hangs is given up soon."""
     Counted.order.clear()
     Mute.hangs.clear()
-    monkeypatch.setattr("leverlab.profile.twin.STOP_TIMEOUT_S", -59.5)
+    monkeypatch.setattr("leverlab.profile.recorders.STOP_TIMEOUT_S", -59.5)
     monkeypatch.setattr("leverlab.profile.recorders._REPORT_TIMEOUT_S", 30.0)
     monkeypatch.setattr("leverlab.topology.processes.INTERRUPT_GRACE_S", 0.5)
     monkeypatch.setattr("leverlab.topology.processes.TERMINATE_GRACE_S", 0.5)
@@ -124,7 +131,7 @@ def program(job: TrialJob, name: str, text: str) -> str:
 def test_each_server_has_a_report_of_its_own_from_one_window(
     disaggregated: TrialJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leverlab.profile.twin.STOP_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("leverlab.profile.recorders.STOP_TIMEOUT_S", 60.0)
     nsys = program(disaggregated, "nsys", EXPORTS)
     record = run(disaggregated, monkeypatch, Counted, nsys)
     assert record.outcome == "recorded" and record.silent == {} and record.window["problem"] is None
@@ -146,7 +153,7 @@ def test_each_server_has_a_report_of_its_own_from_one_window(
 def test_a_report_that_cannot_be_read_costs_its_server_alone(
     disaggregated: TrialJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leverlab.profile.twin.STOP_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("leverlab.profile.recorders.STOP_TIMEOUT_S", 60.0)
     record = run(disaggregated, monkeypatch, Refused, program(disaggregated, "nsys", EXPORTS))
     assert record.outcome == "recorded" and set(record.silent) == {"prefill"}
     assert "Importer: broken" in record.silent["prefill"]
@@ -188,7 +195,7 @@ def test_a_twin_that_is_told_to_end_keeps_nothing_and_leaves_no_server(
 
 
 def counting(job: TrialJob, monkeypatch: pytest.MonkeyPatch, write: str) -> Path:
-    monkeypatch.setattr("leverlab.profile.twin.STOP_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("leverlab.profile.recorders.STOP_TIMEOUT_S", 60.0)
     monkeypatch.setattr("tests.integration.test_twin.TOOL", "ncu")
     run(job, monkeypatch, Stub, program(job, "ncu", NCU.replace("WRITE", write)))
     return folder_of(job, "ncu")
@@ -206,6 +213,29 @@ def test_a_report_of_counters_is_written_when_the_server_has_ended(
     assert (folder / COUNTERS).is_file() and (folder / "raw" / "report.ncu-rep").is_file()
     assert "interrupted" not in (folder / "server.log").read_text()
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("tool", ["nsys", "ncu"])
+def test_counting_gets_a_small_cache_and_the_time_that_its_launches_take(
+    job: TrialJob, tool: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nsight Compute saves all that is allocated before each kernel. Nothing else of the server is another, and of Nsight Systems' nothing."""
+    told = job.specification().model_copy(update={"engine_kind": "sglang"})
+    specification = TwinSpecification(
+        twin="t", tool=tool, window_s=1, program="/opt/p", kernels="k", launches=9, kernel_classes=[], job=told
+    )
+    recorders = Recorders(specification, engine_for("sglang"), job.root / "raw")
+    [name] = recorders.folders
+    flags = recorders.around(name, Launch([], job.root, told.identity, "127.0.0.1", 1, "k", (), job.root)).identity[
+        "flags"
+    ]
+    requests = read_requests(Path(told.cells[0].workload_file), "t")
+    held = sum(each.prompt_tokens + each.output_tokens for each in requests)
+    tokens = flags.pop("max-total-tokens", 0)
+    assert flags == told.identity["flags"]
+    assert held <= tokens <= held + 5000 if tool == "ncu" else tokens == 0
+    monkeypatch.undo()
+    assert recorders.stop_timeout_s == STOP_TIMEOUT_S + (9 * NCU_LAUNCH_S if tool == "ncu" else 0)
 
 
 def test_counters_that_the_driver_denies_are_a_reason_of_their_own(

@@ -4,11 +4,16 @@
 of kernels as vLLM launches them on an H100.
 """
 
+import re
+
 import pytest
 
+from leverlab.config.profile import Profile
+from leverlab.engines.profiling import PROFILING
 from leverlab.profile import ncu
 from leverlab.profile.classes import kernel_classes
 from leverlab.profile.ncu import NcuError
+from leverlab.profile.nsys_export import read_nsys_export
 from tests.unit.repository import SOURCE
 
 _ABOUT = [
@@ -108,3 +113,26 @@ def test_a_report_that_is_not_there_is_not_imported() -> None:
 def test_an_export_without_kernels_is_refused() -> None:
     with pytest.raises(NcuError, match="holds no kernel"):
         ncu.read_counters("==PROF== Disconnected\n")
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_the_kernels_that_are_looked_at_are_those_that_take_the_time(engine: str) -> None:
+    """Of attention its main kernel, not those that prepare and combine; of what writes the cache none."""
+    kernels = read_nsys_export(SOURCE / f"tests/data/profiles/{engine}-h100-nsys", kernel_classes(SOURCE)).kernels
+    wanted = re.compile(Profile(at=["rate 1"]).kernels)
+    found = kernels[[wanted.search(name) is not None for name in kernels["kernel"]]]
+    assert set(found["class"]) == {"gemm", "attention"}
+    attention = found[found["class"] == "attention"]
+    assert attention["kernel"].str.contains("FlashAttnFwdSm90").all()
+    of_all = kernels[kernels["class"] == "attention"]["duration_s"].sum()
+    assert attention["duration_s"].sum() > 0.8 * of_all
+
+
+def test_the_cache_is_as_large_as_the_load_and_the_longest_request_need() -> None:
+    """vLLM refuses a cache that cannot hold a request of `max-model-len`, and keeps a block back."""
+    vllm, sglang = PROFILING["vllm"].cache_flags, PROFILING["sglang"].cache_flags
+    assert 16384 / 16 < vllm({"max-model-len": 16384}, 4000)["num-gpu-blocks-override"] < 1.1 * 16384 / 16
+    assert 100_000 / 64 < vllm({"max-model-len": 16384, "block-size": 64}, 100_000)["num-gpu-blocks-override"] < 1600
+    assert vllm({}, 4000) == {}, "the longest request is the model's, which is not looked up"
+    assert vllm({"max-model-len": 16384, "num-gpu-blocks-override": 9}, 4000) == {}, "the treatment's own"
+    assert sglang({}, 4000) == {"max-total-tokens": 4000} and sglang({"max-total-tokens": 9}, 4000) == {}

@@ -1,7 +1,7 @@
 """Which cells of a study get a twin under a profiler, and the rules by which kernels are called."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -10,6 +10,10 @@ from leverlab.load_point import parse_load_point
 
 Tool = Literal["nsys", "torch", "ncu"]
 """Nsight Systems, the profiler of torch that the engine starts itself, or Nsight Compute's counters of chosen kernels."""
+
+NCU_LAUNCH_S: Final = 15
+"""What Nsight Compute is given for a kernel: it saves the memory that the kernel may write, which is all that is allocated, and runs it some
+ten times."""
 
 PROFILED_KINDS = ("vllm", "sglang")
 """Kinds of engines that can be told to record."""
@@ -57,10 +61,10 @@ class Profile(StrictModel):
     )
     window: Seconds = Field(default=1.0, description="how long the profiler records, in the middle of the load")
     kernels: Annotated[str, AfterValidator(_regular_expression)] = Field(
-        default="gemm|nvjet|flash|attn",
+        default="gemm|nvjet|FlashAttnFwdSm|flash_fwd|(Prefill|Decode)With|_fwd_(grouped_)?kernel|unified_attention",
         description="for ncu: which kernels, as a regular expression that is searched in their whole names",
     )
-    launches: int = Field(default=20, ge=1, description="for ncu: how many of them are looked at, seconds each")
+    launches: int = Field(default=9, ge=1, description="for ncu: how many of them are looked at, seconds each")
 
 
 class KernelClass(StrictModel):

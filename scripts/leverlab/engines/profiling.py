@@ -18,6 +18,12 @@ _START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 300.0
 """Torch's profiler writes its trace before it answers."""
 
+_BLOCK_TOKENS: Final = 16
+"""vLLM's on a GPU where no flag says another number."""
+_SPARE_BLOCKS: Final = 16
+"""vLLM keeps one back itself."""
+_VLLM_SIZES: Final = {"num-gpu-blocks-override", "kv-cache-memory-bytes"}
+
 
 class ProfilerRefusedError(Exception):
     """The server did not begin or end its profiler; the text is its answer."""
@@ -29,6 +35,8 @@ class Profiling:
 
     flags: Callable[[Tool, Path], Mapping[str, Any]]
     start_body: Callable[[Tool, Path], Mapping[str, Any] | None]
+    cache_flags: Callable[[Mapping[str, Any], int], Mapping[str, Any]]
+    """(the server's flags, tokens) → the flags by which its KV cache holds so many tokens and little more; none where its own say a size."""
     iterations: str | None
     """Sample of /metrics that counts the engine's iterations; None where it has none."""
 
@@ -37,9 +45,9 @@ class Profiling:
         body = self.start_body(tool, folder)
         _accepted(client.post("/start_profile", json=body, timeout=_START_TIMEOUT_S), "start_profile")
 
-    def stop(self, client: httpx.Client) -> None:
+    def stop(self, client: httpx.Client, timeout_s: float) -> None:
         """Have it end, and write what it has. Raises ProfilerRefusedError and httpx.HTTPError."""
-        _accepted(client.post("/stop_profile", timeout=STOP_TIMEOUT_S), "stop_profile")
+        _accepted(client.post("/stop_profile", timeout=timeout_s), "stop_profile")
 
     def iteration_count(self, metrics: str) -> float | None:
         """The engine's own count of iterations in the text of /metrics; None where it tells none."""
@@ -67,13 +75,26 @@ def _vllm_flags(tool: Tool, folder: Path) -> dict[str, Any]:
     return {"profiler-config": {"profiler": "torch", **options}}
 
 
+def _vllm_cache(flags: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    """It does not start with a cache that cannot hold its longest request."""
+    if "max-model-len" not in flags or _VLLM_SIZES & set(flags):
+        return {}
+    block = int(flags.get("block-size", _BLOCK_TOKENS))
+    longest = max(tokens, int(flags["max-model-len"]))
+    return {"num-gpu-blocks-override": -(-longest // block) + _SPARE_BLOCKS}
+
+
+def _sglang_cache(flags: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    return {} if "max-total-tokens" in flags else {"max-total-tokens": tokens}
+
+
 def _sglang_body(tool: Tool, folder: Path) -> dict[str, Any]:
     activities = ["CPU", "GPU"] if tool == "torch" else ["CUDA_PROFILER"]
     return {"output_dir": str(folder), "activities": activities, "with_stack": False}
 
 
 PROFILING: Final[Mapping[str, Profiling]] = {
-    "vllm": Profiling(_vllm_flags, lambda tool, folder: None, "vllm:iteration_tokens_total_count"),
-    "sglang": Profiling(lambda tool, folder: {}, _sglang_body, None),
+    "vllm": Profiling(_vllm_flags, lambda tool, folder: None, _vllm_cache, "vllm:iteration_tokens_total_count"),
+    "sglang": Profiling(lambda tool, folder: {}, _sglang_body, _sglang_cache, None),
 }
 """Kind of engine → how it is profiled."""

@@ -12,7 +12,7 @@ import msgspec
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.base import nearest
 from leverlab.config.kernel_classes import kernel_class_rules
-from leverlab.config.profile import PROFILED_KINDS, Profile, Tool
+from leverlab.config.profile import NCU_LAUNCH_S, PROFILED_KINDS, Profile, Tool
 from leverlab.config.topology import topology_of
 from leverlab.identity import content_hash
 from leverlab.layout import TWIN_FILE, Layout
@@ -23,9 +23,6 @@ from leverlab.records import TwinSpecification, write_bytes
 
 TWIN_OVERHEAD_S: Final = 900
 """A start under a profiler takes up to twice as long; then its report is written and exported."""
-
-NCU_LAUNCH_S: Final = 15
-"""Nsight Compute runs a kernel some twenty times, and first saves the memory that it may write: all of a GPU's, at a few tens of GB/s."""
 
 _INSTEAD: Final = (
     "or write `tool: torch` under the study's `profile`, or leave twins out with `--config profiles=false`"

@@ -1,8 +1,9 @@
 """Nsight Compute round a server: hardware counters of chosen kernels, each of which it runs again and again for them.
 
-Not run yet with an engine: written after NVIDIA's guide, Nsight Compute 2025.3. Before it runs a kernel again it saves the memory that
-the kernel may write, which takes seconds of a full GPU, so the kernels are chosen by name and few. Clocks are left alone
-(`--clock-control none`), as everywhere here.
+Begun once with an engine, without a result: docs/profiles.md says how far it came. Written after NVIDIA's guide, Nsight Compute 2025.3. Before it
+runs a kernel again it saves the memory that the kernel may write, which takes seconds of a full GPU, so the kernels are chosen by name and few, and
+the KV cache is small (`leverlab.profile.recorders`). Clocks are left alone (`--clock-control none`), as everywhere here. Caches are emptied before each
+run, its default: a decode step finds no weights in them either, and a kernel that runs twice in a row would.
 
 The program writes its report when the server has ended, so that the server is ended first, and not by way of the program: what
 that does with a signal its guide does not say.

@@ -8,13 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
+from leverlab.config.profile import NCU_LAUNCH_S
 from leverlab.config.topology import parts_of
 from leverlab.engines.base import Engine, Launch
-from leverlab.engines.profiling import PROFILING, ProfilerRefusedError, Profiling
+from leverlab.engines.profiling import PROFILING, STOP_TIMEOUT_S, ProfilerRefusedError, Profiling
+from leverlab.load.plan import read_requests
 from leverlab.profile import ncu, nsys, tables
 from leverlab.profile.classes import KernelClasses
 from leverlab.profile.nsys_export import ExportError, read_nsys_export
@@ -28,6 +30,11 @@ RAW: Final = "raw"
 """Folder of what the profilers wrote: their files, or a folder for each of several engine servers."""
 
 _REPORT_TIMEOUT_S: Final = 300.0
+
+_SPARE_TOKENS: Final = 4096
+"""What warm-up and drafts hold besides, and what schedulers keep free."""
+_MOST_TOKENS: Final = 131_072
+"""Where a load needs more its KV cache stays as large as the engine makes it: what a GPU can hold of that is not known here."""
 
 
 class NothingRecordedError(Exception):
@@ -50,9 +57,10 @@ class Recorders:
     def around(self, name: str, launch: Launch) -> Launch:
         """The launch of the engine server `name` with its profiler: `Launch.around`."""
         spec, folder = self._spec, self.folders[name]
+        flags = launch.identity["flags"]
         identity = {
             **launch.identity,
-            "flags": {**launch.identity["flags"], **self._profiling.flags(spec.tool, folder)},
+            "flags": {**flags, **self._profiling.flags(spec.tool, folder), **self._cache_flags(flags)},
             "environment": {**launch.identity["environment"], **self._libraries},
         }
         prefix = list(launch.command_prefix)
@@ -61,6 +69,16 @@ class Recorders:
         if spec.tool == "ncu":
             prefix = [*ncu.command_prefix(self._program, folder, spec.kernels, spec.launches), *prefix]
         return replace(launch, identity=identity, command_prefix=prefix)
+
+    def _cache_flags(self, flags: Mapping[str, Any]) -> Mapping[str, Any]:
+        """For Nsight Compute, which saves all that is allocated before each kernel: a KV cache no larger than the load needs."""
+        tokens = _tokens_needed(self._spec) if self._spec.tool == "ncu" else None
+        return {} if tokens is None else self._profiling.cache_flags(flags, tokens)
+
+    @property
+    def stop_timeout_s(self) -> float:
+        """How long a server may take to end its profiler: under Nsight Compute every kernel that it looks at holds it up."""
+        return STOP_TIMEOUT_S + (self._spec.launches * NCU_LAUNCH_S if self._spec.tool == "ncu" else 0.0)
 
     def programs(self) -> dict[str, str]:
         """The profiler's version, where it is a program of its own. Raises NsysError and NcuError where it does not run."""
@@ -100,7 +118,7 @@ class Recorders:
 
     def end(self, server: RunningServer) -> None:
         """Have every one end, and write what it has. Raises as `begin` does."""
-        self._each(server, lambda _, client: self._profiling.stop(client))
+        self._each(server, lambda _, client: self._profiling.stop(client, self.stop_timeout_s))
 
     def _each(self, server: RunningServer, tell: Callable[[Part, httpx.Client], None]) -> None:
         """Tell all at once: one that writes its trace before it answers must not lengthen another's window."""
@@ -158,6 +176,13 @@ class Recorders:
         if len(failed) == len(self.folders):
             raise NothingRecordedError(_told(failed))
         return failed
+
+
+def _tokens_needed(spec: TwinSpecification) -> int | None:
+    """What all requests of the load hold together, so that none finds less in the cache than in a whole one; None where it is much."""
+    requests = read_requests(Path(spec.job.cells[0].workload_file), f"twin-{spec.twin}")
+    tokens = sum(each.prompt_tokens + each.output_tokens for each in requests) + _SPARE_TOKENS
+    return tokens if tokens <= _MOST_TOKENS else None
 
 
 def _wait_until(true: Callable[[], bool], timeout_s: float) -> None:

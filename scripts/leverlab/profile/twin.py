@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from leverlab.config.model_reference import with_folders
 from leverlab.engines import engine_for
 from leverlab.engines.base import Engine, Launch, placed
-from leverlab.engines.profiling import STOP_TIMEOUT_S
 from leverlab.layout import TWIN_FILE, Layout
 from leverlab.load.plan import Endpoint, PlannedRequest, read_requests
 from leverlab.load_point import LoadPoint
@@ -285,7 +284,7 @@ class _Run:
             if not keeper.closing:
                 raise
         finally:
-            self.window = keeper.finish(STOP_TIMEOUT_S + 60)
+            self.window = keeper.finish(self.recorders.stop_timeout_s + 60)
         if offered is not None:
             pq.write_table(offered.requests, self._part / REQUESTS, compression="zstd")
             self._requests = request_facts(offered, keeper.recorded)
