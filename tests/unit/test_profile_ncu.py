@@ -5,7 +5,9 @@ of kernels as vLLM launches them on an H100.
 """
 
 import re
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from leverlab.config.profile import Profile
@@ -101,8 +103,9 @@ def test_a_unit_that_is_not_known_is_no_number() -> None:
 
 def test_names_are_sought_where_attention_is_told_from_the_rest() -> None:
     """By the whole name: of FlashAttention's kernels the function is called device_kernel."""
-    command = ncu.command_prefix("/opt/ncu", SOURCE, "flash", 7)
+    command = ncu.command_prefix("/opt/ncu", SOURCE, "flash", 7, ["a.sum", "b.sum"])
     assert "--kernel-name-base=demangled" in command
+    assert "--metrics=a.sum,b.sum" in command and not any(word.startswith("--set") for word in command)
 
 
 def test_a_report_that_is_not_there_is_not_imported() -> None:
@@ -136,3 +139,41 @@ def test_the_cache_is_as_large_as_the_load_and_the_longest_request_need() -> Non
     assert vllm({}, 4000) == {}, "the longest request is the model's, which is not looked up"
     assert vllm({"max-model-len": 16384, "num-gpu-blocks-override": 9}, 4000) == {}, "the treatment's own"
     assert sglang({}, 4000) == {"max-total-tokens": 4000} and sglang({"max-total-tokens": 9}, 4000) == {}
+
+
+TENSOR, FMA, PIPE = (
+    "sm__ops_path_tensor_src_bf16_dst_fp32.sum",
+    "smsp__sass_thread_inst_executed_op_ffma_pred_on.sum",
+    "sm__inst_executed_pipe_tensor.sum",
+)
+
+
+def test_only_counters_that_the_gpu_has_are_asked_for(tmp_path: Path) -> None:
+    """One name that the program does not know ends its run before the first kernel."""
+    program = tmp_path / "ncu"
+    program.write_text(f"#!/bin/sh\necho 'Device H100 (GH100)'\necho '{TENSOR[:-4]}   Counter   op   # of ops'\n")
+    program.chmod(0o755)
+    asked = ncu.metrics(str(program))
+    assert TENSOR in asked and FMA not in asked and {"gpu__time_duration.sum", "dram__bytes.sum"} <= set(asked)
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert ncu.metrics(str(program)) == [name for name in asked if name != TENSOR], "it does not say"
+
+
+@pytest.mark.parametrize(
+    ("values", "flop"),
+    [
+        ({TENSOR: "1,000", FMA: "7", PIPE: "3"}, 1014.0),
+        ({TENSOR: "0", FMA: "7", PIPE: "0"}, 14.0),
+        ({TENSOR: "0", FMA: "7", PIPE: "3"}, None),
+        ({TENSOR: "0", FMA: "7"}, None),
+        ({TENSOR: "1,000", FMA: "n/a"}, None),
+        ({FMA: "7"}, None),
+    ],
+)
+def test_operations_are_told_where_all_of_them_were_counted(values: dict[str, str], flop: float | None) -> None:
+    names = ["Kernel Name", "dram__bytes.sum", *values]
+    units = ["", "Mbyte", *("op" if name == TENSOR else "inst" for name in values)]
+    text = "\n".join(",".join(f'"{each}"' for each in row) for row in (names, units, ["k", "2", *values.values()]))
+    [row] = ncu.read_counters(text).to_dict("records")
+    assert row["dram_bytes"] == 2e6
+    assert row["flop"] == flop if flop is not None else pd.isna(row["flop"])

@@ -16,6 +16,7 @@ from leverlab.profile.torch_trace import read_torch_traces
 from leverlab.profile.twin import COUNTERS, REQUESTS
 from leverlab.records import Reason, TwinRecord, read_json, write_json
 from leverlab.report.class_rates import ClassRate, NoRate, class_rates, rate_table
+from leverlab.report.counters import counted_rates
 from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.layer_parts import decode_parts, prompt_parts
 from leverlab.report.mechanism import anatomy, change_in_short, mechanism
@@ -181,13 +182,39 @@ def test_counters_of_kernels_answer_too(tmp_path: Path) -> None:
         twin="t", server="s", phase="p", cell="c", replicate="r1", tool="ncu", outcome="recorded", started_at="2026-01-01T00:00:00Z",
     )  # fmt: skip
     write_json(folder / "twin.json", record)
-    shares = {"compute_share": [0.1, 0.2, 0.3], "memory_share": [0.8, 0.8, 0.8], "dram_share": [0.7, 0.9, 0.8]}
-    pd.DataFrame({"class": ["gemm"] * 3, "duration_s": [1e-5] * 3, **shares}).to_parquet(folder / COUNTERS)
+    # Nine short kernels beside the one that takes the class's time: a median would be theirs.
+    main = "void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashAttnFwdSm90<int>>>(T1::Params)"
+    combine = "void cutlass::device_kernel<flash::FlashAttnFwdCombine<int>>(T1::Params)"
+    shares = {
+        name: [share] + [0.01] * 9
+        for name, share in (("compute_share", 0.2), ("memory_share", 0.85), ("dram_share", 0.8))
+    }
+    counted = {"flop": [2e9] + [None] * 9, "dram_bytes": [1e9] + [1e3] * 9}
+    pd.DataFrame(
+        {
+            "kernel": [main] + [combine] * 9,
+            "class": ["attention"] * 10,
+            "duration_s": [1e-3] + [1e-6] * 9,
+            **shares,
+            **counted,
+        }
+    ).to_parquet(folder / COUNTERS)
     page = render_study(study.read()).replace("\N{NO-BREAK SPACE}", " ")
     assert (
-        "From profiles: Baseline, matrix products: 20 % of the peak of arithmetic and 80 % of the memory&#39;s bandwidth (medians of 3 kernels)."
+        "From profiles: Baseline, attention: 20 % of the peak of arithmetic and 79 % of the memory&#39;s bandwidth (10 launches, weighted by their time)."
         in page
     )
+    for told in (
+        "flash::FlashAttnFwdSm90",
+        "flash::FlashAttnFwdCombine",
+        "2 TFLOP/s",
+        "2 FLOP/byte",
+        "at one stream those of a decode step",
+    ):
+        assert told in page
+    assert list(counted_rates(pd.read_parquet(folder / COUNTERS))) == [
+        ("attention", pytest.approx(2.0), pytest.approx(2e12))
+    ]
 
 
 def test_the_sentence_turns_round_with_the_sides(data: StudyData) -> None:

@@ -12,9 +12,10 @@ that does with a signal its guide does not say.
 import contextlib
 import csv
 import io
+import re
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +32,29 @@ _METRICS: Final = {
     "gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed": "memory_share",
     "gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed": "dram_share",
     "dram__bytes.sum.per_second": "dram_bytes_per_s",
+    "dram__bytes.sum": "dram_bytes",
 }
-"""Nsight Compute's name → the column of the table."""
+"""Nsight Compute's name → the column of the table. Every GPU since Volta has them."""
+
+_TENSOR: Final = {
+    "sm__ops_path_tensor_src_bf16_dst_fp32.sum": 1.0,
+    "sm__ops_path_tensor_src_fp16_dst_fp16.sum": 1.0,
+    "sm__ops_path_tensor_src_fp16_dst_fp32.sum": 1.0,
+    "sm__ops_path_tensor_src_fp8.sum": 1.0,
+    "sm__ops_path_tensor_src_tf32_dst_fp32.sum": 1.0,
+}
+_OPERATIONS: Final = {
+    **_TENSOR,
+    "smsp__sass_thread_inst_executed_op_fadd_pred_on.sum": 1.0,
+    "smsp__sass_thread_inst_executed_op_fmul_pred_on.sum": 1.0,
+    "smsp__sass_thread_inst_executed_op_ffma_pred_on.sum": 2.0,
+    "smsp__sass_thread_inst_executed_op_hadd_pred_on.sum": 2.0,
+    "smsp__sass_thread_inst_executed_op_hmul_pred_on.sum": 2.0,
+    "smsp__sass_thread_inst_executed_op_hfma_pred_on.sum": 4.0,
+}
+"""Counter → floating-point operations that one of it stands for: tensor cores count operations, the others instructions, of which those on 16 bits
+hold two values. GPUs differ in which of them they have."""
+_TENSOR_INSTRUCTIONS: Final = "sm__inst_executed_pipe_tensor.sum"
 
 _SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 _PREFIXES: Final = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -40,12 +62,15 @@ _UNITS: Final = {
     "%": 0.01,
     **_SECONDS,
     **{f"{unit.removesuffix('s')}second": factor for unit, factor in _SECONDS.items()},
+    **{f"{prefix}byte": factor for prefix, factor in _PREFIXES.items()},
+    **dict.fromkeys(("", "inst", "op", "ops"), 1.0),
     **{f"{prefix}byte/{second}": factor for prefix, factor in _PREFIXES.items() for second in ("s", "second")},
 }
 """Unit as one version or another writes it → its size in the unit of the column."""
-COLUMNS: Final = ("kernel", *_METRICS.values())
+COLUMNS: Final = ("kernel", *_METRICS.values(), "flop")
 
 
+_COUNTER: Final = re.compile(r"^\s*(\w+__\w+)", re.MULTILINE)
 _LAUNCHERS: Final = ("ncu", "TreeLauncher")
 _DENIED: Final = "ERR_NVGPUCTRPERM"
 """What the program writes where the driver gives the counters to administrators alone."""
@@ -69,13 +94,25 @@ def see_whether_denied(log: str) -> None:
         )
 
 
-def command_prefix(program: str, folder: Path, kernels: str, launches: int) -> list[str]:
-    """What stands before the server's command line. `kernels`: a regular expression; `launches`: how many are looked at."""
+def metrics(program: str) -> list[str]:
+    """What this machine's GPU is asked for. The program ends a run that asks for a name which it does not know, so that it is asked before which
+    counters of operations there are; where it does not say, none is asked for."""
+    try:
+        said = _run([program, "--query-metrics"])
+    except NcuError:
+        said = ""
+    there = set(_COUNTER.findall(said))
+    optional = (*_OPERATIONS, _TENSOR_INSTRUCTIONS)
+    return [*_METRICS, *(name for name in optional if name.partition(".")[0] in there)]
+
+
+def command_prefix(program: str, folder: Path, kernels: str, launches: int, asked: Sequence[str]) -> list[str]:
+    """What stands before the server's command line. `kernels`: a regular expression; `launches`: how many are looked at; `asked`: `metrics`."""
     return [
         program,
         "--target-processes=all",
         "--profile-from-start=off",
-        "--set=roofline",
+        f"--metrics={','.join(asked)}",
         "--clock-control=none",
         # The bare name of a function, which is the default, lacks what a template is of: FlashAttention's kernels are all called
         # `device_kernel`.
@@ -145,6 +182,9 @@ def _run(command: list[str]) -> str:
 def read_counters(text: str) -> pd.DataFrame:
     """A row a kernel that was looked at: `COLUMNS`, times in seconds, shares of the peak from 0 to 1; null for what is not told.
 
+    `flop` are floating-point operations: null where a counter of them is missing, and where none of the tensor cores' that were asked for
+    saw anything though they ran, or may have run: then it was in a type that none is asked for.
+
     `text`: CSV of the page `raw`: a line of names, a line of units, then a line a kernel. Raises NcuError.
     """
     lines = [row for row in csv.reader(io.StringIO(text)) if len(row) > 1]
@@ -156,13 +196,25 @@ def read_counters(text: str) -> pd.DataFrame:
 
 
 def _row(names: Sequence[str], units: Sequence[str], row: Sequence[str]) -> dict[str, object]:
-    found: dict[str, object] = {"kernel": row[list(names).index("Kernel Name")]}
+    counted: dict[str, float] = {}
     for name, unit, value in zip(names, units, row, strict=False):
-        if name in _METRICS and (number := _number(value)) is not None:
+        if name in {*_METRICS, *_OPERATIONS, _TENSOR_INSTRUCTIONS} and (number := _number(value)) is not None:
             if unit not in _UNITS:
                 raise NcuError(f"{name} is in {unit!r}, a unit that is not known here: {', '.join(_UNITS)}")
-            found[_METRICS[name]] = number * _UNITS[unit]
-    return found
+            counted[name] = number * _UNITS[unit]
+    return {
+        "kernel": row[list(names).index("Kernel Name")],
+        **{column: counted[name] for name, column in _METRICS.items() if name in counted},
+        "flop": _flop([name for name in names if name in _OPERATIONS], counted),
+    }
+
+
+def _flop(asked: Sequence[str], counted: Mapping[str, float]) -> float | None:
+    if not _TENSOR.keys() & set(asked) or any(name not in counted for name in asked):
+        return None
+    if not any(counted.get(name) for name in _TENSOR) and counted.get(_TENSOR_INSTRUCTIONS) != 0:
+        return None
+    return sum(_OPERATIONS[name] * counted[name] for name in asked)
 
 
 def _number(value: str) -> float | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,7 +68,7 @@ class Recorders:
         if spec.tool == "nsys":
             prefix = [*nsys.command_prefix(self._program, folder), *prefix]
         if spec.tool == "ncu":
-            prefix = [*ncu.command_prefix(self._program, folder, spec.kernels, spec.launches), *prefix]
+            prefix = [*ncu.command_prefix(self._program, folder, spec.kernels, spec.launches, self._counters), *prefix]
         return replace(launch, identity=identity, command_prefix=prefix)
 
     def _cache_flags(self, flags: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -87,6 +88,10 @@ class Recorders:
         if self._spec.tool == "ncu":
             return {"ncu": ncu.version(self._spec.program)}
         return {"nsys": nsys.version(self._spec.program, self._libraries)}
+
+    @cached_property
+    def _counters(self) -> list[str]:
+        return ncu.metrics(self._program)
 
     @property
     def _program(self) -> str:

@@ -2,6 +2,7 @@
 
 from leverlab.report.blocks import Part, legend
 from leverlab.report.class_rates import ClassRate, class_rates
+from leverlab.report.counters import counted_rates
 from leverlab.report.figures.axes import Series
 from leverlab.report.figures.roofline import KernelPoint, RooflinePoint, roofline
 from leverlab.report.kernel_words import KERNEL_WORDS
@@ -15,7 +16,7 @@ def roofline_parts(data: StudyData, values: TheoryValues) -> list[Part]:
     """A figure for each context and set of treatments that is drawn together; none where no decode step's place is known."""
     parts = []
     for place, context in enumerate(data.contexts):
-        points, kernels = _points(values, context), _kernels(data, context)
+        points, kernels, counted = _points(values, context), _kernels(data, context), _counted(data, context)
         gpu = data.configuration.gpus.get(context[2])
         if gpu is None or gpu.bandwidth is None:
             continue
@@ -24,7 +25,8 @@ def roofline_parts(data: StudyData, values: TheoryValues) -> list[Part]:
             series = [Series(name, data.label(name), position) for position, name in enumerate(names)]
             own = [point for point in points if point.treatment in names]
             hollow = [point for point in kernels if point.treatment in names]
-            drawn = roofline(gpu.bandwidth, gpu.peak, own, hollow, series, f"roofline{place}-{number}")
+            counts = [point for point in counted if point.treatment in names]
+            drawn = roofline(gpu.bandwidth, gpu.peak, own, [*hollow, *counts], series, f"roofline{place}-{number}")
             if drawn is None:
                 continue
             block = FigureBlock(
@@ -34,6 +36,11 @@ def roofline_parts(data: StudyData, values: TheoryValues) -> list[Part]:
                 + (
                     " Hollow: its matrix products and its attention, by the time that they have in the twin's decode step."
                     if hollow
+                    else ""
+                )
+                + (
+                    " Hollow: kernels, by the time, the operations and the bytes that Nsight Compute counted."
+                    if counts
                     else ""
                 ),
                 "what a single kernel does: intensity and operations are those of a whole step by theory, at the batch and context that were measured; only the "
@@ -70,4 +77,14 @@ def _kernels(data: StudyData, context: Context) -> list[KernelPoint]:
         if twin.context == context
         for rate in class_rates(twin, data.configuration)
         if isinstance(rate, ClassRate)
+    ]
+
+
+def _counted(data: StudyData, context: Context) -> list[KernelPoint]:
+    """The kernels that Nsight Compute looked at in `context`, where it counted their operations and bytes."""
+    return [
+        KernelPoint(twin.treatment, twin.load, KERNEL_WORDS[name], intensity, flop_per_s)
+        for twin in data.profiles
+        if twin.context == context
+        for name, intensity, flop_per_s in counted_rates(twin.counters)
     ]

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from leverlab.config.course import ProfileAnswer, Question
 from leverlab.report.class_rates import class_rates, rate_table, weights_ratio
+from leverlab.report.counters import counter_sentences, counter_table
 from leverlab.report.figures.kernels import class_bars, colour_of, difference_bars, kernel_timeline
 from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.layer_parts import layer_table
@@ -18,9 +19,8 @@ from leverlab.report.phrases import context_phrase, load_heading
 from leverlab.report.profiled import Profiled, Recorded
 from leverlab.report.source import StudyData
 from leverlab.report.transfers import transfer_sentence, transfer_table
-from leverlab.report.twin_facts import facts_table, told_seconds
-from leverlab.report.view import Cell, Column, FigureBlock, Group, LegendEntry, Link, Row, Table
-from leverlab.units import format_share
+from leverlab.report.twin_facts import facts_table
+from leverlab.report.view import FigureBlock, LegendEntry, Link, Table
 
 _PROMPTS_SHARE: Final = 0.02
 """Share of the busy time from which steps that compute prompts get a figure."""
@@ -85,22 +85,9 @@ def recorded_sentences(data: StudyData) -> Iterator[str]:
         own = [
             "" if changes else anatomy(twin, _short(data, twin)),
             transfer_sentence(_short(data, twin), twin),
-            *_counter_sentences(data, twin),
+            *counter_sentences(_short(data, twin), twin.counters),
         ]
         yield from (f"{where}{sentence}" for sentence in own if sentence)
-
-
-def _counter_sentences(data: StudyData, twin: Profiled) -> Iterator[str]:
-    """A sentence for each class of kernels that Nsight Compute looked at."""
-    if twin.counters is None or not len(twin.counters):
-        return
-    for name, own in twin.counters.groupby("class"):
-        middle = own.median(numeric_only=True)
-        kernels = "1 kernel" if len(own) == 1 else f"{len(own)} kernels"
-        yield (
-            f"{_short(data, twin)}, {KERNEL_WORDS[str(name)]}: {format_share(middle['compute_share'])} of the peak of arithmetic and "
-            f"{format_share(middle['dram_share'])} of the memory's bandwidth (medians of {kernels})."
-        )
 
 
 def heading(data: StudyData, load: str, context: tuple[str, str, str, int]) -> str:
@@ -171,7 +158,7 @@ def _tables(
         layer_table(labelled, f"layers-{key}"),
         rate_table([(_short(data, twin), class_rates(twin, data.configuration)) for twin, _ in there], f"rates-{key}"),
         transfer_table([(_short(data, twin), twin, found) for twin, found in there], f"transfers-{key}"),
-        _counters(data, twins, f"counters-{key}"),
+        counter_table([(_short(data, twin), twin.counters) for twin in twins], f"counters-{key}"),
     )
     yield from (table for table in found if table is not None)
 
@@ -248,37 +235,3 @@ def _sample(name: str) -> Markup:
     return Markup(
         f'<svg viewBox="0 0 40 14" aria-hidden="true"><path d="M8 2h24v10h-24z" style="fill: {VARIABLES[colour_of(name)]}"/></svg>'
     )
-
-
-def _counters(data: StudyData, twins: Sequence[Profiled], identifier: str) -> Table | None:
-    """Medians of what Nsight Compute counted, by class of kernel; None where it counted nothing."""
-    groups = []
-    for twin in twins:
-        if twin.counters is not None and len(twin.counters):
-            medians = twin.counters.groupby("class").median(numeric_only=True)
-            counts = {str(name): int(count) for name, count in twin.counters["class"].value_counts().items()}
-            rows = tuple(
-                Row((
-                    Cell(KERNEL_WORDS[str(name)]),
-                    Cell(str(counts[str(name)])),
-                    Cell(told_seconds(float(own["duration_s"]))),
-                    *(Cell(format_share(own[column])) for column in ("compute_share", "memory_share", "dram_share")),
-                ))
-                for name, own in medians.iterrows()
-            )  # fmt: skip
-            groups.append(Group(rows, _short(data, twin)))
-    if not groups:
-        return None
-    titles = (
-        "Class",
-        "Kernels",
-        "Time",
-        "Of the peak of arithmetic",
-        "Of the memory system's",
-        "Of the memory's bandwidth",
-    )
-    columns = tuple(Column(title, "number" if place else "") for place, title in enumerate(titles))
-    return Table(
-        identifier, "Counters of kernels", columns, tuple(groups),
-        "Medians over the kernels that Nsight Compute looked at, each alone on the GPU. What is nearest to its peak bounds the kernel.",
-    )  # fmt: skip

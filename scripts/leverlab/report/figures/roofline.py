@@ -29,7 +29,7 @@ class RooflinePoint:
 
 @dataclass(frozen=True, slots=True)
 class KernelPoint:
-    """A class of kernels of a decode step, of one GPU: operations and bytes by theory, time by a twin."""
+    """Kernels of a class, of one GPU: those of a decode step by theory and the time of a twin, or one as Nsight Compute counted it."""
 
     treatment: str
     load: str
