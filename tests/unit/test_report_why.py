@@ -339,6 +339,32 @@ def test_with_roofs_classes_stand_below_them(tmp_path: Path) -> None:
     assert table is not None
     of_its_roof = table.groups[0].rows[0].cells[-1].text
     assert of_its_roof == format_share(products.bytes_per_s / 60e9), "memory bounds two rows"
+    # Nsight Compute beside the other profiler, at the same cell: its kernels stand there too.
+    row = study.cells[study.cells["treatment"] == "baseline"].iloc[0]
+    folder = study.layout.profile(str(row["server"]), str(row["phase"]), "ncu")
+    folder.mkdir(parents=True)
+    counted = {"kernel": ["k"], "class": ["gemm"], "duration_s": [1e-3], "flop": [5e7], "dram_bytes": [4e7]}
+    pd.DataFrame(counted).to_parquet(folder / COUNTERS)
+    again = ReportStudy(made.root, made.name).read()
+    (part,) = roofline_parts(again, theory_values(again))
+    assert "that Nsight Compute counted" in part.figure.why
+    assert "matrix products of Baseline, concurrency 2: 0.05 TFLOP/s at 1.25 FLOP/byte" in part.figure.panels[0]
+
+
+def test_a_roofline_without_kernels_of_its_own_has_those_of_the_study_that_explains_it(tmp_path: Path) -> None:
+    text = STUDIES[PROFILED].replace("rates: [1]", "concurrencies: [2]").replace("rate 1", "concurrency 2")
+    with_twins(make_study(tmp_path, PROFILED, text=text))
+    own = re.sub(r"(?m)^profile:.*\n", f"explained_by: [{PROFILED}]\n", text)
+    assert own != text
+    made = make_study(tmp_path, "own", text=own)
+    gpus = tmp_path / "config" / "gpus.yaml"
+    roofs = "  device: cpu\n  bandwidth: 60 GB/s\n  peak: {bf16: 2 TFLOP/s}\n"
+    gpus.write_text(gpus.read_text().replace("  device: cpu\n", roofs))
+    study = ReportStudy(made.root, made.name).read()
+    (part,) = roofline_parts(study, theory_values(study))
+    said = part.figure.panels[0]
+    assert said.count("matrix products of another study, concurrency 2: ") == 1, "its baseline's alone"
+    assert "in another study's twins" in part.figure.why
 
 
 def test_what_theory_lacks_of_a_class_is_said(data: StudyData) -> None:

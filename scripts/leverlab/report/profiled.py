@@ -222,7 +222,7 @@ def _profiled(layout: Layout, row: Mapping[str, Any]) -> Iterator[Profiled]:
         identity,
         record,
         None,
-        pd.read_parquet(folder / COUNTERS) if (folder / COUNTERS).is_file() else None,
+        _counters(layout.profile(server, phase, "ncu")),
         _known(row.get("tpot_s_p50")) if valid else None,
         _known(row.get("chunk_gap_s_p50")) if valid else None,
     )
@@ -244,6 +244,11 @@ def _profiled(layout: Layout, row: Mapping[str, Any]) -> Iterator[Profiled]:
             measured_tpot_s=whole.measured_tpot_s if answers else None,
             measured_gap_s=whole.measured_gap_s if answers else None,
         )
+
+
+def _counters(folder: Path) -> pd.DataFrame | None:
+    """What Nsight Compute counted, also where another profiler's twin of the same cell is the one that is told."""
+    return pd.read_parquet(folder / COUNTERS) if (folder / COUNTERS).is_file() else None
 
 
 def _known(value: Any) -> float | None:  # noqa: ANN401 - a number, or one of pandas' ways to say that there is none

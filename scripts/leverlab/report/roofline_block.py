@@ -1,5 +1,9 @@
 """The roofline figure of a study: a panel for each engine, model and GPU whose rates are stated."""
 
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Final
+
 from leverlab.report.blocks import Part, legend
 from leverlab.report.class_rates import ClassRate, class_rates
 from leverlab.report.counters import counted_rates
@@ -11,12 +15,18 @@ from leverlab.report.source import StudyData
 from leverlab.report.theory_values import Context, TheoryValues
 from leverlab.report.view import FigureBlock
 
+_ELSEWHERE: Final = (
+    " Hollow: matrix products and attention of decode steps of the same model and GPU in another study's twins, its baseline at the loads named; "
+    "no twin of this study tells its own."
+)
+
 
 def roofline_parts(data: StudyData, values: TheoryValues) -> list[Part]:
     """A figure for each context and set of treatments that is drawn together; none where no decode step's place is known."""
     parts = []
     for place, context in enumerate(data.contexts):
         points, kernels, counted = _points(values, context), _kernels(data, context), _counted(data, context)
+        elsewhere = _elsewhere(data, context)
         gpu = data.configuration.gpus.get(context[2])
         if gpu is None or gpu.bandwidth is None:
             continue
@@ -26,7 +36,10 @@ def roofline_parts(data: StudyData, values: TheoryValues) -> list[Part]:
             own = [point for point in points if point.treatment in names]
             hollow = [point for point in kernels if point.treatment in names]
             counts = [point for point in counted if point.treatment in names]
-            drawn = roofline(gpu.bandwidth, gpu.peak, own, [*hollow, *counts], series, f"roofline{place}-{number}")
+            others = [] if hollow or counts else elsewhere
+            drawn = roofline(
+                gpu.bandwidth, gpu.peak, own, [*hollow, *counts, *others], series, f"roofline{place}-{number}"
+            )
             if drawn is None:
                 continue
             block = FigureBlock(
@@ -42,7 +55,8 @@ def roofline_parts(data: StudyData, values: TheoryValues) -> list[Part]:
                     " Hollow: kernels, by the time, the operations and the bytes that Nsight Compute counted."
                     if counts
                     else ""
-                ),
+                )
+                + (_ELSEWHERE if others else ""),
                 "what a single kernel does: intensity and operations are those of a whole step by theory, at the batch and context that were measured; only the "
                 "time is measured, and with prefills in between it holds theirs too.",
                 "",
@@ -69,14 +83,23 @@ def _points(values: TheoryValues, context: Context) -> list[RooflinePoint]:
     ]
 
 
-def _kernels(data: StudyData, context: Context) -> list[KernelPoint]:
-    """The classes of kernels of the twins' decode steps in `context`, of one GPU."""
+def _kernels(data: StudyData, context: Context, treatments: Collection[str] | None = None) -> list[KernelPoint]:
+    """The classes of kernels of the twins' decode steps in `context`, of one GPU; of all treatments or of `treatments`."""
     return [
         KernelPoint(twin.treatment, twin.load, KERNEL_WORDS[rate.name], rate.work.intensity, rate.flop_per_s)
         for twin in data.profiles
-        if twin.context == context
+        if twin.context == context and (treatments is None or twin.treatment in treatments)
         for rate in class_rates(twin, data.configuration)
         if isinstance(rate, ClassRate)
+    ]
+
+
+def _elsewhere(data: StudyData, context: Context) -> list[KernelPoint]:
+    """The same of the baselines of the studies that explain this one."""
+    return [
+        replace(point, elsewhere=True)
+        for other in data.explaining
+        for point in _kernels(other, context, {next(iter(other.treatments))})
     ]
 
 

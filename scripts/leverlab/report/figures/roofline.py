@@ -37,6 +37,8 @@ class KernelPoint:
     """The class, in words."""
     intensity: float
     flop_per_s: float
+    elsewhere: bool = False
+    """Of another study's twins, whose treatments have no colour here."""
 
 
 def roofline(
@@ -98,7 +100,21 @@ def roofline(
         f"{point.kernels} of {labels[point.treatment]}, {point.load}: {format_number(point.flop_per_s / 1e12)} TFLOP/s at "
         f"{format_number(point.intensity)} FLOP/byte"
         for point in kernels
-        if point.treatment in labels
+        if not point.elsewhere and point.treatment in labels
+    )
+    hollow = "; ".join(
+        filter(
+            None,
+            (
+                hollow,
+                *(
+                    f"{point.kernels} of another study, {point.load}: {format_number(point.flop_per_s / 1e12)} TFLOP/s at "
+                    f"{format_number(point.intensity)} FLOP/byte"
+                    for point in kernels
+                    if point.elsewhere
+                ),
+            ),
+        )
     )
     return inline(
         figure, name, f"Roofline with decode steps below it. {spoken}.{f' Kernels: {hollow}.' if hollow else ''}"
@@ -106,9 +122,13 @@ def roofline(
 
 
 def _draw_kernels(axes: Axes, points: Sequence[KernelPoint], series: Sequence[Series]) -> None:
-    """Hollow marks in the treatments' colours."""
+    """Hollow marks in the treatments' colours; those of another study in none."""
+    others = [point for point in points if point.elsewhere]
+    axes.plot(
+        _xs(others), [point.flop_per_s for point in others], color=MUTED, marker="D", markerfacecolor="none", linestyle="none", zorder=3,
+    )  # fmt: skip
     for entry in series:
-        own = [point for point in points if point.treatment == entry.treatment]
+        own = [point for point in points if not point.elsewhere and point.treatment == entry.treatment]
         style = look(entry.number)
         axes.plot(
             _xs(own), [point.flop_per_s for point in own], color=style.colour, marker=style.marker, markerfacecolor="none",
@@ -127,15 +147,17 @@ def _label(
     """Load points at the decode steps, and at the highest mark of a class of kernels its name, as they lie close together."""
     shown = {entry.treatment for entry in series}
     drawn = [point for point in points if point.treatment in shown]
-    hollow = [point for point in kernels if point.treatment in shown]
+    others = [point for point in kernels if point.elsewhere]
+    hollow = [point for point in kernels if not point.elsewhere and point.treatment in shown]
     labels = [Label(load_tick(point.load), point.intensity, point.flop_per_s) for point in drawn]
     for name in dict.fromkeys(point.kernels for point in hollow):
         highest = max((point for point in hollow if point.kernels == name), key=lambda point: point.flop_per_s)
         labels.append(Label(name, highest.intensity, highest.flop_per_s))
+    labels += [Label(f"{each.kernels}, {load_tick(each.load)}", each.intensity, each.flop_per_s) for each in others]
     engine = figure.get_layout_engine()
     assert engine is not None
     engine.execute(figure)  # before it nobody knows how large the axes are
-    marks = [([point.intensity], [point.flop_per_s]) for point in hollow]
+    marks = [([point.intensity], [point.flop_per_s]) for point in [*hollow, *others]]
     place_labels(axes, labels, [*roof, *marks, *(_line(drawn, entry) for entry in series)])
 
 
