@@ -6,8 +6,8 @@ import pytest
 
 from tests.sampling import SEED_VARIABLE, drawn, seed
 
-SAMPLE_S: Final = 300.0
-"""What the modules of a sample may take, one after another."""
+SAMPLE_S: Final = 200.0
+"""What the modules of a sample may take, one after another; one that takes longer has its turn alone."""
 
 
 LEFT_OUT = pytest.StashKey[list[str]]()

@@ -13,7 +13,8 @@ from leverlab.profile.window import Window
 from leverlab.records import CellRecord, TrialRecord, read_json
 from tests.integration.checkout import REPOSITORY, Checkout
 
-pytestmark = [pytest.mark.engine, pytest.mark.minutes(seconds=100)]
+# In every run, not drawn by a seed: no other module surely runs a twin of a real engine.
+pytestmark = pytest.mark.engine
 
 STUDY = """\
 title: Small

@@ -30,7 +30,7 @@ def test_the_server_is_the_programs_last_words(tmp_path: Path) -> None:
 
 
 def test_counters_are_of_few_kernels_within_the_window(tmp_path: Path) -> None:
-    command = [*ncu.command_prefix("/opt/ncu", tmp_path, "nvjet|flash", 7), *SERVER]
+    command = [*ncu.command_prefix("/opt/ncu", tmp_path, "nvjet|flash", 7, ["a.sum"]), *SERVER]
     assert command[0] == "/opt/ncu" and command[-3:] == SERVER
     assert {"--profile-from-start=off", "--kernel-name=regex:nvjet|flash", "--launch-count=7"} <= set(command)
     assert "--clock-control=none" in command, "clocks are never changed"
@@ -40,6 +40,8 @@ def test_libraries_stand_before_those_of_the_machine(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("LD_LIBRARY_PATH", "/usr/lib/x")
     assert nsys.library_environment("/libs") == {"LD_LIBRARY_PATH": "/libs:/usr/lib/x"}
     assert nsys.library_environment(None) == {}
+    own = nsys.library_environment("/libs", {"LD_LIBRARY_PATH": "/opt/engine"})
+    assert own == {"LD_LIBRARY_PATH": "/libs:/opt/engine"}, "the server's, which it would lose else"
     monkeypatch.delenv("LD_LIBRARY_PATH")
     assert nsys.library_environment("/libs") == {"LD_LIBRARY_PATH": "/libs"}
 

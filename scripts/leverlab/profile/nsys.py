@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 REPORT: Final = "report"
@@ -47,11 +48,11 @@ def report_file(folder: Path) -> Path:
     return folder / f"{REPORT}{_SUFFIX}"
 
 
-def library_environment(libraries: str | None) -> dict[str, str]:
-    """Variables with which the program finds the folder `libraries`."""
+def library_environment(libraries: str | None, environment: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Variables with which the program finds the folder `libraries`, before what a server's `environment` or this process's says."""
     if libraries is None:
         return {}
-    there = os.environ.get("LD_LIBRARY_PATH")
+    there = environment.get("LD_LIBRARY_PATH") or os.environ.get("LD_LIBRARY_PATH")
     return {"LD_LIBRARY_PATH": f"{libraries}:{there}" if there else libraries}
 
 

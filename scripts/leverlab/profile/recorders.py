@@ -58,11 +58,11 @@ class Recorders:
     def around(self, name: str, launch: Launch) -> Launch:
         """The launch of the engine server `name` with its profiler: `Launch.around`."""
         spec, folder = self._spec, self.folders[name]
-        flags = launch.identity["flags"]
+        flags, environment = launch.identity["flags"], launch.identity["environment"]
         identity = {
             **launch.identity,
             "flags": {**flags, **self._profiling.flags(spec.tool, folder), **self._cache_flags(flags)},
-            "environment": {**launch.identity["environment"], **self._libraries},
+            "environment": {**environment, **nsys.library_environment(spec.libraries, environment)},
         }
         prefix = list(launch.command_prefix)
         if spec.tool == "nsys":
