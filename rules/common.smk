@@ -209,6 +209,18 @@ def environment_of(engine):
     return [] if CONFIGURATION.engines[engine].launch.kind == "pipeline" else [f".envs/{engine}/ready.json"]
 
 
+def base_of(model):
+    """The model that the entry `model` of config/models.yaml adapts; None where it is one itself."""
+    return getattr(CONFIGURATION.models[model].source, "base", None)
+
+
+def model_source(model):
+    """The hash of what decides the files of a model; of adapters their base too."""
+    of_base = [model_source(base_of(model))] if base_of(model) else []
+    identity = model_identity(model, CONFIGURATION.models[model])
+    return content_hash([identity, *of_base] if of_base else identity)
+
+
 def setup_of(server):
     """What must be there before a server can be started: its engine's environment, its model, the models its flags refer to."""
     models = (server.model, *server.other_models)

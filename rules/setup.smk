@@ -31,7 +31,12 @@ rule environment:
 
 
 rule model:
-    """A model's files: made on the spot, fetched once from its hub, or found at its path."""
+    """A model's files: made on the spot, fetched once from its hub, or found at its path. LoRA adapters need those of their base."""
+    input:
+        base=lambda wildcards: settled(
+            [f"results/models/{base_of(wildcards.model)}/model.json"] if base_of(wildcards.model) else [],
+            f"results/models/{wildcards.model}/model.json",
+        ),
     output:
         "results/models/{model}/model.json",
     log:
@@ -39,7 +44,7 @@ rule model:
     priority: SETTING_UP
     params:
         # Another source is another model, and old files must not serve under its name.
-        source=lambda wildcards: content_hash(model_identity(wildcards.model, CONFIGURATION.models[wildcards.model])),
+        source=lambda wildcards: model_source(wildcards.model),
         settings=SETTINGS,
     shell:
         "python scripts/prepare_model.py --model {wildcards.model} --settings {params.settings:q} "

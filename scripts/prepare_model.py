@@ -5,14 +5,19 @@ from pathlib import Path
 
 from leverlab.config import Configuration
 from leverlab.config.command import entry_command
+from leverlab.config.model import AdaptersSource
 from leverlab.layout import Layout
-from leverlab.models.prepare import prepare_model
+from leverlab.models.prepare import prepare_adapters, prepare_model
 from leverlab.records import read_json
 
 
 def made(configuration: Configuration, model: str, output: Path) -> str:
     """Make the files of `model` beside its model.json `output`; what to say of it. Raises ConfigError."""
-    record = prepare_model(model, configuration.models[model], Layout(output.parents[3]))
+    layout, source = Layout(output.parents[3]), configuration.models[model].source
+    if isinstance(source, AdaptersSource):
+        prepare_adapters(model, configuration.models, layout)
+        return f"{model}: {source.count} LoRA adapters of rank {source.rank} for {source.base}"
+    record = prepare_model(model, configuration.models[model], layout)
     size = read_json(record)["dimensions"]
     count = f"{size['parameters'] / 1e6:,.1f} million parameters" if size["parameters"] else "parameters not counted"
     return f"{model}: {size['layers']} layers, hidden {size['hidden']}, {count}"

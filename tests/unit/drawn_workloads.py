@@ -81,6 +81,9 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def identity_of(kind: str, **changes: Any) -> dict[str, Any]:
     workload = TypeAdapter(Workload).validate_python({"kind": kind, **KINDS.get(kind, {}), **changes}).model_dump()
+    # Younger than the cards that test_workloads.py holds against; no real identity holds a key at its default.
+    if not workload.get("adapters"):
+        workload.pop("adapters", None)
     return canonical({"drawing_version": DRAWING_VERSION, "workload": workload, "tokenizer": {"name": "tiny"}})
 
 

@@ -18,6 +18,7 @@ CLIENT = {
     "throughput_per_gpu", "achieved_rate", "goodput", "highest_rate", "error_ratio",
     "interactive_ttft_s", "interactive_tpot_s", "interactive_e2e_s", "interactive_throughput",
     "batch_ttft_s", "batch_tpot_s", "batch_e2e_s", "batch_throughput",
+    "base_ttft_s", "base_tpot_s", "base_e2e_s", "adapter_ttft_s", "adapter_tpot_s", "adapter_e2e_s", "adapter_ttft_spread",
 }  # fmt: skip
 """What the client's stamps and the tokens of `usage` tell."""
 

@@ -16,7 +16,7 @@ from leverlab.checks.keeping_up import keeping_up
 from leverlab.checks.window import Window, achieved_rate, offered_rate, steady_window
 from leverlab.load_point import LoadPoint
 from leverlab.metrics import ERROR_RATIO, HIGHEST_RATE, METRICS, SERVER_FACTS
-from leverlab.metrics.classes import CLASSES, class_and_metric
+from leverlab.metrics.classes import ASKED, CLASSES, class_and_metric
 from leverlab.stats.intervals import Interval, percentile_interval
 from leverlab.stats.summaries import PERCENTILES, statistic_of
 
@@ -139,6 +139,7 @@ class MeasuredCell:
         for name, gauge, summary in _GAUGES:
             looks = self._gauge(gauge)
             found[name, None] = float(summary(looks)) if len(looks) >= _LEAST_LOOKS else None
+        found["adapter_ttft_spread", None] = self._adapter_spread()
         found["block_waste_ratio", None] = self._block_waste()
         found["restore_time_s", None] = self._quotient("restore_s", "restores")
         found["restored_bytes", None] = self._delta.get("restored_bytes")
@@ -174,10 +175,28 @@ class MeasuredCell:
 
     def _of_class(self, name: str) -> npt.NDArray[np.bool_]:
         """Which requests are of a class; none where the workload has no classes, or the cell is older than they are."""
+        if name in ASKED:
+            adapters = self._adapters()
+            named = np.array([adapter is not None for adapter in adapters], bool)
+            return named if name == "adapter" or not named.any() else ~named
         if "priority" not in self._table.column_names:
             return np.zeros(self._table.num_rows, bool)
         found: npt.NDArray[np.bool_] = self._column("priority") == CLASSES[name]
         return found
+
+    def _adapters(self) -> list[str | None]:
+        """The adapter that each request asked; None for the base model, and in a cell that is older than the column."""
+        if "adapter" not in self._table.column_names:
+            return [None] * self._table.num_rows
+        found: list[str | None] = self._table.column("adapter").to_pylist()
+        return found
+
+    def _adapter_spread(self) -> float | None:
+        adapters, values_s = np.array(self._adapters(), dtype=object), self._column("ttft_s")
+        wanted = self._well & ~np.isnan(values_s)
+        names = {name for name in adapters[wanted] if name is not None}
+        medians_s = [float(np.median(values_s[wanted & (adapters == name)])) for name in names]
+        return max(medians_s) / min(medians_s) if len(medians_s) > 1 and min(medians_s) > 0 else None
 
     def _chunk_gaps_s(self) -> Floats:
         wanted = np.isin(self._chunk_index, self._column("index")[self._well])

@@ -7,6 +7,8 @@ from pydantic import Field
 from leverlab.config.base import Flags, StrictModel
 from leverlab.config.engine import EngineKind
 
+AdaptedProjection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
 
 class HubSource(StrictModel):
     """A repository of the Hugging Face hub at a pinned revision: fetched once, then used offline."""
@@ -32,7 +34,21 @@ class SyntheticSource(StrictModel):
     vocabulary: int = Field(default=16384, ge=10000, description="entries of the tokenizer that is made")
 
 
-Source = Annotated[HubSource | PathSource | SyntheticSource, Field(discriminator="kind")]
+class AdaptersSource(StrictModel):
+    """LoRA adapters of a model, with random weights made on the spot: `adapter-1`, `adapter-2`, …, a folder each in PEFT's format."""
+
+    kind: Literal["adapters"] = "adapters"
+    base: str = Field(description="the model that they adapt: a name of models.yaml")
+    count: int = Field(ge=1, description="how many adapters")
+    rank: int = Field(default=16, ge=1, description="the inner dimension of their two factors")
+    targets: list[AdaptedProjection] = Field(
+        default=["q_proj", "k_proj", "v_proj", "o_proj"],
+        min_length=1,
+        description="the projections of every layer that they adapt",
+    )
+
+
+Source = Annotated[HubSource | PathSource | SyntheticSource | AdaptersSource, Field(discriminator="kind")]
 
 
 class Model(StrictModel):
@@ -49,6 +65,11 @@ class Model(StrictModel):
         default=None,
         description="its EAGLE-3 head, which drafts for it where a lever asks for `{eagle}`: a name of models.yaml, of one layer and the same "
         "hidden size",
+    )
+    adapters: str | None = Field(
+        default=None,
+        description="its LoRA adapters, which are served with it where a lever asks for `{adapters}`: a name of models.yaml whose source is of "
+        "kind `adapters`",
     )
     dimensions: dict[str, Any] = Field(
         default={},

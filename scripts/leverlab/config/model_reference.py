@@ -1,5 +1,5 @@
-"""A second model that a flag names: `{draft}` and `{eagle}`, the served model's own draft model and EAGLE head, and `{model:NAME}`,
-any model of models.yaml.
+"""A second model that a flag names: `{draft}`, `{eagle}` and `{adapters}`, the served model's own draft model, EAGLE head and LoRA
+adapters, and `{model:NAME}`, any model of models.yaml.
 
 An identity holds `{model:NAME}` and beside it what identifies that model; the folder with its files, which differs from machine
 to machine, takes its place when a server is started.
@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-OWN_MODELS: Final[Mapping[str, str]] = {"draft": "draft model", "eagle": "EAGLE head"}
+OWN_MODELS: Final[Mapping[str, str]] = {"draft": "draft model", "eagle": "EAGLE head", "adapters": "LoRA adapters"}
 """Key of a model's entry in models.yaml, which stands in braces in a flag → what it names."""
 
 _MODEL: Final = re.compile(r"\{model:([^{}]*)\}")
@@ -42,6 +42,19 @@ def named_models(value: Any) -> list[str]:  # noqa: ANN401
 
     replaced(value, look)
     return list(dict.fromkeys(names))
+
+
+def folders_in(value: Any, name: str) -> list[str]:  # noqa: ANN401
+    """What `value` names within the folder of the model `name`: of `{model:NAME}/one` it is `one`."""
+    found: list[str] = []
+    within = re.compile(re.escape(f"{{model:{name}}}/") + r"([\w.-]+)")
+
+    def look(text: str) -> str:
+        found.extend(within.findall(text))
+        return text
+
+    replaced(value, look)
+    return list(dict.fromkeys(found))
 
 
 def with_folders(identity: Mapping[str, Any], folders: Mapping[str, str]) -> dict[str, Any]:

@@ -9,6 +9,14 @@ from leverlab.config.base import Pause, StrictModel
 
 Tokens = Annotated[int, Field(ge=1)]
 Requests = Annotated[int, Field(ge=1, description="requests a phase sends")]
+Adapters = Annotated[
+    int,
+    Field(
+        ge=0,
+        description="LoRA adapters that requests name: each asks one of these or the base model, all equally often, in a random order; 0: all ask "
+        "the base model. Part of the identity, but of no seed: prompts and arrivals are the same whoever is asked",
+    ),
+]
 
 SHAREGPT_V3_SHA256: Final = "35f0e213ce091ed9b9af2a1f0755e9d39f9ccec34ab281cd4ca60d70f6479ba4"
 """Of ShareGPT_V3_unfiltered_cleaned_split.json, the file that serving benchmarks mean by ShareGPT."""
@@ -25,11 +33,13 @@ class SharedPrefix(StrictModel):
     )
     suffix_tokens: Tokens = Field(description="tokens after them, unlike those of any other request from the first on")
     output_tokens: Tokens = Field(description="tokens to generate")
+    adapters: Adapters = 0
 
     @model_validator(mode="after")
     def _groups_are_used(self) -> "SharedPrefix":
         if self.groups > self.requests:
             raise ValueError(f"there are more groups ({self.groups}) than requests ({self.requests})")
+        _check_adapters(self.requests, self.adapters)
         return self
 
 
@@ -43,6 +53,12 @@ class Random(StrictModel):
     spread: float = Field(
         default=0, ge=0, lt=1, description="both lengths are uniform in [L(1-spread), L(1+spread)], rounded"
     )
+    adapters: Adapters = 0
+
+    @model_validator(mode="after")
+    def _adapters_are_asked(self) -> "Random":
+        _check_adapters(self.requests, self.adapters)
+        return self
 
 
 class ShareGpt(StrictModel):
@@ -140,6 +156,11 @@ class AgentLoop(StrictModel):
     def _whole_loops(self) -> "AgentLoop":
         _check_rounds(self.requests, self.steps, "steps")
         return self
+
+
+def _check_adapters(requests: int, adapters: int) -> None:
+    if adapters >= requests:
+        raise ValueError(f"{adapters} adapters and the base model are more than there are requests ({requests})")
 
 
 def _check_rounds(requests: int, rounds: int, name: str) -> None:
@@ -282,6 +303,11 @@ Composed = (
 """Workloads whose prompts are made of words."""
 
 Workload = Annotated[Composed | ShareGpt, Field(discriminator="kind")]
+
+
+def adapters_of(workload: Workload) -> int:
+    """LoRA adapters that the requests of `workload` name."""
+    return workload.adapters if isinstance(workload, SharedPrefix | Random) else 0
 
 
 def rounds_of(workload: Workload) -> tuple[int, float]:

@@ -101,6 +101,8 @@ class Engine(Protocol):
 
     kind: str
     served_model_name: str
+    adapter_field: str
+    """Field of a request's body that names a LoRA adapter."""
     own_variables: Sequence[str]
     """Patterns (fnmatch) of environment variables that change how this engine serves. Those of the user's shell are not
     passed on: what is not in the identity must not reach the server."""

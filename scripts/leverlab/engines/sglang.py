@@ -91,6 +91,7 @@ class SglangEngine:
 
     kind = "sglang"
     served_model_name = "model"
+    adapter_field = "lora_path"
     own_variables = _PARSER.own_variables
     compilation = COMPILATION
 

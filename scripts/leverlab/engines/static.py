@@ -59,6 +59,7 @@ class StaticEngine:
 
     kind = "static"
     served_model_name = "model"
+    adapter_field = "model"
     own_variables: Sequence[str] = ("TRANSFORMERS_*", *LIBRARY_VARIABLES)
     compilation = COMPILATION
 

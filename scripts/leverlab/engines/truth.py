@@ -33,6 +33,7 @@ class TruthEngine:
 
     kind = "truth"
     served_model_name = "truth"
+    adapter_field = "model"
     own_variables: Sequence[str] = ()
     compilation = COMPILATION
 

@@ -52,6 +52,7 @@ class VllmEngine:
 
     kind = "vllm"
     served_model_name = "model"
+    adapter_field = "model"
     own_variables = _PARSER.own_variables
     compilation = COMPILATION
 

@@ -36,6 +36,7 @@ class SentRequest:
     prompt_tokens: int
     output_tokens: int
     priority: int | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -354,7 +354,12 @@ class ReplayLoop:
         return ReplayLog(
             requests=[
                 SentRequest(
-                    request.index, request.request_id, request.prompt_tokens, request.output_tokens, request.priority
+                    request.index,
+                    request.request_id,
+                    request.prompt_tokens,
+                    request.output_tokens,
+                    request.priority,
+                    request.adapter,
                 )
                 for request in self._requests
             ],

@@ -92,6 +92,7 @@ def _row(log: ReplayLog, arrived: Arrivals, position: int, answer: Answer) -> di
         "completion_tokens": sum(answer.chunk_tokens) if answer.completion_tokens is None else answer.completion_tokens,
         "requested_output_tokens": request.output_tokens,
         "priority": request.priority,
+        "adapter": request.adapter,
         "cached_tokens": answer.cached_tokens,
         "finish_reason": answer.finish_reason,
         "scheduled_s": scheduled_s,

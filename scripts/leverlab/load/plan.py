@@ -37,6 +37,7 @@ class PlannedRequest:
     `arrival_unit_s / r`. `request_id` goes out as X-Request-Id. A request that waits for the one with the index `after` has no arrival
     of its own: it is due `pause_s` after that one's end, at every load. One that `joins` several is due
     that long after the last of them has ended. `priority` goes out in its body, unless it is None.
+    `adapter` names the LoRA adapter that is asked instead of the base model.
     """
 
     index: int
@@ -49,11 +50,15 @@ class PlannedRequest:
     pause_s: float = 0.0
     priority: int | None = None
     joins: tuple[int, ...] = ()
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server that requests go to. `extra_body` is added to every request's body: `ignore_eos`, continuous usage."""
+    """The server that requests go to. `extra_body` is added to every request's body: `ignore_eos`, continuous usage.
+
+    `adapter_field` is the field of a body that names a LoRA adapter.
+    """
 
     host: str
     port: int
@@ -61,6 +66,7 @@ class Target:
     api_key: str | None = field(repr=False)
     endpoint: Endpoint
     extra_body: Mapping[str, object]
+    adapter_field: str = "model"
 
 
 class _Line(msgspec.Struct):
@@ -75,6 +81,7 @@ class _Line(msgspec.Struct):
     pause_s: float = 0.0
     priority: int | None = None
     joins: tuple[int, ...] = ()
+    adapter: str | None = None
 
 
 def read_requests(path: Path, prefix: str = "request") -> list[PlannedRequest]:
@@ -106,6 +113,7 @@ def read_requests(path: Path, prefix: str = "request") -> list[PlannedRequest]:
                     pause_s=line.pause_s,
                     priority=line.priority,
                     joins=line.joins,
+                    adapter=line.adapter,
                 )
             )
     return planned
@@ -129,6 +137,8 @@ def request_bytes(target: Target, request: PlannedRequest) -> bytes:
         body["messages"] = [{"role": "user", "content": request.prompt}]
     if request.priority is not None:
         body["priority"] = request.priority
+    if request.adapter is not None:
+        body[target.adapter_field] = request.adapter
     content = json.dumps({**body, **target.extra_body}, ensure_ascii=False, separators=(",", ":")).encode()
     lines = [
         f"POST {target.endpoint.path} HTTP/1.1",

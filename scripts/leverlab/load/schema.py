@@ -31,6 +31,7 @@ REQUESTS: Final[pa.Schema] = pa.schema(
         _field("completion_tokens", _N, "tokens", "generated tokens by the server's usage; by token_source where it reported none"),
         _field("requested_output_tokens", _N, "tokens", "max_tokens of the request", nullable=False),
         _field("priority", _N, "1", "priority in the request's body: 0 interactive, 1 the batch class; null in a workload without classes"),
+        _field("adapter", pa.string(), "", "LoRA adapter that the request asked; null for the base model"),
         _field("cached_tokens", _N, "tokens", "prompt tokens served from a cache (usage.prompt_tokens_details.cached_tokens)"),
         _field("finish_reason", pa.string(), "", "why the server stopped generating, in its words"),
         _field("scheduled_s", _S, "s", "when the request was to be sent; in a closed loop, when its slot came free; in a conversation, its pause after the answer before"),

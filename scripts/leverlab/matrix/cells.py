@@ -93,8 +93,9 @@ class Cell:
 
 
 def workload_seed(identity: Mapping[str, Any], replicate: ReplicateKey) -> int:
-    """The seed with which a workload's `identity` is drawn for `replicate`."""
-    return seed_from("workload", canonical_json(identity["workload"]), replicate.seed_key)
+    """The seed with which a workload's `identity` is drawn for `replicate`: the same whichever adapters are asked."""
+    drawn = {key: value for key, value in identity["workload"].items() if key != "adapters"}
+    return seed_from("workload", canonical_json(drawn), replicate.seed_key)
 
 
 def build_workload(configuration: Configuration, workload: Workload, model_name: str) -> WorkloadFile:

@@ -12,8 +12,8 @@ from leverlab import SYNTHETIC_VERSION
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.base import FlagValue, nearest
 from leverlab.config.engine import Container, Engine, LockedEnvironment
-from leverlab.config.model import Model, SyntheticSource
-from leverlab.config.model_reference import OWN_MODELS, named_models, own_models, with_own
+from leverlab.config.model import AdaptersSource, Model, SyntheticSource
+from leverlab.config.model_reference import OWN_MODELS, folders_in, named_models, own_models, with_own
 from leverlab.config.topology import (
     CACHE_DAEMONS,
     CONNECTORS,
@@ -27,6 +27,7 @@ from leverlab.config.topology import (
 from leverlab.environments import identity_versions
 from leverlab.identity import canonical, make_id
 from leverlab.matrix.settings import Setting
+from leverlab.models.adapters import adapter_names
 
 _UNNAMED: Final[Mapping[str, FlagValue]] = {
     "seed": 0,
@@ -74,7 +75,7 @@ def other_models(identity: Mapping[str, Any]) -> tuple[str, ...]:
 
 def model_identity(name: str, model: Model) -> dict[str, Any]:
     """What identifies a model's files: never the path where a machine keeps them."""
-    made = {"version": SYNTHETIC_VERSION} if isinstance(model.source, SyntheticSource) else {}
+    made = {"version": SYNTHETIC_VERSION} if isinstance(model.source, SyntheticSource | AdaptersSource) else {}
     return {"name": name, **model.source.identity("path"), **made}
 
 
@@ -164,12 +165,33 @@ def _with_models_known(
                 f"config/models.yaml: {served}: a level of config/levers.yaml asks for its {OWN_MODELS[key]}, and it names none: add `{key}:`"
             )
         flags = with_own(flags, key, own)
+        if key == "adapters":
+            _check_adapters(configuration, served, own, flags)
         said_by[own] = f"config/models.yaml: {served}.{key}"
     for name in named_models(flags):
         if name not in configuration.models:
             of = said_by.get(name, "config/levers.yaml")
             raise ConfigError(f"{of}: there is no model {name!r}{nearest(name, configuration.models)}")
     return dict(flags)
+
+
+def _check_adapters(configuration: Configuration, served: str, name: str, flags: Mapping[str, FlagValue]) -> None:
+    """That the entry `name` holds adapters of the model `served`, and all that `flags` name."""
+    where = f"config/models.yaml: {served}.adapters"
+    if name not in configuration.models:
+        raise ConfigError(f"{where}: there is no model {name!r}{nearest(name, configuration.models)}")
+    source = configuration.models[name].source
+    if not isinstance(source, AdaptersSource) or source.base != served:
+        raise ConfigError(
+            f"{where}: {name} is no entry of adapters of {served}: its source must say `kind: adapters, base: {served}`"
+        )
+    there = adapter_names(source.count)
+    for asked in folders_in(flags, name):
+        if asked not in there:
+            raise ConfigError(
+                f"config/models.yaml: {name}.source.count: there are {source.count} adapters, and a level of config/levers.yaml serves {asked}: "
+                "make more, or name fewer there"
+            )
 
 
 def _topology(setting: Setting, named: Mapping[str, Any], engine: Engine) -> Topology:

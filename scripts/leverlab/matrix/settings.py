@@ -11,8 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 from leverlab.config import ConfigError, Configuration
 from leverlab.config.base import nearest
 from leverlab.config.lever import Effect
+from leverlab.config.model_reference import own_models
 from leverlab.config.study import Study
-from leverlab.config.workload import InteractiveBatch, Workload, rounds_of
+from leverlab.config.workload import InteractiveBatch, Workload, adapters_of, rounds_of
 from leverlab.load_point import CacheState, Client
 from leverlab.matrix.treatments import Treatment
 
@@ -92,6 +93,16 @@ def setting_of(configuration: Configuration, name: str, study: Study, place: Pla
         raise ConfigError(
             f"config/studies/{name}.yaml: the client {client!r} sends no priorities, and in a workload of kind {workload.kind} each request "
             "has one: take the client 'replay', or another workload"
+        )
+    if adapters_of(workload) and client != "replay":
+        raise ConfigError(
+            f"config/studies/{name}.yaml: the client {client!r} names no LoRA adapters, and {adapters_of(workload)} are asked: take the client "
+            "'replay'"
+        )
+    if adapters_of(workload) and kind != "truth" and "adapters" not in own_models([effect.flags for effect in of]):
+        raise ConfigError(
+            f"config/studies/{name}.yaml: {treatment.name}: requests name LoRA adapters, and no level has the server load any: add a lever "
+            "whose level does (`lora_slots`), or let them name none"
         )
     if isinstance(workload, InteractiveBatch) and kind == "sglang":
         raise ConfigError(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -10,8 +11,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from leverlab.config import ConfigError
-from leverlab.config.model import HubSource, Model, PathSource, SyntheticSource
+from leverlab.config.base import nearest
+from leverlab.config.model import AdaptersSource, HubSource, Model, PathSource, SyntheticSource
 from leverlab.layout import Layout
+from leverlab.models.adapters import adapter_files, adapter_names
 from leverlab.models.dimensions import dimensions
 from leverlab.models.synthetic import synthetic_files
 from leverlab.records import read_json, write_bytes, write_json
@@ -44,6 +47,28 @@ def prepare_model(name: str, model: Model, layout: Layout) -> Path:
     return record
 
 
+def prepare_adapters(name: str, models: Mapping[str, Model], layout: Layout) -> Path:
+    """Make the adapters of the entry `name` of `models` for their base, whose files are there already, then their model.json.
+
+    Each is a folder of its own beside it. Raises ConfigError naming entry, key and remedy where they cannot be made.
+    """
+    source = models[name].source
+    assert isinstance(source, AdaptersSource), name
+    key = f"config/models.yaml: {name}.source"
+    if source.base not in models:
+        raise ConfigError(f"{key}.base: there is no model {source.base!r}{nearest(source.base, models)}")
+    base = read_json(model_folder(source.base, models[source.base], layout) / "config.json")
+    for adapter in adapter_names(source.count):
+        try:
+            files = adapter_files(source, adapter, base)
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"{key}: no adapters for {source.base}: {error}") from None
+        _write_changed(layout.model(name) / adapter, files)
+    record = layout.model(name) / RECORD
+    write_json(record, {"model": name, "source": source.model_dump(mode="json")})
+    return record
+
+
 def model_folder(name: str, model: Model, layout: Layout) -> Path:
     """The folder that an engine is given, on this machine, without asking any network.
 
@@ -60,6 +85,8 @@ def model_folder(name: str, model: Model, layout: Layout) -> Path:
         case HubSource() as source:
             folder = _cached(key, source)
             remedy = "the download is incomplete: delete it and fetch it again"
+        case AdaptersSource(base=base):
+            raise ConfigError(f"{key}: LoRA adapters are served with a model: ask for {base}")
     if not folder.is_dir():
         raise ConfigError(f"{key}: there is no folder {folder}: {remedy}")
     for file in ("config.json", "tokenizer.json"):
@@ -73,8 +100,12 @@ def _make(name: str, source: SyntheticSource, layout: Layout) -> None:
         files = synthetic_files(source.shape, source.vocabulary)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config/models.yaml: {name}.source.shape: {error}") from None
+    _write_changed(layout.model(name), files)
+
+
+def _write_changed(folder: Path, files: Mapping[str, bytes]) -> None:
     for file, content in files.items():
-        path = layout.model(name) / file
+        path = folder / file
         if not path.is_file() or path.read_bytes() != content:
             write_bytes(path, content)
 

@@ -143,9 +143,10 @@ def _running(row: Mapping[str, Any], server: TheoryServer) -> float | None:
 
 
 def _shared(row: Mapping[str, Any]) -> SharedPrefix | None:
-    """The cell's workload where it is one of shared prefixes, as its record identifies it."""
+    """The cell's workload where it is one of shared prefixes and of no adapters, as its record identifies it."""
     drawn = json.loads(row["specification"]).get("phase", {}).get("workload", {}).get("workload", {})
-    return SharedPrefix.model_validate(drawn) if drawn.get("kind") == "shared-prefix" else None
+    known = drawn.get("kind") == "shared-prefix" and not drawn.get("adapters")
+    return SharedPrefix.model_validate(drawn) if known else None
 
 
 def _found(row: Mapping[str, Any]) -> float | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leverlab.config import ConfigError, Configuration
-from leverlab.config.model import SyntheticSource
+from leverlab.config.model import AdaptersSource, SyntheticSource
 from leverlab.config.model_reference import named_models
 from leverlab.config.topology import Topology, topology_of
 from leverlab.layout import Layout
@@ -43,6 +43,11 @@ def model_dimensions(name: str, configuration: Configuration) -> Dimensions:
         raise NotKnownError(f"the dimensions of {name} lack {error}") from None
 
 
+def _adapters(name: str, configuration: Configuration) -> bool:
+    """Whether `name` stands for LoRA adapters, which draft nothing."""
+    return name in configuration.models and isinstance(configuration.models[name].source, AdaptersSource)
+
+
 def _topology(identity: Mapping[str, Any]) -> Topology:
     try:
         return topology_of(identity)
@@ -61,7 +66,7 @@ def server_of(identity: Mapping[str, Any], configuration: Configuration) -> Theo
     if gpu not in configuration.gpus:
         raise NotKnownError(f"config/gpus.yaml holds no {gpu} any more")
     flags = identity.get("flags", {})
-    named = named_models(flags)
+    named = [name for name in named_models(flags) if not _adapters(name, configuration)]
     return TheoryServer(
         dimensions=model_dimensions(str(identity["model"]["name"]), configuration),
         gpu_name=gpu,

@@ -40,7 +40,8 @@ class Served:
     def target(self) -> Target:
         """Where requests go, and what each body holds besides prompt and length."""
         extras: Mapping[str, Any] = {**self.engine.request_extras(), **self.request}
-        return Target(self.host, self.port, self.engine.served_model_name, self.api_key, self.endpoint, extras)
+        name, field_of_adapters = self.engine.served_model_name, self.engine.adapter_field
+        return Target(self.host, self.port, name, self.api_key, self.endpoint, extras, field_of_adapters)
 
     def reset_cache(self, *, tiers: bool = True) -> bool:
         """Empty the prefix cache of every server once nothing runs and, with `tiers`, what lies below; whether all did."""

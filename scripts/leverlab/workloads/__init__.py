@@ -5,7 +5,8 @@ that models with different ones get the same load.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,8 +29,10 @@ from leverlab.config.workload import (
     ShareGptShaped,
     VariableOutput,
     Workload,
+    adapters_of,
 )
 from leverlab.layout import CARD_FILE, REQUESTS_FILE
+from leverlab.models.adapters import adapter_names
 from leverlab.models.words import added_tokens, word_tokens
 from leverlab.records import write_bytes, write_json
 from leverlab.workloads.branches import branches
@@ -53,7 +56,7 @@ def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Pat
     arrival_unit_s (divided by a rate, the time of sending) and group (None where prompts have none). In conversations also
     after (the index of the request that it waits for, None for the first) and pause_s (from its end to when this one is due);
     arrival_unit_s is then that of the conversation. A request that waits for several has joins, their
-    indices. A request of a class has priority.
+    indices. A request of a class has priority, and one of a LoRA adapter its name as adapter.
 
     Raises ValueError where the workload cannot be drawn with this tokenizer, where `sharegpt_path` is not the file that
     the workload asks for, or where a prompt does not have the tokens that it should.
@@ -79,7 +82,7 @@ def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Pat
         drawing = Drawing([DrawnRequest(*each) for each in drawn])
     else:
         drawing = _compose(workload, seed, Words(word_tokens(tokenizer_path), added_tokens(tokenizer_path)))
-    requests = drawing.requests
+    requests = _with_adapters(drawing.requests, adapters_of(workload), Stream(seed, "adapters"))
     prompts = [encoding.ids for encoding in tokenizer.encode_batch([request.prompt for request in requests])]
     for number, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
         if len(prompt) != request.prompt_tokens:
@@ -101,6 +104,7 @@ def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Pat
                 **({"after": request.after, "pause_s": request.pause_ns / 1e9} if drawing.rounds > 1 else {}),
                 **({"joins": request.joins} if request.joins else {}),
                 **({} if request.priority is None else {"priority": request.priority}),
+                **({} if request.adapter is None else {"adapter": request.adapter}),
             },
             ensure_ascii=False,
         )
@@ -109,9 +113,19 @@ def draw(identity: Mapping[str, Any], seed: int, model_folder: Path, folder: Pat
     outputs = [request.output_tokens for request in requests]
     shares = isinstance(workload, SharedPrefix | MultiTurn | AgentLoop | Branches)
     groups = [request.group for request in requests] if shares else []
-    card = make_card(identity, seed, prompts, outputs, groups, arrivals_ns, drawing.rounds, drawing.sharing)
+    asked = [request.adapter for request in requests]
+    card = make_card(identity, seed, prompts, outputs, groups, arrivals_ns, drawing.rounds, drawing.sharing, asked)
     write_json(folder / CARD_FILE, card)
     write_bytes(folder / REQUESTS_FILE, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _with_adapters(requests: Sequence[DrawnRequest], adapters: int, stream: Stream) -> Sequence[DrawnRequest]:
+    """`requests`, each of the base model or of one of so many adapters: all equally often, in a random order."""
+    if not adapters:
+        return requests
+    names = [None, *adapter_names(adapters)]
+    order = stream.shuffled([names[index % len(names)] for index in range(len(requests))])
+    return [replace(request, adapter=name) for request, name in zip(requests, order, strict=True)]
 
 
 def _arrivals_ns(seed: int, count: int, rounds: int) -> list[int]:

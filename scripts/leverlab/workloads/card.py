@@ -12,17 +12,20 @@ _QUANTILES: Final = (5, 25, 50, 75, 95, 99)
 _BINS: Final = 20
 
 
-def ideal_hits(prompts: Sequence[Sequence[int]], block_size: int) -> int:
+def ideal_hits(prompts: Sequence[Sequence[int]], block_size: int, asked: Sequence[str | None] = ()) -> int:
     """Prompt tokens that a prefix cache would serve, were it infinite and each request done before the next one came.
 
     `prompts` are token ids in order of arrival. A cache finds whole blocks of `block_size` tokens from the start on, and
-    never all of a prompt: its last token has to be computed (vLLM's `max_cache_hit_length`).
+    never all of a prompt: its last token has to be computed (vLLM's `max_cache_hit_length`). `asked` names the LoRA adapter of each,
+    None for the base model: keys and values of one are not those of another, so that each has blocks of its own.
     """
     known: set[tuple[int, ...]] = set()
     chains: dict[tuple[int, ...], int] = {}
+    # Below every chain: 0 and down, one for each of those asked.
+    roots = {name: -number for number, name in enumerate(dict.fromkeys(asked))}
     hits = 0
-    for tokens in prompts:
-        parent, matched, unbroken = 0, 0, True
+    for number, tokens in enumerate(prompts):
+        parent, matched, unbroken = roots[asked[number]] if asked else 0, 0, True
         for start in range(0, len(tokens) - len(tokens) % block_size, block_size):
             key = (parent, *tokens[start : start + block_size])
             if unbroken and key in known and start + block_size <= len(tokens) - 1:
@@ -82,18 +85,20 @@ def make_card(
     times_ns: Sequence[int],
     rounds: int = 1,
     told_sharing: str | None = None,
+    asked: Sequence[str | None] = (),
 ) -> dict[str, Any]:
     """The card of a drawn workload; `prompts` are token ids, all sequences are in order of arrival.
 
     `sharing` names the group with which each request shares a prefix; empty where prompts are not made to share one.
     `told_sharing` says in words what is shared where groups alone do not. `times_ns` are arrivals, each of which `rounds` requests
-    follow.
+    follow. `asked` names the LoRA adapter that each asks, None for the base model.
 
     `expected_prefix_hit_ratio` gives, for each block size, hit tokens / prompt tokens of an ideal prefix cache that is
     empty at the start (see `ideal_hits`). A shared prefix counts only as far as it fills whole blocks.
     """
     lengths = [len(prompt) for prompt in prompts]
     total = sum(lengths)
+    named = sorted({name for name in asked if name is not None})
     sizes = {group: sharing.count(group) for group in sorted({group for group in sharing if group is not None})}
     return {
         "workload": dict(identity["workload"]),
@@ -104,7 +109,10 @@ def make_card(
         "output_tokens": _distribution(output_tokens),
         "total_tokens": total + sum(output_tokens),
         "groups": sizes,
+        **({"adapters": {name: asked.count(name) for name in named}} if named else {}),
         **({} if told_sharing is None else {"sharing": told_sharing}),
-        "expected_prefix_hit_ratio": {str(size): round(ideal_hits(prompts, size) / total, 6) for size in BLOCK_SIZES},
+        "expected_prefix_hit_ratio": {
+            str(size): round(ideal_hits(prompts, size, asked) / total, 6) for size in BLOCK_SIZES
+        },
         "arrivals": _arrivals(times_ns, rounds),
     }

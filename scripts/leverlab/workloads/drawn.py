@@ -10,6 +10,7 @@ class DrawnRequest:
 
     `group` names the requests that it belongs to. A request of a conversation is due `pause_ns` after the end of the one
     with the index `after`; where that is None it comes by its arrival. One that joins several waits for all of them. `priority` goes into its body, unless it is None.
+    `adapter` is the LoRA adapter that is asked; None: the base model.
     """
 
     prompt: str
@@ -20,6 +21,7 @@ class DrawnRequest:
     pause_ns: int = 0
     priority: int | None = None
     joins: tuple[int, ...] = ()
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
