@@ -88,7 +88,7 @@ def test_means_and_medians_at_a_rate_are_widened_and_say_so(effects: list[dict[s
     }
     of_classes = {
         (f"{of}_{metric}", statistic)
-        for of in ("interactive", "batch")
+        for of in ("interactive", "batch", "base", "adapter")
         for metric, statistic in QUEUEING_STATISTICS
         if f"{of}_{metric}" in METRICS
     }

@@ -9,7 +9,7 @@ from leverlab.config import load
 from leverlab.config.workload import SharedPrefix
 from leverlab.quantities import QUANTITIES
 from leverlab.theory.__main__ import main
-from leverlab.theory.configured import model_dimensions, server_of
+from leverlab.theory.configured import is_adapters, model_dimensions, server_of
 from leverlab.theory.expected import expected, step_bytes, step_flop
 from leverlab.theory.experts import gpu_imbalance
 from leverlab.theory.occasion import Occasion
@@ -20,6 +20,7 @@ from leverlab.theory.weights import counted
 from tests.unit.repository import SOURCE
 
 CONFIGURATION = load(SOURCE, {"study": []})
+SERVED = [name for name in CONFIGURATION.models if not is_adapters(name, CONFIGURATION)]
 OCCASION = Occasion(prompts=(512, 512), outputs=(128, 128), running=16, ideal_hits={16: 0.5})
 
 
@@ -40,7 +41,7 @@ def value(name: str, of: TheoryServer, occasion: Occasion = OCCASION) -> float:
     return expected(name, of, occasion)
 
 
-@pytest.mark.parametrize("model", CONFIGURATION.models)
+@pytest.mark.parametrize("model", SERVED)
 @pytest.mark.parametrize("gpu", CONFIGURATION.gpus)
 def test_every_model_and_gpu_of_the_configuration_is_known(model: str, gpu: str) -> None:
     of = server(model=model, gpu=gpu)
@@ -272,8 +273,8 @@ def test_the_command_prints_every_model_and_gpu(
     monkeypatch.setattr("sys.argv", ["theory", "--root", str(SOURCE)])
     assert main() == 0
     printed = capsys.readouterr().out
-    assert all(f"{model} on {gpu}: " in printed for model in CONFIGURATION.models for gpu in CONFIGURATION.gpus)
-    assert "nothing is known" not in printed
+    assert all(f"{model} on {gpu}: " in printed for model in SERVED for gpu in CONFIGURATION.gpus)
+    assert "nothing is known" not in printed and "adapters" not in printed
     monkeypatch.setattr("sys.argv", ["theory", "llama-3.1-8b", "h20", "--root", str(SOURCE)])
     assert main() == 1
     assert "there is no 'h20' in config/gpus.yaml; did you mean 'h200'?" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from leverlab.config import ConfigError, Configuration, load
 from leverlab.config.base import nearest
 from leverlab.config.topology import PrefillDecode
 from leverlab.quantities import QUANTITIES
-from leverlab.theory.configured import model_dimensions
+from leverlab.theory.configured import is_adapters, model_dimensions
 from leverlab.theory.expected import expected
 from leverlab.theory.occasion import Occasion
 from leverlab.theory.server import TheoryServer
@@ -99,7 +99,8 @@ def main() -> int:
     except ConfigError as error:
         print(f"theory: {error}", file=sys.stderr)
         return 1
-    models = [options.model] if options.model else list(configuration.models)
+    served = [name for name in configuration.models if not is_adapters(name, configuration)]
+    models = [options.model] if options.model else served
     print(tables(configuration, models, [options.gpu] if options.gpu else list(configuration.gpus), options))
     return 0
 

@@ -43,8 +43,8 @@ def model_dimensions(name: str, configuration: Configuration) -> Dimensions:
         raise NotKnownError(f"the dimensions of {name} lack {error}") from None
 
 
-def _adapters(name: str, configuration: Configuration) -> bool:
-    """Whether `name` stands for LoRA adapters, which draft nothing."""
+def is_adapters(name: str, configuration: Configuration) -> bool:
+    """Whether `name` stands for LoRA adapters: no model that could be served, and none that drafts."""
     return name in configuration.models and isinstance(configuration.models[name].source, AdaptersSource)
 
 
@@ -66,7 +66,7 @@ def server_of(identity: Mapping[str, Any], configuration: Configuration) -> Theo
     if gpu not in configuration.gpus:
         raise NotKnownError(f"config/gpus.yaml holds no {gpu} any more")
     flags = identity.get("flags", {})
-    named = [name for name in named_models(flags) if not _adapters(name, configuration)]
+    named = [name for name in named_models(flags) if not is_adapters(name, configuration)]
     return TheoryServer(
         dimensions=model_dimensions(str(identity["model"]["name"]), configuration),
         gpu_name=gpu,
