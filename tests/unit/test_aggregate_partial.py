@@ -76,6 +76,10 @@ def test_a_partial_matrix(repository: Repository) -> None:
     assert sorted({row["status"] for row in cells}) == ["measured", "missing"]
     row = effect(effects, OFF)
     assert row["pairs"] == 2 and row["interval_low"] is not None
+    assert row["verdict"] == "not judgeable" and row["reason"].startswith(
+        "two pairs of replicates: a verdict needs three;"
+    )
+    assert row["adjusted_p"] is None and row["minimum_detectable"] is None, "it has no part in what is corrected"
     (excluded,) = json.loads(row["excluded"])
     assert (excluded["replicate"], excluded["side"], excluded["code"]) == ("r3", "treatment", "missing")
     assert "treatment r3: not measured yet" in row["reason"]

@@ -221,6 +221,10 @@ def test_minimum_detectable_of_few_replicates() -> None:
         ((-0.50, -0.51, -0.49), "higher", "worsens"),
         ((0.50, -0.51, 0.02), "lower", "no difference found"),
         ((0.50, 0.51, 0.49), "neither", "not judgeable"),
+        ((0.50, 0.50001), "lower", "not judgeable"),
+        ((-0.50, -0.50001), "lower", "not judgeable"),
+        ((0.50, -0.51), "lower", "not judgeable"),
+        ((0.0, 0.0), "lower", "not judgeable"),
         ((0.50,), "lower", "not judgeable"),
         ((), "lower", "not judgeable"),
         ((0.0, 0.0, 0.0), "lower", "no difference found"),
@@ -232,14 +236,17 @@ def test_verdicts(changes: tuple[float, ...], better: str, verdict: str, compari
     change = PairedChange(comparison, changes)  # type: ignore[arg-type]
     judgement = judge(change, change.interval(), better)  # type: ignore[arg-type]
     assert judgement.verdict == verdict
-    assert bool(judgement.reason) == (change.interval() is None or better == "neither")
+    assert bool(judgement.reason) == (change.interval() is None or better == "neither" or len(changes) < 3)
+    if len(changes) == 2:
+        assert judgement.reason == "two pairs of replicates: a verdict needs three"
 
 
 @pytest.mark.parametrize(
     ("changes", "better", "verdict"),
     [
         ((0.25, 0.25, 0.25), "higher", "improves"),
-        ((0.25, 0.25), "lower", "worsens"),
+        ((0.25, 0.25, 0.25), "lower", "worsens"),
+        ((0.25, 0.25), "lower", "not judgeable"),
         ((-0.25, -0.25, -0.25), "lower", "improves"),
         ((0.25, 0.25, 0.25), "neither", "not judgeable"),
         ((0.25,), "higher", "not judgeable"),
@@ -254,4 +261,4 @@ def test_a_fact_that_changes_by_the_same_in_each_pair_is_a_difference(
     change = PairedChange("ratio", changes)
     judgement = judge(change, change.interval(), better, fixed=True)  # type: ignore[arg-type]
     assert judgement.verdict == verdict
-    assert ("does not vary" in judgement.reason) == (len(changes) > 1 and changes[0] == changes[1] != 0)
+    assert ("does not vary" in judgement.reason) == (len(changes) > 2 and changes[0] == changes[1] != 0)

@@ -21,7 +21,7 @@ from leverlab.stats.multiple import ALPHA, bonferroni_level, holm, holm_levels
 from leverlab.stats.noise_floor import noise_floor
 from leverlab.stats.paired import Skew
 from leverlab.stats.power import minimum_detectable
-from leverlab.stats.verdict import Judgement, judge
+from leverlab.stats.verdict import LEAST_PAIRS, Judgement, judge
 from leverlab.units import format_share
 
 _CONTEXT = ("engine", "model", "gpu", "gpu_count")
@@ -110,7 +110,8 @@ def _families(found: Sequence[Comparison], study: Study) -> dict[int, _Family]:
 
 
 def _holm(members: Sequence[Comparison]) -> dict[int, _Family]:
-    p_values = [one.change.p_value for one in members]
+    # As of those that are not measured yet: what gets no verdict must not rank before what gets one.
+    p_values = [one.change.p_value if len(one.change.changes) >= LEAST_PAIRS else None for one in members]
     known = [1.0 if p_value is None else p_value for p_value in p_values]
     return {
         id(one): _Family(True, len(members), level, adjusted if p_value is not None else None)
@@ -183,7 +184,9 @@ def _row(
             len(change.changes),
             metric.comparison,
             alpha,
-        ),
+        )
+        if len(change.changes) >= LEAST_PAIRS
+        else None,
         "noise_floor": floor,
         "cautions": json.dumps([asdict(caution) for caution in cautions], ensure_ascii=False),
         "pairs": len(change.changes),
@@ -214,7 +217,7 @@ def _judgement(comparison: Comparison, interval: Interval | None) -> Judgement:
 def _negligible(comparison: Comparison) -> Judgement | None:
     """The verdict where a size of the server's start moved, in several pairs, by no more than it may with nothing changed."""
     changes = comparison.change.changes
-    if comparison.metric not in FIXED_FACTS or len(changes) < 2 or not any(changes):
+    if comparison.metric not in FIXED_FACTS or len(changes) < LEAST_PAIRS or not any(changes):
         return None
     moved = max(map(abs, changes))
     if comparison.change.comparison == "ratio":

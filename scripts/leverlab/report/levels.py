@@ -10,6 +10,7 @@ from leverlab.report.effect import Effect
 from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
 from leverlab.report.sentences import capital
 from leverlab.report.source import StudyData
+from leverlab.stats.verdict import LEAST_PAIRS
 
 
 def level_sentences(lever: str, reference: MetricReference, data: StudyData) -> Iterator[str]:
@@ -142,9 +143,15 @@ def _unjudged(effects: Sequence[Effect], lever: str, baseline: str) -> Iterator[
     for effect in effects:
         why = capital(effect.reason) or "There are too few pairs of replicates"
         form = f"Whether it differs from {baseline} at {{}} is not resolved. {why}."
-        if effect.low is not None and effect.high is not None and not effect.low <= effect.neutral <= effect.high:
+        judged = effect.pairs >= LEAST_PAIRS
+        if (
+            judged
+            and effect.low is not None
+            and effect.high is not None
+            and not effect.low <= effect.neutral <= effect.high
+        ):
             form = f"At {{}} it differs from {baseline}."
-        elif effect.pairs > 1 and effect.low is None and effect.estimate not in (None, effect.neutral):
+        elif judged and effect.low is None and effect.estimate not in (None, effect.neutral):
             form = f"At {{}} it differs from {baseline}, in each pair by exactly the same."
         said.setdefault(form, []).append(effect.changed[lever][0])
     yield from (form.format(joined(levels)) for form, levels in said.items())

@@ -24,6 +24,7 @@ from leverlab.report.phrases import (
     value_phrase,
 )
 from leverlab.stats.intervals import LEVEL
+from leverlab.stats.verdict import LEAST_PAIRS
 from leverlab.units import format_number, format_percent
 
 Outcome = Literal["confirmed", "contradicted", "not resolved", "simulated", "not stated for this comparison"]
@@ -151,7 +152,7 @@ def outcome_sentence(effect: Effect, expectation: Expectation, telling: Telling)
 
 def limit_kind(effect: Effect) -> tuple[object, ...]:
     """What effects have in common whose limits are one sentence."""
-    return effect.place, effect.pairs, effect.pairs > 1 and smallest_phrase(effect) is None
+    return effect.place, effect.pairs, effect.pairs >= LEAST_PAIRS and smallest_phrase(effect) is None
 
 
 def limit_sentence(effects: Sequence[Effect], telling: Telling, machines: str) -> str:
@@ -162,7 +163,7 @@ def limit_sentence(effects: Sequence[Effect], telling: Telling, machines: str) -
     first = effects[0]
     what = f"{metric_phrase(first.metric, first.statistic)} {load_phrase(first.load)}{where_phrase(first, telling)}"
     subject = treatments_phrase([effect.changed for effect in effects], telling.titles, "and")
-    if first.pairs < 2:
+    if first.pairs < LEAST_PAIRS:
         few = replicates_phrase(first.pairs) if first.pairs else "no pair of replicates"
         return f"{subject}: with {few} nothing tells the effect on {what} from the difference between any two runs."
     sizes = {effect.level_names: size for effect in effects if (size := smallest_phrase(effect)) is not None}
@@ -175,7 +176,9 @@ def limit_sentence(effects: Sequence[Effect], telling: Telling, machines: str) -
 
 def correction_sentence(effects: Sequence[Effect], telling: Telling) -> str:
     """What the intervals of the primary verdicts are corrected for; empty where there is nothing to correct, or no interval."""
-    if telling.comparisons < 2 or not any(effect.primary and effect.low is not None for effect in effects):
+    if telling.comparisons < 2 or not any(
+        effect.primary and effect.low is not None and effect.pairs >= LEAST_PAIRS for effect in effects
+    ):
         return ""
     return (
         f"Each interval above is the one that its verdict rests on. The study has {telling.comparisons} primary comparisons, "

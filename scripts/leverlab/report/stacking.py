@@ -11,6 +11,7 @@ from leverlab.report.effect import Effect
 from leverlab.report.phrases import change_phrase, context_phrase, levels_phrase, load_phrase, metric_phrase
 from leverlab.report.source import StudyData
 from leverlab.stats.intervals import Interval, mean_interval
+from leverlab.stats.verdict import LEAST_PAIRS
 from leverlab.units import format_number
 
 Context = tuple[str, str, str, int]
@@ -68,10 +69,10 @@ def _factor(effect: Effect) -> str:
 
 
 def _by_factors(effect: Effect) -> str:
-    """What the interaction says; `not resolved` where there is no interval."""
+    """What the interaction says; `not resolved` where no verdict can be given."""
     low, high = effect.low, effect.high
-    if effect.estimate is None or low is None or high is None:
-        return "Whether the effects stack is not resolved: there are too few replicates for an interval."
+    if effect.estimate is None or low is None or high is None or effect.pairs < LEAST_PAIRS:
+        return "Whether the effects stack is not resolved: there are too few replicates."
     neutral, joins = effect.neutral, "multiply" if effect.by_ratio else "add up"
     shown = f"{_size(effect, effect.estimate)} ({_size(effect, low)} to {_size(effect, high)})"
     if low <= neutral <= high:
@@ -103,7 +104,7 @@ def _by_difference(effect: Effect, data: StudyData) -> str:
 
 
 def _difference(effect: Effect, data: StudyData) -> Interval | None:
-    """The 95 % interval, over the replicates, of (both - one) - (other - neither); None with fewer than two whole replicates."""
+    """The 95 % interval, over the replicates, of (both - one) - (other - neither); None with too few whole replicates for a verdict."""
     cells = data.of_context(effect.context)
     cells = cells[cells["load"] == effect.load]
     column = metric_column(effect.metric, effect.statistic)
@@ -117,4 +118,4 @@ def _difference(effect: Effect, data: StudyData) -> Interval | None:
         if all(value is not None for value in found.values()):
             (neither,), (one, other), (both,) = ([float(found[side]) for side in sides[size]] for size in range(3))
             values.append(both - one - other + neither)
-    return mean_interval(values)
+    return mean_interval(values) if len(values) >= LEAST_PAIRS else None

@@ -9,7 +9,11 @@ from leverlab.stats.paired import NO_CHANGE, PairedChange
 
 Verdict = Literal["improves", "worsens", "no difference found", "not judgeable", "invalid"]
 
+LEAST_PAIRS: Final = 3
+"""Pairs of replicates from which on a verdict is given. Two have an interval, with a factor t of 12.7, and too little to see by that they
+agree by chance."""
 
+_FEW: Final = ("no pair of replicates", "one pair of replicates", "two pairs of replicates")
 _NEITHER: Final = "neither direction of this metric is better"
 
 
@@ -25,15 +29,14 @@ def judge(change: PairedChange, interval: Interval | None, better: Better, *, fi
     """The verdict on `change`, resting on `interval` (at whatever level the family asks for).
 
     An interval that leaves out "no change" improves or worsens by the metric's direction, one that holds it finds no
-    difference. Without an interval there is nothing to judge from: fewer than two pairs, or pairs that all changed by
-    exactly the same, where "no spread" is not "no error". The exception is a metric that every pair left exactly as it
+    difference. Fewer than `LEAST_PAIRS` pairs give no verdict, whatever is measured. Without an interval there is nothing to judge
+    from: pairs that all changed by exactly the same, where "no spread" is not "no error". The exception is a metric that every pair left exactly as it
     was: there no difference was found; and a fact that the configuration decides (`fixed`), of which the same change in each pair is
     the change. A metric of which neither direction is better is never called improved.
     """
     pairs, none = len(change.changes), NO_CHANGE[change.comparison]
-    if pairs < 2:
-        count = "one pair of replicates" if pairs else "no pair of replicates"
-        return Judgement("not judgeable", f"{count}: an interval needs two, and three to be of use")
+    if pairs < LEAST_PAIRS:
+        return Judgement("not judgeable", f"{_FEW[pairs]}: a verdict needs three{', an interval two' * (pairs < 2)}")
     if interval is None:
         if not any(change.changes):
             return Judgement("no difference found", f"the same in each of {pairs} pairs, to the last digit")
