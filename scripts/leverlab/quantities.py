@@ -9,7 +9,7 @@ from typing import Final, Literal
 from leverlab.load_point import LoadPoint, parse_load_point
 
 Sense = Literal["floor", "ceiling", "expected", "property"]
-"""How a measured value stands to it: never below, never above, about equal; a property has none beside it."""
+"""How a measured value stands to it: never below, never above, about equal; a property is no bound, and most have none beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,13 +241,23 @@ QUANTITIES: Final[dict[str, Quantity]] = _registry(
         "arithmetic: the maximum of sums of hypergeometric loads",
     ),
     Quantity(
-        "cost_per_1k_tokens",
+        "gpu_cost_per_million_tokens",
         "price",
-        "price of a thousand output tokens",
-        "price of a GPU-hour × GPUs × 1000 / (3600 × tokens/s), tokens/s of decode steps at their floor; beside it that of the "
+        "price of a million output tokens by GPU-hours",
+        "price of a GPU-hour × GPUs × 10⁶ / (3600 × tokens/s), tokens/s of decode steps at their floor; beside it that of the "
         "throughput that was measured",
         "arithmetic",
         "floor",
+        DERIVED,
+    ),
+    Quantity(
+        "energy_cost_per_million_tokens",
+        "price",
+        "price of the energy of a million output tokens",
+        "price of a kilowatt-hour × J/token × 10⁶ / 3.6·10⁶, of GPUs at their power limit while decode steps take their floor; "
+        "beside it that of `energy_per_token_j`, which may be more (steps take longer) or less (the power limit is not reached)",
+        "arithmetic",
+        "property",
         DERIVED,
     ),
 )  # fmt: skip

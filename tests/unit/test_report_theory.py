@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,30 @@ def test_what_was_reached_follows_from_tpot(values: TheoryValues) -> None:
     assert bandwidth.measured / 4.8e12 == pytest.approx(floor.expected / floor.measured)
     roof, intensity = of(values, "decode_roof_flop_per_s"), of(values, "decode_intensity_flop_per_byte")
     assert roof.measured == pytest.approx(intensity.expected * bandwidth.measured)
+
+
+def test_what_a_million_tokens_cost_by_gpu_hours_and_by_energy(tmp_path: Path) -> None:
+    told = {"throughput": 1000.0, "energy_per_token_j": 0.5}
+    unpriced = changed(tmp_path, lambda row: {**row, **told})
+    data = unpriced.cells.data
+    why = " ".join(left_out(data, unpriced))
+    assert "config/gpus.yaml states no `price_per_hour` of" in why
+    assert "config/config.yaml states no `energy_price_per_kwh`" in why
+    gpus = {name: gpu.model_copy(update={"price_per_hour": 3.6}) for name, gpu in data.configuration.gpus.items()}
+    settings = data.configuration.settings.model_copy(update={"energy_price_per_kwh": 0.36})
+    priced = theory_values(replace(data, configuration=replace(data.configuration, gpus=gpus, settings=settings)))
+    gpu_hours = of(priced, "gpu_cost_per_million_tokens")
+    assert gpu_hours.measured == pytest.approx(1.0), "a million tokens take 1000 s of a GPU at 0.001 a second"
+    energy = of(priced, "energy_cost_per_million_tokens")
+    assert energy.measured == pytest.approx(0.05), "0.5 MJ, of 3.6 in a kilowatt-hour"
+    assert energy.expected == pytest.approx(0.1 * 700 * FLOOR_S, rel=0.01), "700 W for a step"
+    (said, *_) = theory_sentences(
+        TheoryAnswer(quantities=["energy_cost_per_million_tokens at concurrency 1"]), data, priced
+    )
+    assert (
+        "price of the energy of a million output tokens" in said
+        and "price of the measured energy 0.05 (measured)" in said
+    )
 
 
 def test_a_value_below_its_floor_is_marked(tmp_path: Path) -> None:

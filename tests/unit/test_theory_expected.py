@@ -256,15 +256,30 @@ def test_quantized_weights_are_read_faster() -> None:
 
 def test_that_no_price_is_given_is_said_of_a_gpu_and_not_of_a_cpu() -> None:
     with pytest.raises(NotKnownError, match=r"no price is given.*`price_per_hour` of") as missed:
-        value("cost_per_1k_tokens", server())
+        value("gpu_cost_per_million_tokens", server())
     assert not isinstance(missed.value, DoesNotApplyError)
     on_cpu = load(SOURCE, {"study": []}).gpus["cpu"]
     with pytest.raises(DoesNotApplyError, match="no price is given"):
-        value("cost_per_1k_tokens", dataclasses.replace(server(), gpu=on_cpu))
+        value("gpu_cost_per_million_tokens", dataclasses.replace(server(), gpu=on_cpu))
     priced = load(SOURCE, {"study": [], "gpus": {"h200": {"price_per_hour": 3.6}}})
     of = dataclasses.replace(server(), gpu=priced.gpus["h200"])
     steps_per_s = 1 / value("decode_floor_s", of)
-    assert value("cost_per_1k_tokens", of) == pytest.approx(3.6 / 3600 * 1000 / (16 * steps_per_s))
+    assert value("gpu_cost_per_million_tokens", of) == pytest.approx(3.6 / 3600 * 1e6 / (16 * steps_per_s))
+
+
+def test_the_price_of_energy_is_that_of_the_settings_and_is_missed_of_a_gpu_alone() -> None:
+    name = "energy_cost_per_million_tokens"
+    with pytest.raises(NotKnownError, match=r"config/config.yaml states no `energy_price_per_kwh`") as missed:
+        value(name, server())
+    assert not isinstance(missed.value, DoesNotApplyError)
+    priced = load(SOURCE, {"study": [], "energy_price_per_kwh": 0.36})
+    of = dataclasses.replace(server(count=2), energy_price_per_kwh=priced.settings.energy_price_per_kwh)
+    tokens_per_s = 16 / value("decode_floor_s", of)
+    assert value(name, of) == pytest.approx(0.1 * 2 * 700 / tokens_per_s), "two boards at 700 W"
+    with pytest.raises(DoesNotApplyError, match="energy of a CPU"):
+        value(name, dataclasses.replace(of, gpu=priced.gpus["cpu"]))
+    with pytest.raises(NotKnownError, match="`power`"):
+        value(name, dataclasses.replace(of, gpu=of.gpu.model_copy(update={"power": None})))
 
 
 def test_the_command_prints_every_model_and_gpu(

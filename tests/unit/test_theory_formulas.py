@@ -221,11 +221,13 @@ def test_no_batch_has_no_busiest_expert() -> None:
         experts.expert_imbalance(8, 2, 0)
 
 
-def test_the_price_of_a_thousand_tokens() -> None:
+def test_the_price_of_a_million_tokens() -> None:
     # 2 a GPU-hour on 4 GPUs that make 1000 tokens a second: 8 an hour for 3.6 million.
-    assert cost.cost_per_1k_tokens(2, 4, 1000) == pytest.approx(8 / 3600)
+    assert cost.gpu_cost_per_million_tokens(2, 4, 1000) == pytest.approx(8 / 3.6)
     with pytest.raises(ValueError, match="no tokens"):
-        cost.cost_per_1k_tokens(2, 4, 0)
+        cost.gpu_cost_per_million_tokens(2, 4, 0)
+    # A kilowatt that makes 1000 tokens a second takes a joule for each: a million tokens are 1 MJ, of 3.6 in a kilowatt-hour.
+    assert cost.energy_cost_per_million_tokens(0.36, 1.0) == pytest.approx(0.1)
 
 
 def test_the_busiest_gpu_of_those_that_share_the_experts() -> None:

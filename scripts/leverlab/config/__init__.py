@@ -48,6 +48,12 @@ class Settings(StrictModel):
     nsys_libraries: str | None = Field(
         default=None, description="folder of libraries that this program needs and the machine lacks (libdw, libelf)"
     )
+    energy_price_per_kwh: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="price of a kilowatt-hour that GPUs take, in the currency of the reports",
+    )
     engines: dict[str, Any] = Field(
         default={}, description="entries that replace or extend those of config/engines.yaml"
     )

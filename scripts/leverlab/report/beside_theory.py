@@ -22,7 +22,8 @@ _WORKED_OUT: Final = {
     "decode_roof_flop_per_s": "arithmetic that decoding reached",
     "decode_bandwidth_bytes_per_s": "bandwidth that decoding reached",
     "speculative_speedup": "TPOT without speculation / TPOT",
-    "cost_per_1k_tokens": "price at the measured throughput",
+    "gpu_cost_per_million_tokens": "price at the measured throughput",
+    "energy_cost_per_million_tokens": "price of the measured energy",
 }
 """What stands beside a quantity that no metric is like."""
 
@@ -71,7 +72,7 @@ def theory_table(data: StudyData, values: TheoryValues) -> Table | None:
     )
     note = (
         "Medians over the replicates of valid cells. A measured value is never below a floor nor above a ceiling, and about equal to what is expected; "
-        f"a property has nothing beside it. docs/theory.md has the formulas and their sources.{left_out}"
+        f"a property is no bound. docs/theory.md has the formulas and their sources.{left_out}"
     )
     return Table("theory-table", "What was measured, and what theory says", columns, tuple(groups), note)
 

@@ -14,7 +14,7 @@ from leverlab.metrics import parse_metric_reference
 from leverlab.quantities import DERIVED, Quantity
 from leverlab.report.source import StudyData, rows_of
 from leverlab.theory.configured import server_of
-from leverlab.theory.cost import cost_per_1k_tokens
+from leverlab.theory.cost import energy_cost_per_million_tokens, gpu_cost_per_million_tokens
 from leverlab.theory.drafting import speculates
 from leverlab.theory.expected import step_bytes, step_flop
 from leverlab.theory.occasion import Occasion
@@ -47,7 +47,7 @@ class TheoryCells:
     by_place: Mapping[Place, TheoryCell]
 
     def measured(self, quantity: Quantity, cell: TheoryCell) -> float | None:
-        """What was measured beside `quantity`; None for a property. Raises NotKnownError where it was not measured."""
+        """What was measured beside `quantity`; None where nothing is. Raises NotKnownError where it was not measured."""
         if quantity.beside is None:
             return None
         if quantity.beside != DERIVED:
@@ -56,9 +56,12 @@ class TheoryCells:
         match quantity.name:
             case "speculative_speedup":
                 return self._without_speculation(cell) / _told(cell.row, _TPOT, "tpot_s p50")
-            case "cost_per_1k_tokens":
+            case "gpu_cost_per_million_tokens":
                 rate = _told(cell.row, "throughput", "throughput")
-                return cost_per_1k_tokens(cell.server.price, cell.server.gpu_count, rate)
+                return gpu_cost_per_million_tokens(cell.server.price, cell.server.gpu_count, rate)
+            case "energy_cost_per_million_tokens":
+                joules = _told(cell.row, "energy_per_token_j", "energy_per_token_j")
+                return energy_cost_per_million_tokens(cell.server.energy_price, joules)
         if speculates(cell.server):
             raise DoesNotApplyError("with speculation a step gives several tokens")
         per_step = step_flop if quantity.unit == "FLOP/s" else step_bytes

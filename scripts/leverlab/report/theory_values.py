@@ -28,7 +28,7 @@ class Beside:
     load: str
     expected: float
     measured: float | None
-    """None for a property, which has nothing beside it."""
+    """None where nothing measured stands beside it, as of most properties."""
     ratios: tuple[float, ...]
     """Measured / expected of each replicate; empty where nothing is measured, or nothing is expected."""
     replicates: int

@@ -77,4 +77,5 @@ def server_of(identity: Mapping[str, Any], configuration: Configuration) -> Theo
         environment=identity.get("environment", {}),
         topology=_topology(identity),
         draft=model_dimensions(named[0], configuration) if named else None,
+        energy_price_per_kwh=configuration.settings.energy_price_per_kwh,
     )

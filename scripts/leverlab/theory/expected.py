@@ -6,7 +6,7 @@ from typing import Final
 from leverlab.quantities import QUANTITIES
 from leverlab.theory import memory, roofline, speculation
 from leverlab.theory.communication import decode_all_reduce_bytes, one_shot_bytes, ring_bytes, transfer_s
-from leverlab.theory.cost import cost_per_1k_tokens
+from leverlab.theory.cost import energy_cost_per_million_tokens, gpu_cost_per_million_tokens
 from leverlab.theory.drafting import draft_kv_bytes, draft_weights, drafting_of, speculates
 from leverlab.theory.experts import expert_imbalance, experts_read, gpu_imbalance
 from leverlab.theory.occasion import Occasion
@@ -240,10 +240,19 @@ def _gpu_imbalance(server: TheoryServer, occasion: Occasion) -> float:
     return gpu_imbalance(experts, per_token, round(ranks * batch_of(server, occasion)), gpus)
 
 
-def _cost(server: TheoryServer, occasion: Occasion) -> float:
+def _tokens_per_s(server: TheoryServer, occasion: Occasion) -> float:
+    """Of decode steps at their floor."""
+    return batch_of(server, occasion) * server.replicas / _decode_floor(server, occasion)
+
+
+def _gpu_cost(server: TheoryServer, occasion: Occasion) -> float:
     price = server.price
-    steps = batch_of(server, occasion) * server.replicas / _decode_floor(server, occasion)
-    return cost_per_1k_tokens(price, server.gpu_count, steps)
+    return gpu_cost_per_million_tokens(price, server.gpu_count, _tokens_per_s(server, occasion))
+
+
+def _energy_cost(server: TheoryServer, occasion: Occasion) -> float:
+    price, power_w = server.energy_price, server.power * server.gpu_count
+    return energy_cost_per_million_tokens(price, power_w / _tokens_per_s(server, occasion))
 
 
 _FORMULAS: Final[Mapping[str, Formula]] = {
@@ -272,6 +281,7 @@ _FORMULAS: Final[Mapping[str, Formula]] = {
     "experts_read": _experts_read,
     "expert_imbalance": _expert_imbalance,
     "expert_gpu_imbalance": _gpu_imbalance,
-    "cost_per_1k_tokens": _cost,
+    "gpu_cost_per_million_tokens": _gpu_cost,
+    "energy_cost_per_million_tokens": _energy_cost,
 }
 assert set(_FORMULAS) == set(QUANTITIES), "a quantity has a name and no formula, or a formula and no name"

@@ -51,6 +51,8 @@ class TheoryServer:
     """Its engine servers: one, replicas, or those that prefill and those that decode."""
     draft: Dimensions | None = None
     """Of the model that drafts, where a flag names one of models.yaml."""
+    energy_price_per_kwh: float | None = None
+    """As the settings of the configuration give it."""
 
     def flag(self, what: str) -> Any:  # noqa: ANN401 - a flag's value
         """The value of the flag that says `what` (a key of the table above); None where none does."""
@@ -147,7 +149,21 @@ class TheoryServer:
             raise error(f"no price is given: config/gpus.yaml states no `price_per_hour` of {self.gpu_name}")
         return self.gpu.price_per_hour
 
-    def _stated(self, key: Literal["bandwidth", "link", "memory"], what: str) -> float:
+    @property
+    def energy_price(self) -> float:
+        """Price of a kilowatt-hour. Raises NotKnownError where the settings give none; of a CPU, whose energy nobody measures, none is missed."""
+        if self.gpu.device == "cpu":
+            raise DoesNotApplyError("nothing measures the energy of a CPU")
+        if self.energy_price_per_kwh is None:
+            raise NotKnownError("no price of energy is given: config/config.yaml states no `energy_price_per_kwh`")
+        return self.energy_price_per_kwh
+
+    @property
+    def power(self) -> float:
+        """Power limit of one GPU's board in watts. Raises NotKnownError where gpus.yaml does not state it."""
+        return self._stated("power", "power limit")
+
+    def _stated(self, key: Literal["bandwidth", "link", "memory", "power"], what: str) -> float:
         value: float | None = getattr(self.gpu, key)
         if value is None:
             raise NotKnownError(f"config/gpus.yaml states no {what} of {self.gpu_name} (`{key}`)")
