@@ -47,11 +47,13 @@ def table(checkout: Checkout, study: str, name: str) -> pandas.DataFrame:
 
 
 def test_the_same_measured_twice_shows_no_difference(checkout: Checkout) -> None:
-    text = STUDY.format(rates="[2]", replicates=2)
+    text = STUDY.format(rates="[2]", replicates=3)
     checkout.write_study("same-twice", text + "noise_floor: true\n")
     checkout.snakemake("--cores", "all", study="same-twice", timeout=900)
     cells = table(checkout, "same-twice", "cells")
-    assert list(cells["replicate"]) == ["r1", "r2", "r1c1", "r2c1"] and set(cells["status"]) == {"measured"}
+    assert list(cells["replicate"]) == ["r1", "r2", "r3", "r1c1", "r2c1", "r3c1"] and set(cells["status"]) == {
+        "measured"
+    }
     assert set(cells["checks"]) <= {"ok", "caution"}, cells[["replicate", "check_codes"]].to_dict("records")
     effects = table(checkout, "same-twice", "effects")
     assert set(effects["kind"]) == {"noise floor"}
