@@ -8,21 +8,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
-from leverlab.checks import CellInputs, check_cell, worst
+from leverlab.checks import worst
 from leverlab.checks.base import requests_wait
 from leverlab.config.model_reference import with_folders
 from leverlab.engines.base import EngineUnreachableError, Launch, placed
-from leverlab.layout import CARD_FILE
 from leverlab.load.plan import Endpoint, read_requests
 from leverlab.load_point import LoadPoint
 from leverlab.records import (
-    CellRecord,
     PhaseSpecification,
     Reason,
     SearchRecord,
     Status,
     TrialRecord,
-    read_json,
     write_json,
 )
 from leverlab.redaction import Redactor, redactor_of_this_process
@@ -30,9 +27,9 @@ from leverlab.telemetry import Sampling
 from leverlab.topology import LOOPBACK, RunningServer, launches_to_check
 from leverlab.trial.cache_state import fill
 from leverlab.trial.cell_files import write_cell
+from leverlab.trial.cell_records import cell_record, check_measured, measured_record
 from leverlab.trial.events import EventLog, utc_now
 from leverlab.trial.fingerprint import fingerprint
-from leverlab.trial.floors import expected_floors, expected_kv_bytes
 from leverlab.trial.gpu_memory import memory_returned, used_bytes
 from leverlab.trial.job import Job
 from leverlab.trial.lifetime import Lifetime
@@ -49,7 +46,6 @@ from leverlab.trial.phase import Measurement, measure_phase
 from leverlab.trial.progress import phase_line
 from leverlab.trial.search import search_rate
 from leverlab.trial.served import Served
-from leverlab.trial.server_facts import server_facts
 from leverlab.trial.starting import new_api_key, scratch_folder
 from leverlab.trial.sweep import too_much
 from leverlab.trial.time_left import TimeLeft
@@ -263,46 +259,9 @@ class Trial:
         self, wanted: PhaseSpecification, found: Measurement, position: int, search: SearchRecord | None
     ) -> None:
         job, spec = self._job, self._job.specification
-        specification = {"server": spec.identity, "phase": wanted.identity}
-        checks = check_cell(
-            CellInputs(
-                specification=specification,
-                requests=found.tables["requests"],
-                chunks=found.tables["chunks"],
-                workload_requests=len(job.workloads[wanted.workload_file]),
-                workload_card=_card(Path(wanted.workload_file)),
-                server_delta=found.server_delta,
-                instrument=found.instrument,
-                differences=self._record.differences,
-                cache=found.cache.as_mapping(),
-                installed_versions=self._installed_versions(),
-                client_cores=job.client_cores,
-                engine_cores=job.devices.engine_cores,
-                warmup_steady=self._warmup.steady if self._warmup else None,
-                gpu=found.tables["gpu"],
-                host=found.tables["host"],
-                not_sampled=found.not_sampled,
-                compilation_lines=found.compilation_lines,
-                gpu_memory_before=self._memory_before,
-                floors=expected_floors(spec),
-                kv_bytes_per_token=expected_kv_bytes(spec),
-                search=search,
-            )
-        )
-        record = self._cell_record(wanted, position).model_copy(
-            update={
-                "started_at": found.started_at,
-                "duration_s": round(found.duration_s, 3),
-                "cache": found.cache.as_mapping(),
-                "instrument": dict(found.instrument),
-                "server_delta": dict(found.server_delta),
-                "server_facts": server_facts(self._record),
-                "processes": self._record.processes,
-                "not_sampled": dict(found.not_sampled),
-                "sampling": dict(found.sampling),
-                "search": search,
-            }
-        )
+        steady = self._warmup.steady if self._warmup else None
+        checks = check_measured(job, self._record, wanted, found, search, steady, self._memory_before)
+        record = measured_record(job, self._record, wanted, position, found, search)
         job.check_lease()
         write_cell(job.layout.cell(spec.server, spec.replicate, wanted.phase), record, found.tables, checks)
         self._events.write_requests(wanted.cell, job.engine.served_model_name, found.tables["requests"])
@@ -320,34 +279,11 @@ class Trial:
     ) -> None:
         """Keep the record of a cell that was not measured (`failed`, `infeasible`, `skipped`), with the reason."""
         job, spec = self._job, self._job.specification
-        record = self._cell_record(wanted, position).model_copy(
+        record = cell_record(job, self._record, wanted, position).model_copy(
             update={"status": status, "reason": reason, "duration_s": round(duration_s, 3)}
         )
         write_cell(job.layout.cell(spec.server, spec.replicate, wanted.phase), record, {}, None)
         job.progress.say(f"trial {self.number}: {wanted.phase}: {status}: {reason.message}")
-
-    def _cell_record(self, wanted: PhaseSpecification, position: int) -> CellRecord:
-        spec = self._job.specification
-        return CellRecord(
-            cell=wanted.cell,
-            server=spec.server,
-            phase=wanted.phase,
-            replicate=spec.replicate,
-            status="measured",
-            specification={"server": spec.identity, "phase": wanted.identity},
-            engine=spec.engine,
-            trial=self.number,
-            position=position,
-            started_at=utc_now(),
-            duration_s=0.0,
-            request_timeout_s=wanted.request_timeout_s,
-            provenance=self._record.fingerprint,
-        )
-
-    def _installed_versions(self) -> dict[str, str]:
-        """Package → version, as the fingerprint found them; empty where they could not be asked for."""
-        versions = self._record.fingerprint.get("versions")
-        return versions if isinstance(versions, dict) else {}
 
     def _stopped(self, server: RunningServer) -> None:
         report = server.stop()
@@ -393,8 +329,3 @@ def _new_folder(job: Job) -> tuple[int, Path]:
             number += 1
         else:
             return number, folder
-
-
-def _card(workload_file: Path) -> dict[str, Any]:
-    path = workload_file.with_name(CARD_FILE)
-    return read_json(path) if path.is_file() else {}
