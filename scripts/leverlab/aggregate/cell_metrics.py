@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from leverlab.aggregate.energy import energy_j
-from leverlab.aggregate.links import moved_bytes
 from leverlab.checks.columns import Floats, ended_well, numeric
 from leverlab.checks.keeping_up import keeping_up
+from leverlab.checks.links import moved_bytes
 from leverlab.checks.window import Window, achieved_rate, offered_rate, steady_window
 from leverlab.load_point import LoadPoint
 from leverlab.metrics import ERROR_RATIO, HIGHEST_RATE, METRICS, SERVER_FACTS

@@ -1,14 +1,9 @@
 """Energy that GPUs used in a stretch of time, from NVML's samples."""
 
-from typing import Final
-
 import numpy as np
 import pyarrow as pa
 
-from leverlab.checks.columns import Floats, numeric
-
-_GAP_S: Final = 2.0
-"""Samples further apart than this, or from an end of the stretch, leave the energy unknown."""
+from leverlab.checks.columns import LONGEST_GAP_S, Floats, numeric
 
 
 def energy_j(samples: pa.Table, start_s: float, end_s: float) -> float | None:
@@ -53,10 +48,10 @@ def _integrated(time_s: Floats, power_w: Floats, start_s: float, end_s: float) -
 def _covered(time_s: Floats, start_s: float, end_s: float) -> bool:
     if len(time_s) < 2:
         return False
-    near = time_s[(time_s >= start_s - _GAP_S) & (time_s <= end_s + _GAP_S)]
+    near = time_s[(time_s >= start_s - LONGEST_GAP_S) & (time_s <= end_s + LONGEST_GAP_S)]
     return bool(
         len(near) >= 2
-        and near[0] <= start_s + _GAP_S
-        and near[-1] >= end_s - _GAP_S
-        and float(np.diff(near).max()) <= _GAP_S
+        and near[0] <= start_s + LONGEST_GAP_S
+        and near[-1] >= end_s - LONGEST_GAP_S
+        and float(np.diff(near).max()) <= LONGEST_GAP_S
     )

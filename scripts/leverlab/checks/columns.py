@@ -1,10 +1,15 @@
 """Columns of a cell's tables as arrays."""
 
+from typing import Final
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+
+LONGEST_GAP_S: Final = 2.0
+"""Looks at a counter further apart than this, or from an end of a stretch, leave unknown what it counted between them."""
 
 
 def numeric(table: pa.Table, name: str) -> Floats:

@@ -5,12 +5,10 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from leverlab.checks.columns import numeric
+from leverlab.checks.columns import LONGEST_GAP_S, numeric
 
 _WRAP_BYTES: Final = 2.0**32
 """Where NVML's counters of PCIe start anew, as seen on H100s (driver 580.159)."""
-_GAP_S: Final = 2.0
-"""Samples further apart than this leave unknown what moved between them."""
 
 
 def moved_bytes(samples: pa.Table, column: str) -> float | None:
@@ -23,7 +21,7 @@ def moved_bytes(samples: pa.Table, column: str) -> float | None:
     total = 0.0
     for index in np.unique(gpu):
         own = (gpu == index) & ~np.isnan(counted)
-        if own.sum() < 2 or float(np.diff(time_s[own]).max()) > _GAP_S:
+        if own.sum() < 2 or float(np.diff(time_s[own]).max()) > LONGEST_GAP_S:
             return None
         steps = np.diff(counted[own])
         fell = steps < 0

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from leverlab.aggregate.links import moved_bytes
+from leverlab.checks.links import moved_bytes
 from leverlab.telemetry.gpu import GPU
 
 GIB = 2.0**30
