@@ -105,6 +105,8 @@ def test_which_tiers_tell() -> None:
 
     assert told("vllm", LMCACHE) == "LMCache"
     assert told("vllm", OFFLOADING) == told("vllm", DISK) == "vLLM's own offloading"
+    several = {"kv_connector": "MultiConnector", "kv_connector_extra_config": {"connectors": [*DISK.values()]}}
+    assert told("vllm", {"kv-transfer-config": several}) == "vLLM's own offloading"
     assert told("vllm", {"kv-offloading-size": 20, "kv-offloading-backend": "lmcache"}) is None
     assert told("sglang", {"enable-hierarchical-cache": True}) is None
     assert told("truth", {"tier": True}) is None

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import httpx
 
-_CONNECTOR: Final = "LMCacheConnectorV1"
+from leverlab.engines.vllm_connectors import LMCACHE, connectors
+
 _SOCKETS: Final = "lmcache"
 _FIRST_PORT: Final = 6999
 """LMCache's own default. The scheduler's socket is named by it and has no cache behind it; the workers' by the numbers above."""
@@ -26,12 +27,7 @@ _RETRIEVED: Final = re.compile(
 
 def serves_in_process(flags: Mapping[str, Any]) -> bool:
     """Whether a vLLM server with `flags` has LMCache in its own processes."""
-    connector = flags.get("kv-transfer-config")
-    if not isinstance(connector, Mapping):
-        return False
-    # Beside one that hands the KV cache over to another server, it is one of several.
-    several = connector.get("kv_connector_extra_config", {}).get("connectors", [])
-    return any(each.get("kv_connector") == _CONNECTOR for each in (connector, *several))
+    return LMCACHE in connectors(flags)
 
 
 def logs_each_load(environment: Mapping[str, str]) -> bool:

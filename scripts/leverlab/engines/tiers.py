@@ -1,11 +1,10 @@
 """Which tiers below an engine's own cache tell of each load from them."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from leverlab.engines.lmcache import logs_each_load, serves_in_process
-
-_OFFLOADING: Final = "OffloadingConnector"
+from leverlab.engines.vllm_connectors import OFFLOADING, connectors
 
 
 def tells_of_loads(identity: Mapping[str, Any]) -> str | None:
@@ -19,8 +18,4 @@ def tells_of_loads(identity: Mapping[str, Any]) -> str | None:
         return None
     if serves_in_process(flags):
         return "LMCache" if logs_each_load(identity.get("environment", {})) else None
-    connector = flags.get("kv-transfer-config")
-    offloads = isinstance(connector, Mapping) and connector.get("kv_connector") == _OFFLOADING
-    if offloads or (flags.get("kv-offloading-size") and flags.get("kv-offloading-backend", "native") == "native"):
-        return "vLLM's own offloading"
-    return None
+    return "vLLM's own offloading" if OFFLOADING in connectors(flags) else None

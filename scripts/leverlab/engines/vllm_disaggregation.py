@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from leverlab.engines.base import Settings, Transfer
+from leverlab.engines.vllm_connectors import LMCACHE_DAEMON
 
 _FLAG: Final = "kv-transfer-config"
 _DAEMON_HOST: Final = "tcp://127.0.0.1"
@@ -31,7 +32,7 @@ def handing_over(transfer: Transfer, flags: Mapping[str, Any]) -> Settings:
             environment = {}
         case "lmcache-daemon":
             own = {
-                "kv_connector": "LMCacheMPConnector",
+                "kv_connector": LMCACHE_DAEMON,
                 "kv_role": "kv_both",
                 "kv_connector_extra_config": {
                     "lmcache.mp.host": _DAEMON_HOST,
