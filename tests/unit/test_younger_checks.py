@@ -112,6 +112,15 @@ def test_one_whose_table_did_not_travel_is_not_asked(tmp_path: Path) -> None:
     assert "window_short" not in {check.code for check in stored_checks(tmp_path / "p", record, hashed=False)}
 
 
+def test_a_cells_tables_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept(tmp_path / "p", clean())
+    forget(tmp_path / "p", "window_short")
+    read, whole = [], pq.read_table
+    monkeypatch.setattr(pq, "read_table", lambda path: (read.append(path.name), whole(path))[1])
+    assert "window_short" in {result.code for result in stored_cell(tmp_path / "p").checks}
+    assert sorted(read) == ["chunks.parquet", "requests.parquet"]
+
+
 def test_a_cell_whose_checks_are_lost_is_told_of_them_alone(tmp_path: Path) -> None:
     record = kept(tmp_path / "p", with_tier(LMCACHE))
     (tmp_path / "p" / "checks.json").unlink()

@@ -1,8 +1,11 @@
 """A measured cell as it lies under results/: its record, tables and checks, and whether they are what was written."""
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import pyarrow as pa
@@ -10,12 +13,15 @@ import pyarrow.parquet as pq
 
 from leverlab.aggregate.younger_checks import younger_results
 from leverlab.checks import ChecksRecord, read_checks
+from leverlab.checks.base import KeptTable
 from leverlab.records import CellRecord, CheckResult, Reason
 from leverlab.trial.cell_files import CHECKS_FILE, read_cell
 
 _TABLES: Final = ("requests", "chunks")
 _SAMPLES: Final = ("gpu", "server_metrics")
 """Tables that a cell may lack: a machine without GPUs, a server that does not tell."""
+
+NO_TABLES: Final[Mapping[str, pa.Table | None]] = MappingProxyType({})
 
 KEEPING_QUESTIONS: Final = {
     "checks_missing": "Was the cell checked, and is it known what was found?",
@@ -64,22 +70,40 @@ def stored_cell(folder: Path) -> StoredCell:
     except (OSError, pa.ArrowException) as error:
         message = f"{folder}: {error}; delete the folder to measure the cell again"
         return StoredCell(record, Reason(code="table_unreadable", message=message))
-    return StoredCell(record, None, stored_checks(folder, record), **tables, **samples)
+    return StoredCell(record, None, stored_checks(folder, record, tables={**tables, **samples}), **tables, **samples)
 
 
 def _samples(path: Path) -> pa.Table | None:
     return pq.read_table(path) if path.is_file() else None
 
 
-def stored_checks(folder: Path, record: CellRecord, *, hashed: bool = True) -> tuple[CheckResult, ...]:
+def stored_checks(
+    folder: Path, record: CellRecord, *, hashed: bool = True, tables: Mapping[str, pa.Table | None] = NO_TABLES
+) -> tuple[CheckResult, ...]:
     """What the checks found of the cell kept in `folder`, younger ones find of it now, and how it is kept (`KEEPING_QUESTIONS`).
 
-    Without `hashed`, files are not compared with what was written: that reads all of them.
+    Without `hashed`, files are not compared with what was written: that reads all of them. `tables` are those of the cell that are
+    read already, None for one that is not there; of the others a younger check has read what it needs.
     """
-    return (*_own_checks(folder, record), *(_integrity(folder, record) if hashed else ()))
+    return (*_own_checks(folder, record, _tables(folder, tables)), *(_integrity(folder, record) if hashed else ()))
 
 
-def _own_checks(folder: Path, record: CellRecord) -> list[CheckResult]:
+def _tables(folder: Path, known: Mapping[str, pa.Table | None]) -> Callable[[KeptTable], pa.Table | None]:
+    """A cell's tables by name, each read once and when it is first asked for; None for one that is not there or is damaged."""
+
+    @cache
+    def table(name: KeptTable) -> pa.Table | None:
+        if name in known:
+            return known[name]
+        try:
+            return pq.read_table(folder / f"{name}.parquet")
+        except (OSError, pa.ArrowException):
+            return None  # whoever needs the table itself says so
+
+    return table
+
+
+def _own_checks(folder: Path, record: CellRecord, table: Callable[[KeptTable], pa.Table | None]) -> list[CheckResult]:
     path = folder / CHECKS_FILE
     expected = f"{CHECKS_FILE} of this cell"
     remedy = "delete the cell's folder to measure it again"
@@ -91,7 +115,7 @@ def _own_checks(folder: Path, record: CellRecord) -> list[CheckResult]:
         return [_invalid("checks_missing", f"{path.name} cannot be read: {error}"[:300], expected, remedy)]
     if found.cell != record.cell:
         return [_invalid("checks_missing", f"{path.name} is of the cell {found.cell}", expected, remedy)]
-    return [*found.checks, *younger_results(folder, record, {check.code for check in found.checks})]
+    return [*found.checks, *younger_results(record, {check.code for check in found.checks}, table)]
 
 
 def _integrity(folder: Path, record: CellRecord) -> list[CheckResult]:

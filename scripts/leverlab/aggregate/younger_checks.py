@@ -3,12 +3,10 @@
 Their findings stand with those of checks.json wherever the cell is read, and are written nowhere: what was measured stays as it is.
 """
 
-from collections.abc import Collection
-from pathlib import Path
+from collections.abc import Callable, Collection
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from leverlab.checks import CHECKS, CellInputs
 from leverlab.checks.base import KeptTable
@@ -19,22 +17,20 @@ _UNKNOWN_COUNT: Final = 0
 """Requests of the workload's file, which is not kept with the cell: no check with `kept` may look at it."""
 
 
-def younger_results(folder: Path, record: CellRecord, answered: Collection[str]) -> list[CheckResult]:
-    """What the checks that are not among the codes `answered` find of the measured cell in `folder`.
+def younger_results(
+    record: CellRecord, answered: Collection[str], table: Callable[[KeptTable], pa.Table | None]
+) -> list[CheckResult]:
+    """What the checks that are not among the codes `answered` find of the measured cell `record`, whose tables `table` gives.
 
     Only those are asked that can be answered from what is kept (`Check.kept`), and whose tables are there: with a page that was
     handed on, they may not be.
     """
-    tables: dict[KeptTable, pa.Table | None] = {}
     found = []
     for check in CHECKS:
         if check.kept is None or check.code in answered:
             continue
-        for name in check.kept:
-            if name not in tables:
-                tables[name] = _table(folder / f"{name}.parquet")
-        needed = {name: table for name in check.kept if (table := tables[name]) is not None}
-        if len(needed) == len(check.kept) and (result := check.result(_inputs(record, needed))) is not None:
+        there = {name: kept for name in check.kept if (kept := table(name)) is not None}
+        if there.keys() >= set(check.kept) and (result := check.result(_inputs(record, there))) is not None:
             found.append(result)
     return found
 
@@ -55,10 +51,3 @@ def _inputs(record: CellRecord, tables: dict[KeptTable, pa.Table]) -> CellInputs
         not_sampled=record.not_sampled,
         search=record.search,
     )
-
-
-def _table(path: Path) -> pa.Table | None:
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException):
-        return None  # whoever needs the table itself says so
