@@ -176,6 +176,15 @@ def from_tier(below_queried: float, below_hits: float) -> CellInputs:
 
 
 LMCACHE = {"kv-transfer-config": {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}}
+DAEMON = {"kv-transfer-config": {"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"}}
+LLAMA_8B_SHAPE = {
+    "kind": "synthetic", "name": "llama-3.1-8b-shape", "version": 1, "vocabulary": 128256,
+    "shape": {
+        "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 131072, "num_attention_heads": 32,
+        "num_hidden_layers": 32, "num_key_value_heads": 8, "rope_theta": 500000,
+    },
+}  # fmt: skip
+"""A model's part of a server's identity: 128 KiB of keys and values a token."""
 OFFLOADING = {"kv-offloading-size": 20, "kv-offloading-backend": "native"}
 
 
@@ -184,7 +193,8 @@ def with_tier(
 ) -> CellInputs:
     """A cell of a vLLM server with `flags` whose prompts were half found in the tier that these name, and what it told of that."""
     made = rows()
-    identity = {**server, "engine": {**SPECIFICATION["server"]["engine"], "kind": "vllm"}, "flags": dict(flags)}
+    engine = {**SPECIFICATION["server"]["engine"], "kind": "vllm"}
+    identity = {**server, "engine": engine, "model": LLAMA_8B_SHAPE, "flags": dict(flags)}
     below = {"external_queried_tokens": 12_000.0, "external_hit_tokens": 6_000.0}
     return clean(
         made,

@@ -8,6 +8,7 @@ import pytest
 from leverlab.checks import CellInputs, check_cell
 from leverlab.engines.tiers import tells_of_loads
 from leverlab.records import CheckResult
+from leverlab.theory.identified import identified_kv_bytes
 from tests.unit.checked_cells import LMCACHE, OFFLOADING, SPECIFICATION, with_tier
 
 LLAMA_8B_KV = 131072.0
@@ -110,3 +111,15 @@ def test_which_tiers_tell() -> None:
     assert told("vllm", {"kv-offloading-size": 20, "kv-offloading-backend": "lmcache"}) is None
     assert told("sglang", {"enable-hierarchical-cache": True}) is None
     assert told("truth", {"tier": True}) is None
+
+
+def test_bytes_of_a_token_are_known_of_a_made_up_model_by_its_identity() -> None:
+    server = with_tier(OFFLOADING).specification["server"]
+    assert identified_kv_bytes(server) == LLAMA_8B_KV
+    for flags, size in (
+        ({"kv-cache-dtype": "fp8"}, LLAMA_8B_KV / 2),
+        ({"hf-overrides": {"num_hidden_layers": 16}}, LLAMA_8B_KV / 2),
+    ):
+        assert identified_kv_bytes({**server, "flags": flags}) == size
+    for model in ({"kind": "hub", "name": "m", "revision": "r"}, {"kind": "synthetic", "shape": {}}):
+        assert identified_kv_bytes({**server, "model": model}) is None

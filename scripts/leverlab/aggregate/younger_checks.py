@@ -12,6 +12,7 @@ from leverlab.checks import CHECKS, CellInputs
 from leverlab.checks.base import KeptTable
 from leverlab.load.schema import CHUNKS, REQUESTS
 from leverlab.records import CellRecord, CheckResult
+from leverlab.theory.identified import identified_kv_bytes
 
 _UNKNOWN_COUNT: Final = 0
 """Requests of the workload's file, which is not kept with the cell: no check with `kept` may look at it."""
@@ -49,5 +50,6 @@ def _inputs(record: CellRecord, tables: dict[KeptTable, pa.Table]) -> CellInputs
         gpu=tables.get("gpu"),
         host=tables.get("host"),
         not_sampled=record.not_sampled,
+        kv_bytes_per_token=identified_kv_bytes(record.specification["server"]),
         search=record.search,
     )

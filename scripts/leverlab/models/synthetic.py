@@ -36,6 +36,11 @@ REQUIRED_KEYS: Final = (
 )
 
 
+def configuration_of_shape(shape: Mapping[str, Any], vocabulary: int) -> dict[str, Any]:
+    """What config.json holds of a model of this `shape`, but for the ids of its special tokens."""
+    return {**SHAPE_DEFAULTS, "vocab_size": vocabulary, **shape}
+
+
 def synthetic_files(shape: Mapping[str, Any], vocabulary: int) -> dict[str, bytes]:
     """Name → content of a model's folder: the same bytes for the same `shape` and `vocabulary` on every machine.
 
@@ -57,7 +62,7 @@ def synthetic_files(shape: Mapping[str, Any], vocabulary: int) -> dict[str, byte
         )
     ids = {name: SPECIAL_TOKENS.index(token) for name, token in (("bos", BEGIN), ("eos", END), ("pad", PAD))}
     tokens = {f"{name}_token_id": id_ for name, id_ in ids.items()}
-    configuration = {**SHAPE_DEFAULTS, "vocab_size": vocabulary, **tokens, **shape}
+    configuration = {**tokens, **configuration_of_shape(shape, vocabulary)}
     return {
         "config.json": _json(configuration),
         "generation_config.json": _json(tokens),

@@ -11,7 +11,7 @@ from leverlab.config.topology import Topology, topology_of
 from leverlab.layout import Layout
 from leverlab.models.dimensions import Dimensions, dimensions
 from leverlab.models.prepare import model_folder
-from leverlab.models.synthetic import SHAPE_DEFAULTS
+from leverlab.models.synthetic import configuration_of_shape
 from leverlab.records import read_json
 from leverlab.theory.server import TheoryServer
 from leverlab.theory.unknown import NotKnownError
@@ -29,7 +29,7 @@ def model_dimensions(name: str, configuration: Configuration) -> Dimensions:
     if model.dimensions:
         stated = model.dimensions
     elif isinstance(model.source, SyntheticSource):
-        stated = {**SHAPE_DEFAULTS, "vocab_size": model.source.vocabulary, **model.source.shape}
+        stated = configuration_of_shape(model.source.shape, model.source.vocabulary)
     else:
         try:
             stated = read_json(model_folder(name, model, Layout(configuration.root)) / "config.json")

@@ -1,7 +1,7 @@
 """What the KV cache takes, how much of it fits, and what its blocks waste."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from leverlab.models.dimensions import Dimensions
 from leverlab.theory.unknown import NotKnownError
@@ -29,6 +29,20 @@ def kv_bytes_per_token(dimensions: Dimensions, kv_dtype: str = "auto") -> int:
     if kv_dtype not in _KV_BYTES:
         raise NotKnownError(f"the bytes of a value in a KV cache of type {kv_dtype!r} are not known")
     return dimensions.kv_bytes_per_token // bytes_of_type(dimensions.dtype) * _KV_BYTES[kv_dtype]
+
+
+def served_kv_bytes(dimensions: Dimensions, flags: Mapping[str, Any]) -> int | None:
+    """Bytes of the KV cache of one token on a server with `flags`; None where the model or the cache's type does not tell them.
+
+    A quantized checkpoint may bring a type of its own for the cache, where no flag asks for one.
+    """
+    asked = str(flags.get("kv-cache-dtype", "auto"))
+    if asked == "auto" and dimensions.quantization is not None:
+        return None
+    try:
+        return kv_bytes_per_token(dimensions, asked)
+    except NotKnownError:
+        return None
 
 
 def kv_cache_tokens(memory_bytes: float, share: float, weights_bytes: float, kv_bytes: float) -> int:

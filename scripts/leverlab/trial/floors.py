@@ -7,8 +7,7 @@ from leverlab.config.topology import topology_of
 from leverlab.models.dimensions import Dimensions, dimensions
 from leverlab.records import JobSpecification
 from leverlab.theory.floors import Floors, floors
-from leverlab.theory.memory import kv_bytes_per_token
-from leverlab.theory.unknown import NotKnownError
+from leverlab.theory.memory import served_kv_bytes
 
 
 def expected_floors(specification: JobSpecification) -> Floors | None:
@@ -25,17 +24,9 @@ def expected_floors(specification: JobSpecification) -> Floors | None:
 
 
 def expected_kv_bytes(specification: JobSpecification) -> int | None:
-    """Bytes of the KV cache of one token; None where the model's config.json or the cache's type does not tell them.
-
-    A quantized checkpoint may bring a type of its own for the cache, where no flag asks for one.
-    """
-    found, asked = _dimensions(specification), str(specification.identity["flags"].get("kv-cache-dtype", "auto"))
-    if found is None or (asked == "auto" and found.quantization is not None):
-        return None
-    try:
-        return kv_bytes_per_token(found, asked)
-    except NotKnownError:
-        return None
+    """Bytes of the KV cache of one token; None where the model's config.json or the cache's type does not tell them."""
+    found = _dimensions(specification)
+    return None if found is None else served_kv_bytes(found, specification.identity["flags"])
 
 
 def _dimensions(specification: JobSpecification) -> Dimensions | None:
