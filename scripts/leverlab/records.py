@@ -358,6 +358,13 @@ def flattened_provenance(provenance: Mapping[str, Any]) -> dict[str, str]:
     return _flattened({**provenance, "gpu": placed})
 
 
+def gpu_names(provenance: Mapping[str, Any]) -> tuple[str, ...]:
+    """What NVML calls the GPUs of a fingerprint; none where it does not tell."""
+    devices = provenance.get("gpu")
+    told = devices.values() if isinstance(devices, Mapping) else ()
+    return tuple(str(device["name"]) for device in told if isinstance(device, Mapping) and device.get("name"))
+
+
 def cards_of(flat: Mapping[str, str]) -> list[str]:
     """The UUIDs of the cell's own GPUs in a `flattened_provenance`, as they are recorded."""
     return [value for key, value in flat.items() if fnmatchcase(key, "gpu.*.uuid")]

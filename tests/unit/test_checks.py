@@ -13,6 +13,7 @@ from leverlab.telemetry.gpu import GPU
 from leverlab.theory.floors import Floors
 from tests.unit.checked_cells import (
     CLIENT,
+    DAEMON,
     LMCACHE,
     OFFLOADING,
     REQUESTS,
@@ -38,6 +39,7 @@ from tests.unit.checked_cells import (
     with_tier,
 )
 from tests.unit.measured_cells import chunks_table, request_row, requests_table, server_delta
+from tests.unit.tier_traffic import came
 
 
 def test_nothing_is_marked_in_a_clean_cell() -> None:
@@ -172,6 +174,7 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("tier_not_loaded", "invalid", lambda: with_tier(OFFLOADING, restores=0.0, restored_bytes=0.0)),
     ("tier_not_loaded", "caution", lambda: with_tier(LMCACHE, restores=110.0, restored_tokens=5_399.0)),
     ("tier_not_loaded", "caution", lambda: with_tier(OFFLOADING, restores=110.0, restored_bytes=5_399.0 * 131072)),
+    ("tier_not_loaded", "invalid", lambda: came(DAEMON, 0.01)),
     ("not_warmed_up", "caution", lambda: clean(warmup_steady=False)),
     ("server_e2e_disagrees", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"e2e_s_sum": 22.2, "e2e_s_count": 120.0})),
     ("server_e2e_disagrees", "caution", lambda: clean(server_delta=server_delta(rows()) | {"e2e_s_sum": 16.0, "e2e_s_count": 120.0})),

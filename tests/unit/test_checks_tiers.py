@@ -1,19 +1,21 @@
 """Whether what a tier was found to hold was loaded: the counters of real cells of an H100, and tiers that do not tell."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from leverlab.checks import CellInputs, check_cell
-from leverlab.engines.tiers import tells_of_loads
+from leverlab.engines.tiers import tells_of_loads, tier_of
 from leverlab.records import CheckResult
 from leverlab.theory.identified import identified_kv_bytes
-from tests.unit.checked_cells import LMCACHE, OFFLOADING, SPECIFICATION, with_tier
+from tests.unit.checked_cells import DAEMON, LMCACHE, OFFLOADING, SPECIFICATION, with_tier
+from tests.unit.measured_cells import request_row, requests_table
+from tests.unit.tier_traffic import GIB, came, received, recorded
 
 LLAMA_8B_KV = 131072.0
 DISK = {"kv-transfer-config": {"kv_connector": "OffloadingConnector", "kv_role": "kv_both"}}
-DAEMON = {"kv-transfer-config": {"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"}}
 
 
 def loaded(inputs: CellInputs) -> CheckResult | None:
@@ -101,16 +103,115 @@ def test_what_a_prefill_server_hands_over_is_no_tier() -> None:
 
 
 def test_which_tiers_tell() -> None:
-    def told(kind: str, flags: Mapping[str, Any]) -> str | None:
-        return tells_of_loads({**SPECIFICATION["server"], "engine": {"kind": kind}, "flags": flags})
+    def told(kind: str, flags: Mapping[str, Any], **changes: Any) -> tuple[str | None, bool]:
+        identity = {**SPECIFICATION["server"], "engine": {"kind": kind}, "flags": flags, **changes}
+        return tier_of(identity), tells_of_loads(identity)
 
-    assert told("vllm", LMCACHE) == "LMCache"
-    assert told("vllm", OFFLOADING) == told("vllm", DISK) == "vLLM's own offloading"
+    assert told("vllm", LMCACHE) == ("LMCache", True)
+    assert told("vllm", OFFLOADING) == told("vllm", DISK) == ("vLLM's own offloading", True)
+    assert told("vllm", DAEMON) == told("vllm", {}, topology="cache-daemon") == ("LMCache's daemon", False)
     several = {"kv_connector": "MultiConnector", "kv_connector_extra_config": {"connectors": [*DISK.values()]}}
-    assert told("vllm", {"kv-transfer-config": several}) == "vLLM's own offloading"
-    assert told("vllm", {"kv-offloading-size": 20, "kv-offloading-backend": "lmcache"}) is None
-    assert told("sglang", {"enable-hierarchical-cache": True}) is None
-    assert told("truth", {"tier": True}) is None
+    assert told("vllm", {"kv-transfer-config": several}) == ("vLLM's own offloading", True)
+    assert told("vllm", {"kv-offloading-size": 20, "kv-offloading-backend": "lmcache"}) == (None, False)
+    assert told("sglang", {"enable-hierarchical-cache": True}) == (None, False)
+    assert told("truth", {"tier": True}) == (None, False)
+
+
+def test_a_tier_that_loaded_nothing_by_the_bus_whatever_the_log_says() -> None:
+    """An H100's counters: 0.1 GiB came where 12 GiB were due. The daemon tells of no loads; the log of LMCache might say anything."""
+    daemon = loaded(recorded("lmcache", DAEMON))
+    assert daemon is not None and (daemon.severity, daemon.expected) == (
+        "invalid",
+        "at least 50 % of the 12 GiB that they take",
+    )
+    assert daemon.saw.endswith("found in LMCache's daemon; 0.114 GiB came over PCIe")
+    believed = loaded(recorded("lmcache", LMCACHE, restores=24.0, restored_tokens=98304.0))
+    assert believed is not None and believed.severity == "invalid"
+    silent = loaded(recorded("lmcache", LMCACHE))
+    assert silent is not None and "which told of no load; 0.114 GiB came over PCIe" in silent.saw
+    assert "full CUDA graph" in silent.remedy
+
+
+def test_a_tier_that_loaded_what_it_says() -> None:
+    """The same prompts from vLLM's own offloading: 13 GiB came, over a counter that started anew three times."""
+    for flags in (OFFLOADING, DAEMON):
+        result = loaded(recorded("offloading", flags))
+        assert result is not None and result.severity == "ok"
+        assert result.saw.endswith("; 13.1 GiB came over PCIe")
+
+
+def test_looks_that_are_too_far_apart_prove_nothing() -> None:
+    assert loaded(recorded("lmcache-warm-gap", DAEMON, external_hit_tokens=98304.0)) is None
+
+
+def severity(inputs: CellInputs) -> str | None:
+    result = loaded(inputs)
+    return None if result is None else result.severity
+
+
+def test_half_of_what_is_due_is_taken_for_a_load_and_more_never_complains() -> None:
+    assert severity(came(DAEMON, 0.36)) == "invalid"
+    assert severity(came(DAEMON, 0.37)) == severity(came(DAEMON, 400.0)) == "ok"
+
+
+def test_gpus_that_share_a_model_each_receive_a_part() -> None:
+    flags = {**DAEMON, "tensor-parallel-size": 2}
+    assert severity(came(flags, 0.75, gpus=2)) == "ok"
+    assert severity(came(flags, 0.3, gpus=2)) == "invalid"
+
+
+def test_what_the_log_says_was_loaded_in_part_is_held_against_that_part() -> None:
+    told = {"restores": 24.0, "restored_tokens": 2_000.0}
+    assert severity(came(LMCACHE, 0.24, **told)) == "caution"
+    assert severity(came(LMCACHE, 0.01, **told)) == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("changes", "server"),
+    [
+        ({"gpu": None}, {}),
+        ({"gpu": came(DAEMON, 0.01).gpu.drop_columns(["pcie_received_bytes"])}, {}),  # type: ignore[union-attr]
+        ({"gpu": came(DAEMON, 0.0).gpu}, {}),
+        ({"gpu": received([None] * 170, times_s=[0.1 * place for place in range(170)])}, {}),
+        ({"requests": requests_table([])}, {}),
+        ({"kv_bytes_per_token": None}, {}),
+        ({"gpu_names": ["NVIDIA GH200 480GB"]}, {}),
+        ({}, {"environment": {"LMCACHE_REMOTE_SERDE": "cachegen"}}),
+    ],
+    ids=["no GPU", "older table", "stands still", "no counter", "no requests", "bytes unknown", "C2C", "compressed"],
+)
+def test_where_the_bus_cannot_tell_the_question_of_a_silent_tier_does_not_arise(
+    changes: Mapping[str, Any], server: Mapping[str, Any]
+) -> None:
+    inputs = replace(came(DAEMON, 0.01), **changes)
+    identity = {**inputs.specification["server"], **server}
+    assert severity(replace(inputs, specification={**inputs.specification, "server": identity})) is None
+
+
+def burst(gib_a_prompt: float, waited_s: float | None) -> CellInputs:
+    """Sixteen prompts that are sent at once at 1 s and each wait `waited_s`, all found in a tier; next to nothing is counted."""
+    tokens = int(gib_a_prompt * GIB / LLAMA_8B_KV)
+    waits = {"first_token_s": None, "ttft_service_s": None} if waited_s is None else {}
+    rows = [request_row(place, 1.0, waited_s or 1.0) | {"prompt_tokens": tokens} | waits for place in range(16)]
+    times_s = [0.1 * place for place in range(60)]
+    counter = received([1e6 * place for place in range(60)], times_s=times_s)
+    found = {"external_queried_tokens": 16.0 * tokens, "external_hit_tokens": 16.0 * tokens}
+    return replace(with_tier(DAEMON, **found), requests=requests_table(rows), gpu=counter)
+
+
+def test_loads_that_a_counter_may_have_gone_round_for_are_not_denied() -> None:
+    """More than 4 GiB may have come between two looks, where so much was waited for at once."""
+    assert severity(burst(0.5, waited_s=0.3)) is None
+    assert severity(burst(0.2, waited_s=0.3)) == "invalid", "3.2 GiB cannot hide"
+    assert severity(burst(0.5, waited_s=None)) is None
+
+
+def test_loads_before_the_first_look_or_after_the_last_are_not_denied() -> None:
+    for early in (True, False):
+        inputs = burst(0.2, waited_s=0.3)
+        assert inputs.gpu is not None
+        some = inputs.gpu.slice(13) if early else inputs.gpu.slice(0, 12)
+        assert severity(replace(inputs, gpu=some)) is None
 
 
 def test_bytes_of_a_token_are_known_of_a_made_up_model_by_its_identity() -> None:

@@ -10,8 +10,18 @@ import pytest
 from leverlab.aggregate.measured import stored_cell, stored_checks
 from leverlab.checks import CHECKS, CellInputs, ChecksRecord, check_cell
 from leverlab.records import CellRecord
-from tests.unit.checked_cells import LMCACHE, clean, disaggregated, of_conversations, on_a_gpu, searched, with_tier
+from tests.unit.checked_cells import (
+    DAEMON,
+    LMCACHE,
+    clean,
+    disaggregated,
+    of_conversations,
+    on_a_gpu,
+    searched,
+    with_tier,
+)
 from tests.unit.test_checks import FAULTS
+from tests.unit.tier_traffic import came
 
 YOUNGER = {check.code: check for check in CHECKS if check.kept is not None}
 CLEAN: list[Callable[[], CellInputs]] = [
@@ -21,6 +31,7 @@ CLEAN: list[Callable[[], CellInputs]] = [
     lambda: clean(search=searched()),
     lambda: clean(specification=of_conversations(1)),
     lambda: with_tier(LMCACHE, restores=120.0, restored_tokens=6_000.0),
+    lambda: came(DAEMON, 0.8),
 ]
 
 
@@ -110,13 +121,29 @@ def test_one_whose_table_did_not_travel_is_not_asked(tmp_path: Path) -> None:
     assert "window_short" not in {check.code for check in stored_checks(tmp_path / "p", record, hashed=False)}
 
 
+@pytest.mark.parametrize("lost", ["gpu", "requests"])
+def test_one_that_can_do_without_a_table_is_asked_without_it(lost: str, tmp_path: Path) -> None:
+    """Of a tier that tells of no load the log alone is enough; without the times of the requests the bus says nothing."""
+    record = kept(tmp_path / "p", came(LMCACHE, 0.01, restores=120.0, restored_tokens=6_000.0))
+    forget(tmp_path / "p", "tier_not_loaded")
+
+    def severity() -> str:
+        results = stored_checks(tmp_path / "p", record, hashed=False)
+        return next(result.severity for result in results if result.code == "tier_not_loaded")
+
+    assert severity() == "invalid"
+    (tmp_path / "p" / f"{lost}.parquet").unlink()
+    assert severity() == "ok"
+
+
 def test_a_cells_tables_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept(tmp_path / "p", clean())
-    forget(tmp_path / "p", "window_short")
+    kept(tmp_path / "p", came(DAEMON, 0.8))
+    for code in YOUNGER:
+        forget(tmp_path / "p", code)
     read, whole = [], pq.read_table
     monkeypatch.setattr(pq, "read_table", lambda path: (read.append(path.name), whole(path))[1])
-    assert "window_short" in {result.code for result in stored_cell(tmp_path / "p").checks}
-    assert sorted(read) == ["chunks.parquet", "requests.parquet"]
+    assert {"tier_not_loaded", "window_short"} <= {result.code for result in stored_cell(tmp_path / "p").checks}
+    assert sorted(read) == sorted(set(read)) and "requests.parquet" in read and "gpu.parquet" in read
 
 
 def test_a_cell_whose_checks_are_lost_is_told_of_them_alone(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from leverlab.checks import CHECKS, CellInputs
 from leverlab.checks.base import KeptTable
 from leverlab.load.schema import CHUNKS, REQUESTS
-from leverlab.records import CellRecord, CheckResult
+from leverlab.records import CellRecord, CheckResult, gpu_names
 from leverlab.theory.identified import identified_kv_bytes
 
 _UNKNOWN_COUNT: Final = 0
@@ -30,7 +30,8 @@ def younger_results(
     for check in CHECKS:
         if check.kept is None or check.code in answered:
             continue
-        there = {name: kept for name in check.kept if (kept := table(name)) is not None}
+        names = (*check.kept, *check.kept_if_there)
+        there = {name: kept for name in names if (kept := table(name)) is not None}
         if there.keys() >= set(check.kept) and (result := check.result(_inputs(record, there))) is not None:
             found.append(result)
     return found
@@ -48,6 +49,7 @@ def _inputs(record: CellRecord, tables: dict[KeptTable, pa.Table]) -> CellInputs
         cache=record.cache,
         installed_versions=versions if isinstance(versions, dict) else {},
         gpu=tables.get("gpu"),
+        gpu_names=gpu_names(record.provenance),
         host=tables.get("host"),
         not_sampled=record.not_sampled,
         kv_bytes_per_token=identified_kv_bytes(record.specification["server"]),

@@ -56,6 +56,8 @@ class CellInputs:
     """Whether the last two windows of the warm-up agreed."""
     gpu: pa.Table | None = None
     """Samples of the GPUs over the cell (gpu.parquet)."""
+    gpu_names: Sequence[str] = ()
+    """What NVML calls the GPUs; empty where it does not tell."""
     host: pa.Table | None = None
     """Samples of the host over the cell."""
     not_sampled: Mapping[str, str] = field(default_factory=dict)
@@ -113,13 +115,15 @@ class Check:
 
     `look` returns None where the question does not arise in this cell. With `kept` it can also be asked of a cell that was
     measured before the check was made (`leverlab.aggregate.younger_checks`): then `look` may rest on cell.json (specification,
-    counters, cache, instrument, search, installed versions) and the tables beside it that `kept` names. None: it needs more.
+    counters, cache, instrument, search, installed versions, names of the GPUs, bytes of a token) and the tables beside it that `kept`
+    names. None: it needs more. The tables of `kept_if_there` it can do without: they are empty or None where they are not kept.
     """
 
     code: str
     question: str
     look: Callable[[CellInputs], Finding | None]
     kept: tuple[KeptTable, ...] | None = None
+    kept_if_there: tuple[KeptTable, ...] = ()
 
     def result(self, inputs: CellInputs) -> CheckResult | None:
         """The check's entry in checks.json."""

@@ -37,6 +37,11 @@ def logs_each_load(environment: Mapping[str, str]) -> bool:
     return level in _LEVELS_WITH_LOADS and not layerwise
 
 
+def keeps_blocks_as_they_are(environment: Mapping[str, str]) -> bool:
+    """Whether LMCache, told these variables, keeps as many bytes of a block as the GPU does; its other forms are compressed."""
+    return "LMCACHE_CONFIG_FILE" not in environment and environment.get("LMCACHE_REMOTE_SERDE", "naive") == "naive"
+
+
 def socket_variables(scratch: Path) -> dict[str, str]:
     """Variables that make LMCache listen in `scratch`."""
     return {

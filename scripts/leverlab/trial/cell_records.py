@@ -12,6 +12,7 @@ from leverlab.records import (
     PhaseSpecification,
     SearchRecord,
     TrialRecord,
+    gpu_names,
     read_json,
 )
 from leverlab.trial.events import utc_now
@@ -92,6 +93,7 @@ def check_measured(
             engine_cores=job.devices.engine_cores,
             warmup_steady=warmup_steady,
             gpu=found.tables["gpu"],
+            gpu_names=gpu_names(trial.fingerprint),
             host=found.tables["host"],
             not_sampled=found.not_sampled,
             compilation_lines=found.compilation_lines,
