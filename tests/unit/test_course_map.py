@@ -33,8 +33,34 @@ def test_every_row_of_the_course_is_on_the_page() -> None:
     entries = read_course(SOURCE).values()
     assert {entry.week for entry in entries if entry.week} == set(range(1, 17))
     for entry in entries:
-        for row in [*entry.metrics, *entry.everywhere]:
+        for row in [*entry.metrics, *entry.everywhere, *entry.not_measured]:
             assert row in page
+
+
+def test_every_study_that_asks_something_is_on_the_page_with_its_document() -> None:
+    page = (SOURCE / PAGE).read_text(encoding="utf-8")
+    beside = page.partition("## Studies beside the weeks")[2].partition("## Document 000")[0]
+    configuration = load(SOURCE, {"study": []})
+    for name in configuration.study_names():
+        study = configuration.study(name)
+        assert (f"| `{name}` | " in beside) == (bool(study.questions or study.profile) and study.week is None), name
+    assert "| `hit-ratios` | Document 000: How much" in beside and "| `capstone` | Week 16: Which levers" in beside
+    assert "| `where-time-goes-tp2` | Explains `week02-offline-throughput`, " in beside and "No document" not in beside
+
+
+def test_what_is_not_measured_says_why(copy: Path) -> None:
+    path = copy / "config" / "course.yaml"
+    assert "| invalid JSON rate | not measured, because drawn words" in page_of(copy)
+    path.write_text(path.read_text().replace("    invalid JSON rate:", "    Error rate:"))
+    with pytest.raises(ConfigError, match="not_measured: 'Error rate' is measured"):
+        read_course(copy)
+
+
+def test_a_study_that_is_not_there_is_named(copy: Path) -> None:
+    path = copy / "config" / "course.yaml"
+    path.write_text(path.read_text().replace("studies: [tuning-matrix]", "studies: [tuning-matrices]"))
+    with pytest.raises(ConfigError, match=r"document-002\.studies: there is no study 'tuning-matrices' without a week"):
+        page_of(copy)
 
 
 def test_a_row_that_no_study_collects_is_missed(copy: Path) -> None:

@@ -20,12 +20,18 @@ class CourseEntry(StrictModel):
     metrics: list[str] = Field(
         default=[], description="rows of the week's table, as the course names them: keys of a study's `collects`"
     )
+    not_measured: dict[str, str] = Field(
+        default={}, description="a document's own names of what no study measures → why, as it stands after *because*"
+    )
+    studies: list[str] = Field(default=[], description="studies of no week that ask what it states")
     everywhere: Collected = Field(default={}, description="a document's own names → metrics that every study measures")
 
     @model_validator(mode="after")
     def _week_or_document(self) -> "CourseEntry":
         if (self.week is None) == bool(self.metrics) or bool(self.metrics) == bool(self.everywhere):
             raise ValueError("give `week` and `metrics`, or `everywhere`")
+        if both := sorted(self.not_measured.keys() & {*self.metrics, *self.everywhere}):
+            raise ValueError(f"not_measured: {both[0]!r} is measured: it stands among the others too")
         return self
 
 
