@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from leverlab.metrics import METRICS
 from leverlab.report.accuracy import accuracy_section
+from leverlab.report.asked_alike import asked_alike_sentences
 from leverlab.report.beside_theory import left_out, theory_table
 from leverlab.report.blocks import curves, heatmaps, side_by_side_parts, timeline_block
 from leverlab.report.collected import collected_table
@@ -136,6 +137,7 @@ def _sections(data: StudyData) -> dict[str, Any]:
         "readings": readings(data),
         "collected": collected_table(data, theory),
         "card": study_facts(data),
+        "asked_alike": list(asked_alike_sentences(data)),
         "levers": lever_table(data),
         "provenance": provenance(data),
         "effects_note": effects_note,
