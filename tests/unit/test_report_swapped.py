@@ -30,12 +30,36 @@ questions:
   - {ask: "How does it go with the load?", answers: [{kind: load, metrics: [ttft_s p50, throughput]}]}
   - {ask: "Where does it stop?", answers: [{kind: saturation}]}
 """
+CROSSED = """\
+question: What do prefix caching and the batch limit do together?
+engines: [vllm-cpu]
+models: [tiny-llama]
+gpus: [cpu]
+workload: shared-system-prompt
+load: {rates: [1, 4, inf]}
+levers: {prefix_caching: [on, off], max_num_seqs: [64, 16, 4]}
+baseline: {prefix_caching: on, max_num_seqs: 64}
+design: factorial
+primary: {prefix_caching: ttft_s p50 at rate 1, max_num_seqs: throughput at burst}
+replicates: 4
+questions:
+  - ask: Came it as expected?
+    answers:
+      - {kind: expected, lever: prefix_caching, of: off, against: on, metric: e2e_s p50 at rate 4, direction: increases, because: Nothing is kept.}
+  - {ask: "Do they stack?", answers: [{kind: stacking, levers: [prefix_caching, max_num_seqs], metrics: [ttft_s p50 at rate 4]}]}
+  - ask: Is it in the range?
+    answers:
+      - {kind: range, lever: prefix_caching, metric: ttft_s p50 at burst, expected: {on: [0, 1.1], off: [0, 1.1]}, source: a table}
+  - {ask: "Is it a line?", answers: [{kind: line, lever: max_num_seqs, metrics: [ttft_s p50 at rate 4]}]}
+"""
 SWAPPED = {"prefix_caching": "off", "max_num_seqs": "4"}
 
 
-def told(root: Path, *, null: bool = False, baseline: dict[str, str] | None = None) -> dict[str, list[str]]:
+def told(
+    root: Path, *, text: str = TEXT, null: bool = False, baseline: dict[str, str] | None = None
+) -> dict[str, list[str]]:
     """Part of the page → its sentences."""
-    data = make_study(root, "told", text=TEXT, null=null, baseline=baseline, records=False, keyed=True).read()
+    data = make_study(root, "told", text=text, null=null, baseline=baseline, records=False, keyed=True).read()
     answers = {answer.ask: list(answer.sentences) for answer in questions(data, theory_values(data))}
     found = findings(data)
     return {
@@ -73,6 +97,25 @@ def test_where_nothing_acts_nothing_is_resolved_and_nothing_is_claimed(tmp_path:
     assert all("no difference found" in sentence for sentence in found["verdicts"])
     for sentence in [*found["What does the cache do?"], *found["Which limit is best?"]]:
         assert not re.search(r"\b(raises?|lowers?|the best is)\b", sentence), sentence
+
+
+def test_what_is_crossed_reads_otherwise_from_the_other_side_too(tmp_path: Path) -> None:
+    forward = told(tmp_path / "forward", text=CROSSED)
+    backward = told(tmp_path / "backward", text=CROSSED, baseline=SWAPPED)
+    for part in ("Came it as expected?", "Do they stack?", "Is it in the range?", "Is it a line?"):
+        assert forward[part], part
+        assert not set(forward[part]) & set(backward[part]), part
+    for side in (forward, backward):
+        assert side["Came it as expected?"][0].startswith("Confirmed: ")
+
+
+def test_where_nothing_acts_no_crossed_effect_and_no_slope_is_claimed(tmp_path: Path) -> None:
+    found = told(tmp_path, text=CROSSED, null=True)
+    (expected,), (line,) = found["Came it as expected?"], found["Is it a line?"]
+    assert expected.startswith("Not resolved: ")
+    for sentence in found["Do they stack?"]:
+        assert "whether they stack is not resolved" in sentence and "departure" not in sentence
+    assert "Whether it rises or falls along it is not resolved." in line
 
 
 def test_the_page_marks_each_expectation(tmp_path: Path) -> None:

@@ -58,8 +58,14 @@ def _told(metric: str, line: Line, most: float) -> str:
         return f"lies on no straight line: from the closest, with {course}, it departs by up to {departs}, further than {replicates} scatter."
     return (
         f"lies on a straight line as far as {replicates} tell, with {course}: "
-        f"the largest departure is {departs}.{_proportion(zero)}"
+        f"the largest departure is {departs}.{_unresolved(slope) or _proportion(zero)}"
     )
+
+
+def _unresolved(slope: Interval | None) -> str:
+    if slope is None or 0 not in slope:
+        return ""
+    return " Whether it rises or falls along it is not resolved."
 
 
 def _proportion(at_zero: Interval | None) -> str:

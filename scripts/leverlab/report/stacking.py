@@ -40,16 +40,17 @@ def _is(effect: Effect, reference: MetricReference) -> bool:
 def _sentence(effect: Effect, data: StudyData) -> str:
     where = f" ({context_phrase(*effect.context)})" if len(data.contexts) > 1 else ""
     what = f"{metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}{where}"
-    apart = [
-        f"{_factor(alone)} with {levels_phrase(alone.changed, data.titles)}"
-        for lever in effect.changed
-        if (alone := _treatment(effect, {lever: effect.changed[lever]}, data)) is not None
-    ]
+    single = [_treatment(effect, {lever: effect.changed[lever]}, data) for lever in effect.changed]
+    alone = [one for one in single if one is not None]
+    apart = [f"{_factor(one)} with {levels_phrase(one.changed, data.titles)}" for one in alone]
     both = _treatment(effect, effect.changed, data)
     if len(apart) < 2 or both is None or both.estimate is None or effect.estimate is None:
         return f"{levels_phrase(effect.changed, data.titles)}: whether their effects on {what} stack is not known: {effect.reason or 'a combination has no valid pair'}."
     told = f"{what} changes by {apart[0]}, by {apart[1]}, and by {_factor(both)} with both."
-    return f"{told[:1].upper()}{told[1:]} {_by_factors(effect)}{_by_difference(effect, data)}"
+    told = f"{told[:1].upper()}{told[1:]}"
+    if not any(one.decided for one in (*alone, both)):
+        return f"{told} Neither alone nor both were found to change it, so that whether they stack is not resolved."
+    return f"{told} {_by_factors(effect)}{_by_difference(effect, data)}"
 
 
 def _treatment(effect: Effect, changed: dict[str, tuple[str, str]], data: StudyData) -> Effect | None:
