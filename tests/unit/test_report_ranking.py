@@ -18,7 +18,15 @@ from leverlab.report.doubts import doubts_in
 from leverlab.report.in_short import headline
 from leverlab.report.page import render_study
 from leverlab.report.questions import questions
-from leverlab.report.ranking import Ranking, ranking, ranking_note, ranking_tables, recommendations
+from leverlab.report.ranking import (
+    Ranked,
+    Ranking,
+    ranking,
+    ranking_note,
+    ranking_sentences,
+    ranking_tables,
+    recommendations,
+)
 from leverlab.report.sentences import sure_phrase
 from leverlab.report.stacking import stacking_sentences
 from leverlab.report.theory_values import theory_values
@@ -197,6 +205,26 @@ def test_what_is_asked_is_no_lever_to_recommend(tmp_path: Path) -> None:
     levers.write_text(text.replace("vllm: {flags: {enable-prefix-caching: false}}", "vllm: {client: vllm-bench}"))
     found = ranking(ReportStudy(study.root, RANKING).read())
     assert {one.lever for one in found.ranked} == {"max_num_seqs"}
+
+
+def test_the_largest_levers_are_named_once_each_by_what_is_sure(found: Ranking) -> None:
+    one = next(one for one in found.ranked if one.effect.primary and one.effect.decided and one.effect.by_ratio)
+
+    def of(lever: str, low: float, verdict: str = "worsens", high: float = 9.0) -> Ranked:
+        effect = dataclasses.replace(
+            one.effect, changed={lever: ("a", "b")}, estimate=5.0, low=low, high=high, verdict=verdict, primary=True
+        )
+        return dataclasses.replace(one, effect=effect, titles={lever: lever.upper()})
+
+    own = (of("two", 2.0), of("four", 4.0), of("two", 3.0), of("none", 1.1, "no difference found"), of("one", 1.5))
+    first, second, limits = ranking_sentences(dataclasses.replace(found, ranked=own), 2)
+    assert first.startswith("1. FOUR a instead of b worsens") and "for sure at least ×4.00" in first
+    assert second.startswith("2. TWO a instead of b worsens") and "for sure at least ×3.00" in second
+    assert limits.startswith("Of 3 levers of which an effect was found")
+    exploratory = dataclasses.replace(own[0], effect=dataclasses.replace(own[0].effect, primary=False))
+    for nothing in ((), (own[3],), (exploratory,)):
+        (said,) = ranking_sentences(dataclasses.replace(found, ranked=nothing), 2)
+        assert said.startswith("Not answered: ")
 
 
 def test_effects_that_multiply_are_told_so_and_that_their_times_do_not_add(tmp_path: Path) -> None:

@@ -85,7 +85,8 @@ def test_the_list_ranks_the_levers_from_the_tables_beside_it(copied: ReportStudy
     page = render_reference("lab", copied.configuration, copied.layout, folder)
     listed = text_of(page)
     assert "Levers by TTFT, median" in listed and "Prefix caching on, not off: off worsens" in listed
-    assert "sure of it at least ×" in listed
+    assert "for sure at least ×" in listed
+    assert "The three largest 1. Prefix caching off instead of on worsens" in " ".join(listed.split())
     assert f'href="{CROSSED}.html">{CROSSED}</a>' in page
 
 

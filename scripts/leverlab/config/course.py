@@ -174,6 +174,13 @@ class StackingAnswer(_Answer):
         return {lever: [] for lever in self.levers}
 
 
+class RankingAnswer(_Answer):
+    """The levers of the largest sure effects over all studies, each in the metric that its own study judges it by (`ranks: all`)."""
+
+    kind: Literal["ranking"] = "ranking"
+    most: int = Field(default=3, ge=1, description="how many levers are named")
+
+
 class ReadingAnswer(_Answer):
     """What no measurement answers: the text says what there is to understand, and the study's `reads` where."""
 
@@ -209,6 +216,7 @@ Answer = Annotated[
     | TheoryAnswer
     | AccuracyAnswer
     | StackingAnswer
+    | RankingAnswer
     | ReadingAnswer
     | ProfileAnswer,
     Field(discriminator="kind"),

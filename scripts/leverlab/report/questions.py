@@ -18,6 +18,7 @@ from leverlab.config.course import (
     ProfileAnswer,
     Question,
     RangeAnswer,
+    RankingAnswer,
     ReadingAnswer,
     SaturationAnswer,
     StackingAnswer,
@@ -37,6 +38,7 @@ from leverlab.report.lines import line_sentences
 from leverlab.report.over_loads import effects_over_loads
 from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
 from leverlab.report.ranges import range_sentences
+from leverlab.report.ranking import ranking, ranking_sentences
 from leverlab.report.source import StudyData
 from leverlab.report.stacking import stacking_sentences
 from leverlab.report.theory_values import TheoryValues
@@ -246,6 +248,10 @@ def _accuracy(answer: AccuracyAnswer, data: StudyData) -> Iterator[str]:
         yield "Not answered: the study asks nothing about accuracy (key `accuracy`)."
 
 
+def _ranking(answer: RankingAnswer, data: StudyData) -> Iterator[str]:
+    yield from ranking_sentences(ranking(data), answer.most)
+
+
 def _reading(answer: ReadingAnswer, _: StudyData) -> Iterator[str]:
     yield f"Not measured, from the sources below: {answer.text}"
 
@@ -274,6 +280,7 @@ _ANSWERS: Final[Mapping[type[Answer], Callable[[Any, StudyData], Iterator[str]]]
     SaturationAnswer: _saturation,
     AccuracyAnswer: _accuracy,
     StackingAnswer: stacking_sentences,
+    RankingAnswer: _ranking,
     ReadingAnswer: _reading,
     ProfileAnswer: _profile,
     RangeAnswer: _range,

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -184,6 +184,32 @@ def _row(one: Ranked) -> Row:
     )
 
 
+def ranking_sentences(found: Ranking, most: int) -> Iterator[str]:
+    """The `most` levers of the largest sure effects on what each is judged by, a sentence each; then what the order cannot say.
+
+    A lever counts once, by its largest. One whose metric begins at 0 has no factor and is not among them.
+    """
+    own = [one for one in found.ranked if one.effect.primary and one.effect.decided and math.isfinite(one.gain)]
+    largest: dict[str, Ranked] = {}
+    for one in sorted(own, key=lambda one: -abs(one.gain)):
+        largest.setdefault(one.lever, one)
+    if not largest:
+        yield "Not answered: no primary comparison of a real engine has a verdict that says in which direction its metric moved."
+        return
+    for place, one in enumerate([*largest.values()][:most], 1):
+        effect = one.effect
+        yield (
+            f"{place}. {levels_phrase(effect.changed, one.titles)} {effect.verdict} {metric_phrase(effect.metric, effect.statistic)} "
+            f"{load_phrase(effect.load)} ({context_phrase(*effect.context)}), {row_sentence(effect)}, for sure {sure_phrase(effect)}, "
+            f"in {one.study}{mark_phrase(one.doubts)}."
+        )
+    levers = "1 lever" if len(largest) == 1 else f"{len(largest)} levers"
+    yield (
+        f"Of {levers} of which an effect was found on what each is judged by, by the factor that is sure. Each is of its own metric, load and "
+        "workload: another one has another order."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Recommendation:
     """What the verdicts say for an engine, a model and as many GPUs: a heading, and a sentence a lever."""
@@ -255,7 +281,7 @@ def _recommended(one: Ranked) -> str:
     metric = metric_phrase(effect.metric, effect.statistic)
     return (
         f"{one.titles[one.lever]} {advised}, not {against}: {level} {effect.verdict} {metric} {load_phrase(effect.load)}, {row_sentence(effect)}, "
-        f"sure of it {sure_phrase(effect)}, in {effect.pairs} pairs of {one.study}{mark_phrase(one.doubts)}."
+        f"for sure {sure_phrase(effect)}, in {effect.pairs} pairs of {one.study}{mark_phrase(one.doubts)}."
     )
 
 

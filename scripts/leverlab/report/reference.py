@@ -11,12 +11,14 @@ from leverlab.report.index import entry_of
 from leverlab.report.page import environment, render_study, style
 from leverlab.report.phrases import joined
 from leverlab.report.provenance import provenance
-from leverlab.report.ranking import ranking_note, ranking_of, ranking_tables, recommendations
+from leverlab.report.ranking import ranking_note, ranking_of, ranking_sentences, ranking_tables, recommendations
 from leverlab.report.source import StudyData, read_study
 from leverlab.report.view import Table, plain_table
 
 _TABLES: Final = "*.parquet"
 _OF_A_TWIN: Final = (TWIN_FILE, "kernels.parquet", "calls.parquet", "steps.parquet", "requests.parquet")
+_LARGEST: Final = 3
+"""Levers that the list names first; its heading says how many."""
 _TOLD: Final = ("GPU", "CPU", "Versions", "Source", "Measured")
 """What the list says of where a study was measured; its page says all."""
 
@@ -60,6 +62,7 @@ def render_reference(name: str, configuration: Configuration, layout: Layout, fo
         name=name,
         devices=joined([configuration.gpus[gpu].title for gpu in gpus if gpu in configuration.gpus]) or "nothing yet",
         measured=[entry_of(data) for data in found],
+        largest=list(ranking_sentences(ranked, _LARGEST)),
         rankings=ranking_tables(ranked),
         ranking_note=ranking_note(ranked),
         recommendations=recommendations(ranked),
