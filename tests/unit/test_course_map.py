@@ -58,7 +58,7 @@ def test_what_is_not_measured_says_why(copy: Path) -> None:
 
 def test_a_study_that_is_not_there_is_named(copy: Path) -> None:
     path = copy / "config" / "course.yaml"
-    path.write_text(path.read_text().replace("studies: [tuning-matrix]", "studies: [tuning-matrices]"))
+    path.write_text(path.read_text().replace("[tuning-matrix, adapters]", "[tuning-matrices, adapters]"))
     with pytest.raises(ConfigError, match=r"document-002\.studies: there is no study 'tuning-matrices' without a week"):
         page_of(copy)
 
