@@ -15,12 +15,12 @@ from tests.unit.measured_cells import chunks_table, request_row, requests_table
 
 CLIENT = {
     "ttft_s", "ttft_service_s", "tpot_s", "chunk_gap_s", "chunk_gap_spread", "e2e_s", "send_lag_s", "throughput", "total_throughput",
-    "throughput_per_gpu", "achieved_rate", "goodput", "highest_rate", "error_ratio",
+    "throughput_per_gpu", "achieved_rate", "goodput", "highest_rate", "error_ratio", "answers_alike",
     "interactive_ttft_s", "interactive_tpot_s", "interactive_e2e_s", "interactive_throughput",
     "batch_ttft_s", "batch_tpot_s", "batch_e2e_s", "batch_throughput",
     "base_ttft_s", "base_tpot_s", "base_e2e_s", "adapter_ttft_s", "adapter_tpot_s", "adapter_e2e_s", "adapter_ttft_spread",
 }  # fmt: skip
-"""What the client's stamps and the tokens of `usage` tell."""
+"""What the client's stamps, the tokens of `usage` and the digests of answers tell."""
 
 
 def measured(rows: list[dict[str, Any]], looks: list[tuple[float, str, float]] = (), **facts: float) -> MeasuredCell:  # type: ignore[assignment]

@@ -153,6 +153,24 @@ def test_several_tokens_a_chunk(tmp_path):
         assert row["tpot_s"] == pytest.approx(0.020 / 6, rel=0.2)
 
 
+def test_digests_tell_answers_of_one_server_from_those_of_another(engine, tmp_path):
+    """The same prompts at temperature 0: the words differ with the seed, and not with how many are sent together."""
+
+    def digests(target, load=BURST):
+        planned = [dataclasses.replace(each, prompt=f"word {each.index}") for each in plan(4, tokens=10)]
+        requests = run(target, planned, load)[0].requests
+        return [requests[name].to_pylist() for name in ("beginning_digest", "answer_digest")]
+
+    said = digests(engine.target())
+    assert all(len(set(column)) == 4 and None not in column for column in said)
+    assert digests(engine.target(), CLOSED) == said
+    with truth_engine(tmp_path, "--ttft", "0.02", "--tokens-per-chunk", "4", "--split-chunks") as alike:
+        assert digests(alike.target()) == said
+    (tmp_path / "other").mkdir()
+    with truth_engine(tmp_path / "other", "--ttft", "0.02", "--seed", "7") as other:
+        assert all(not set(mine) & set(theirs) for mine, theirs in zip(said, digests(other.target()), strict=True))
+
+
 @pytest.mark.parametrize("endpoint", list(Endpoint))
 def test_empty_text_is_a_token_like_any_other(tmp_path, endpoint):
     with truth_engine(tmp_path, "--ttft", "0.02", "--gap", "0.005", "--empty-text-every", "1") as truth:
@@ -160,6 +178,7 @@ def test_empty_text_is_a_token_like_any_other(tmp_path, endpoint):
     rows = parsed.requests.to_pylist()
     assert [(row["status"], row["completion_tokens"], row["chunks"]) for row in rows] == [("ok", 5, 5)] * 2
     assert all(row["ttft_service_s"] < 0.02 + 0.005 for row in rows), "the first chunk counts, though its text is empty"
+    assert {row["beginning_digest"] for row in rows} == {None}
 
 
 @pytest.mark.parametrize("endpoint", list(Endpoint))

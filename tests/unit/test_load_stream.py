@@ -1,5 +1,7 @@
 """Taking answers apart: what servers may do to a stream."""
 
+from hashlib import blake2b
+
 import pytest
 
 from leverlab.load.connection import Body, Connection
@@ -69,6 +71,30 @@ def test_a_role_is_no_token():
     text = event('{"choices":[{"delta":{"content":""}}]}')
     answer = read(HEAD + role + text + text + event("[DONE]") + LAST)
     assert (answer.chunk_tokens, answer.token_source) == ([1, 1], "chunks")
+
+
+def test_digests_are_of_the_text_however_it_was_cut_into_chunks():
+    one = read(HEAD + token(4, "a beginning of sixteen") + token(8, " and an end") + LAST).text
+    other = read(HEAD + token(1, "a beg") + token(2, "") + token(9, "inning of sixteen and an end") + LAST).text
+    assert (one.beginning, one.whole) == (other.beginning, other.whole)
+    assert one.beginning != one.whole
+    longer = read(HEAD + token(4, "a beginning of sixteen characters and more") + LAST).text
+    assert longer.beginning == one.beginning
+    assert longer.whole != one.whole
+    assert one.beginning == blake2b(b"a beginning of s", digest_size=8).hexdigest()
+
+
+def test_both_endpoints_answers_have_the_same_digests():
+    role = event('{"choices":[{"delta":{"role":"assistant","content":""}}]}')
+    chat = read(HEAD + role + event('{"choices":[{"delta":{"content":"日本"}}]}') + LAST).text
+    assert (chat.beginning, chat.whole) == (read(HEAD + token(1, "日本") + LAST).text.beginning, chat.beginning)
+
+
+@pytest.mark.parametrize("text", ['"text":null,', '"text":7,', '"text":["a"],', ""])
+def test_an_answer_without_text_has_no_digest_and_is_none_the_worse_for_it(text):
+    answer = read(HEAD + event(f'{{"choices":[{{{text}"finish_reason":"length"}}]}}') + event("[DONE]") + LAST)
+    assert (answer.text.beginning, answer.text.whole) == (None, None)
+    assert (answer.malformed, answer.chunk_tokens) == ("", [1])
 
 
 def test_an_error_event_in_the_stream():

@@ -1,4 +1,4 @@
-"""What a reader has to know before believing an effect: disturbed replicates, and sides that were measured elsewhere."""
+"""What a reader has to know before believing an effect: disturbed replicates, sides that were measured elsewhere, other answers."""
 
 import functools
 import json
@@ -138,6 +138,16 @@ def card_cautions(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str])
         "cards_confounded",
         f"{found} would look like the lever's effect, or hide it; measure one side of a replicate again on a GPU of the other side",
     )
+
+
+def answer_cautions(changed: Mapping[str, str]) -> Iterator[Caution]:
+    """Says of treatments that they answer otherwise than the baseline: `changed` is treatment → what `changed_answers` saw of it."""
+    for treatment, seen in changed.items():
+        yield Caution(
+            "answers_changed",
+            f"the answers changed, which no lever of {treatment} says that it does: {seen}; find out why before believing any of its times "
+            "(memory that holds something else answers as fast as the right one; kernels that round otherwise change the first tokens of few)",
+        )
 
 
 def _may_be_apart(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str]) -> bool:

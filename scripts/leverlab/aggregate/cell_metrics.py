@@ -119,6 +119,7 @@ class MeasuredCell:
                 values = self._values(name)
                 found |= {(name, wanted): statistic_of(values, wanted) for wanted in metric.statistics}
         found |= self._rates(objectives)
+        found["answers_alike", None] = None  # a cell alone does not tell: leverlab.aggregate.answers
         found["error_ratio", None] = float(1 - self._well.mean()) if len(self._well) else None
         for name in _SERVER_MEANS:
             found[name, None] = self._quotient(f"{name}_sum", f"{name}_count")

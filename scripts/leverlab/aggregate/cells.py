@@ -22,9 +22,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class StudyRow:
-    """A row of cells.parquet, and the cell's requests where it was measured."""
+    """A row of cells.parquet, the cell, and its requests where it was measured."""
 
     row: Row
+    entry: StudyCell
     requests: pa.Table | None
 
 
@@ -54,7 +55,7 @@ def study_rows(matrix: StudyMatrix, layout: Layout) -> Iterator[StudyRow]:
                     waiting=requests_wait(stored.record.specification["phase"]),
                 )
                 row |= numbers(stored.requests, cell, matrix.study.objectives)
-            yield StudyRow(row, stored.requests)
+            yield StudyRow(row, entry, stored.requests)
 
 
 def with_factors(found: StudyRow, schema: pa.Schema) -> pa.Table:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from leverlab.aggregate.cautions import Caution, card_cautions, noise_cautions, provenance_cautions
+from leverlab.aggregate.answers import Place, changed_answers
+from leverlab.aggregate.cautions import Caution, answer_cautions, card_cautions, noise_cautions, provenance_cautions
 from leverlab.aggregate.comparisons import Comparison, comparisons, expected_effects
 from leverlab.aggregate.pairing import CellRow, Excluded
 from leverlab.config.course import ExpectedAnswer
@@ -77,6 +78,7 @@ def effect_rows(matrix: StudyMatrix, cells: Sequence[CellRow]) -> list[dict[str,
         for one in found
         if one.contrast.kind == "noise floor"
     }
+    changed = changed_answers(matrix, cells)
     conditions: dict[tuple[Any, ...], list[Caution]] = {}
     rows = []
     for one in found:
@@ -84,11 +86,22 @@ def effect_rows(matrix: StudyMatrix, cells: Sequence[CellRow]) -> list[dict[str,
         paired = tuple(key.seed_key for key in matrix.replicates if key.seed_key not in left_out)
         place = (one.context, one.contrast.kind, one.contrast.name, one.load, paired)
         if place not in conditions:
-            conditions[place] = [*provenance_cautions(one.sides, paired), *card_cautions(one.sides, paired)]
+            conditions[place] = [
+                *answer_cautions(_of_its_treatments(one, changed)),
+                *provenance_cautions(one.sides, paired),
+                *card_cautions(one.sides, paired),
+            ]
         rows.append(
             _row(matrix, one, families[id(one)], judgements[id(one)], copies.get(_quantity(one)), conditions[place])
         )
     return rows
+
+
+def _of_its_treatments(comparison: Comparison, changed: Mapping[Place, str]) -> dict[str, str]:
+    """Treatment → what was seen of its answers, of those on either side of a comparison."""
+    sides = (*comparison.contrast.baseline, *comparison.contrast.treatment)
+    places = {each.name: (comparison.context, each.name, str(comparison.load)) for each, _ in sides}
+    return {name: changed[place] for name, place in places.items() if place in changed}
 
 
 def _families(found: Sequence[Comparison], study: Study) -> dict[int, _Family]:

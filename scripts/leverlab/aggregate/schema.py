@@ -115,6 +115,7 @@ def cells_schema(levers: Sequence[str]) -> pa.Schema:
             _FLAG,
             "whether more was offered than the server sustains; null but at a rate, and where requests wait for the answers to others",
         ),
+        _field("answers_compared", _COUNT, "requests that answers_alike is a share of; null where it is", "1"),
     ]
     for name, statistic in metric_keys():
         metric = METRICS[name]

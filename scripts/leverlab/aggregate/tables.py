@@ -6,6 +6,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from leverlab.aggregate.accuracy import accuracy_rows
+from leverlab.aggregate.answers import Beginnings, beginnings, compare_answers
 from leverlab.aggregate.cells import study_rows, with_factors
 from leverlab.aggregate.effects import effect_rows
 from leverlab.aggregate.saturation import saturation_rows
@@ -30,8 +31,10 @@ def write_study(matrix: StudyMatrix, layout: Layout) -> list[dict[str, Any]]:
     """Write requests, cells, effects and saturation.parquet of a study, whole or not; returns the rows of its cells."""
     folder, levers = layout.study(matrix.name), list(matrix.study.levers)
     rows: list[dict[str, Any]] = []
+    said: list[Beginnings | None] = []
     schema = requests_schema(levers)
-    write_tables(folder / "requests.parquet", schema, _grouped(_requests(matrix, layout, schema, rows), schema))
+    write_tables(folder / "requests.parquet", schema, _grouped(_requests(matrix, layout, schema, rows, said), schema))
+    compare_answers(matrix, rows, said)
     cells, effects = cells_schema(levers), effects_schema()
     write_tables(folder / "cells.parquet", cells, iter([table_of(rows, cells)]))
     write_tables(folder / "effects.parquet", effects, iter([table_of(effect_rows(matrix, rows), effects)]))
@@ -47,10 +50,14 @@ def write_accuracy(matrix: StudyMatrix, configuration: Configuration, layout: La
     return rows
 
 
-def _requests(matrix: StudyMatrix, layout: Layout, schema: pa.Schema, rows: list[dict[str, Any]]) -> Iterator[pa.Table]:
-    """The requests of each measured cell; every cell's row is left in `rows` on the way, so that files are read once."""
+def _requests(
+    matrix: StudyMatrix, layout: Layout, schema: pa.Schema, rows: list[dict[str, Any]], said: list[Beginnings | None]
+) -> Iterator[pa.Table]:
+    """The requests of each measured cell; every cell's row is left in `rows` on the way, and in `said` what it answered, so that files are
+    read once."""
     for found in study_rows(matrix, layout):
         rows.append(found.row)
+        said.append(None if found.requests is None else beginnings(found.entry, found.requests))
         if found.requests is not None:
             yield with_factors(found, schema)
 

@@ -15,6 +15,10 @@ WorkloadValue = bool | int | float | str | list[Any]
 """A value of a workload's key; the workload itself says which it takes."""
 
 
+Answers = Literal["same", "other", "other with dummy weights"]
+"""Whether a server answers as without the lever: `other with dummy weights` where each GPU makes those of its own part."""
+
+
 class Effect(StrictModel):
     """What a level sets on one kind of engine: flags, environment variables, topology. Empty: the engine's default.
 
@@ -142,6 +146,13 @@ class Lever(StrictModel):
     mechanism: str = Field(description="what it does in the engine, in a sentence")
     indicator: Indicator = Field(description="the metric and load point at which it is expected to show")
     expectation: LeverExpectation | None = Field(default=None, description="what theory expects, and why")
+    answers: Annotated[Answers | dict[LevelName, Answers], Written("`same`, `other`, …, or level → one of them")] = (
+        Field(
+            default="same",
+            description="whether the same prompts are to be answered alike at every level; `other` where the lever is there to change numbers or "
+            "tokens, `other with dummy weights` where it changes which weights such a model gets; of some levels alone: `{fp8: other}`",
+        )
+    )
     levels: dict[LevelName, dict[EngineKind, Effect]] = Field(default={}, description="level → kind of engine → effect")
     values: OpenLevels | None = Field(default=None, description="for levels that are numbers")
 
@@ -161,7 +172,16 @@ class Lever(StrictModel):
         for level in (self.expectation.of, self.expectation.against) if self.expectation else ():
             if not self.has_level(level):
                 raise ValueError(f"the expectation speaks of level {level!r}, which is none of {self.level_names()}")
+        for level in self.answers if isinstance(self.answers, dict) else ():
+            if not self.has_level(level):
+                raise ValueError(f"answers speaks of level {level!r}, which is none of {self.level_names()}")
         return self
+
+    def other_answers(self, level: str, against: str, *, dummy_weights: bool) -> bool:
+        """Whether the answers at `level` may be others than those at `against`."""
+        told = self.answers
+        said = {told.get(one, "same") if isinstance(told, dict) else told for one in (level, against)}
+        return level != against and ("other" in said or (dummy_weights and "other with dummy weights" in said))
 
     def has_level(self, level: str) -> bool:
         """Whether `level` is one of the named levels or of the open ones."""

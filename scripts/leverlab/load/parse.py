@@ -100,6 +100,8 @@ def _row(log: ReplayLog, arrived: Arrivals, position: int, answer: Answer) -> di
         "send_lag_s": None if sent_s is None or scheduled_s is None else sent_s - scheduled_s,
         "chunks": len(answer.chunk_reads),
         "token_source": answer.token_source,
+        "beginning_digest": answer.text.beginning if status == "ok" else None,
+        "answer_digest": answer.text.whole if status == "ok" else None,
         "ttft_error_s": None,
     }
     if not answer.chunk_reads or scheduled_s is None or sent_s is None:

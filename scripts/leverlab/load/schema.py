@@ -8,6 +8,8 @@ from typing import Final
 
 import pyarrow as pa
 
+from leverlab.load.digests import BEGINNING
+
 _S = pa.float64()
 _N = pa.int64()
 
@@ -49,6 +51,9 @@ REQUESTS: Final[pa.Schema] = pa.schema(
         _field("ttft_error_s", _S, "s", "bound on what the client itself can have added to this request's ttft_s (docs/instrument.md)"),
         _field("token_source", pa.string(), "", "how the tokens of a chunk are known: usage (continuous), token_ids, or chunks (one a chunk with "
                "choices: an assumption)"),
+        _field("beginning_digest", pa.string(), "", f"BLAKE2b, 8 bytes, of the answer's first {BEGINNING} characters; null unless ok, of an answer "
+               "without text, and from a client that keeps none"),
+        _field("answer_digest", pa.string(), "", "the same of the whole answer"),
     ]
 )  # fmt: skip
 

@@ -6,17 +6,24 @@ from typing import Any, Literal
 import httptools
 import msgspec
 
+from leverlab.load.digests import TextDigests
+
 TokenSource = Literal["usage", "token_ids", "chunks"]
+
+
+_NO_TEXT = msgspec.Raw()
 
 
 class _Delta(msgspec.Struct):
     role: str | None = None
+    content: msgspec.Raw = _NO_TEXT
 
 
 class _Choice(msgspec.Struct):
     finish_reason: str | None = None
     token_ids: list[int] | None = None
     delta: _Delta | None = None
+    text: msgspec.Raw = _NO_TEXT
 
 
 class _PromptTokensDetails(msgspec.Struct):
@@ -36,6 +43,7 @@ class _Event(msgspec.Struct):
 
 
 _EVENT = msgspec.json.Decoder(_Event)
+_TEXT = msgspec.json.Decoder(str)
 
 
 @dataclass(slots=True)
@@ -55,6 +63,7 @@ class Answer:
     token_source: TokenSource | None = None
     chunk_reads: list[int] = field(default_factory=list)
     chunk_tokens: list[int] = field(default_factory=list)
+    text: TextDigests = field(default_factory=TextDigests)
 
 
 class AnswerReader:
@@ -153,6 +162,7 @@ class AnswerReader:
         choice = chunk.choices[0]
         if choice.finish_reason is not None:
             answer.finish_reason = choice.finish_reason
+        self._take_text(choice.text if choice.delta is None else choice.delta.content)
         if usage is not None and usage.completion_tokens is not None:
             answer.token_source = "usage"
             tokens = usage.completion_tokens - self._counted
@@ -166,6 +176,13 @@ class AnswerReader:
             self._counted += tokens
             answer.chunk_reads.append(self._read)
             answer.chunk_tokens.append(tokens)
+
+    def _take_text(self, text: msgspec.Raw) -> None:
+        """Text that is none, such as null, makes no answer malformed: tokens are counted without it."""
+        try:
+            self.answer.text.add(_TEXT.decode(text))
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return
 
 
 def _shortened(text: bytes, limit: int = 500) -> str:

@@ -26,6 +26,8 @@ class StudyCell:
     cell: Cell
     treatment: Treatment
     place: Place
+    other_answers: bool = False
+    """Whether its prompts may be answered otherwise than the baseline's: a lever says so (`answers` in config/levers.yaml)."""
 
     @property
     def load(self) -> LoadPoint:
@@ -176,9 +178,18 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
             ]
             if not treatment.copy:
                 _check_distinct(name, asked, (server.id, phases[0].id), f"{treatment.name} on {place.engine}")
-            cells += [StudyCell(build_cell(server, phase), treatment, place) for phase in phases]
+            other = _other_answers(configuration, study, treatment, server)
+            cells += [StudyCell(build_cell(server, phase), treatment, place, other) for phase in phases]
     replicates = tuple(ReplicateKey(number) for number in range(1, study.replicates + 1))
     return StudyMatrix(name, study, tuple(cells), replicates, tuple(_primary(configuration, study)))
+
+
+def _other_answers(configuration: Configuration, study: Study, treatment: Treatment, server: Server) -> bool:
+    dummy_weights = server.identity["flags"].get("load-format") == "dummy"
+    return any(
+        configuration.levers[lever].other_answers(level, study.baseline[lever], dummy_weights=dummy_weights)
+        for lever, level in treatment.changed
+    )
 
 
 def _phase(

@@ -122,6 +122,15 @@ METRICS: Final[dict[str, Metric]] = _registry(
         label="share of failed requests",
     ),
     Metric(
+        "answers_alike",
+        "1",
+        "requests whose answer begins with the same 16 characters as in the baseline's cell of the same replicate and load point / those answered "
+        "in both; of the baseline itself, beside that other cell of its server with which it agrees most",
+        "neither",
+        "difference",
+        label="answers that begin as the baseline's",
+    ),
+    Metric(
         "queue_time_s",
         "s",
         "mean over the cell of the server's own queue-time histogram (difference of sum / difference of count)",
