@@ -10,7 +10,6 @@ from math import exp, floor, inf, log, log10
 from typing import Final, Literal
 
 from leverlab.config.lever import Expectation, Lever
-from leverlab.metrics import METRICS
 from leverlab.report.effect import Doubts, Effect
 from leverlab.report.phrases import (
     bare_change,
@@ -387,14 +386,6 @@ def _signed_bare(effect: Effect, value: float | None) -> str:
 
 def _sign(value: float) -> str:
     return "−" if value < 0 else "+" if value > 0 else "±"
-
-
-def better_word(effect: Effect) -> str:
-    """`better`, `worse` or nothing, of the estimate alone: for figures, next to the number."""
-    better = METRICS[effect.metric].better
-    if effect.estimate is None or effect.estimate == effect.neutral or better == "neither":
-        return ""
-    return "better" if effect.raises == (better == "higher") else "worse"
 
 
 def ratio_text(effect: Effect) -> str:

@@ -15,7 +15,7 @@ from leverlab.report.effect import Effect
 from leverlab.report.figures.axes import load_tick, load_title
 from leverlab.report.looks import HEAT, INK
 from leverlab.report.phrases import load_order, metric_heading
-from leverlab.report.sentences import better_word, ratio_text
+from leverlab.report.sentences import ratio_text
 from leverlab.report.svg import SMALL, inline, new_figure
 
 _LABEL_CHARACTERS: Final = 24
@@ -49,7 +49,7 @@ def effect_heatmap(
     for effect in own:
         place = rows.index(effect.treatment), loads.index(effect.load)
         shade[place] = better * log2(effect.estimate or 1)
-        word = "in the noise" if effect.within_noise else better_word(effect) if effect.decided else "unclear"
+        word = "in the noise" if effect.within_noise else _better_word(effect) if effect.decided else "unclear"
         text[place] = f"{ratio_text(effect)}\n{word}"
     names = [wrapped_level(labels[row], _LABEL_CHARACTERS) for row in rows]
     height = 1.15 + sum(max(0.55, 0.19 * (name.count("\n") + 1)) for name in names)
@@ -67,3 +67,11 @@ def effect_heatmap(
     axes.set_title(heading)
     spoken = "; ".join(f"{labels[effect.treatment]}, {effect.load}: {ratio_text(effect)}" for effect in own)
     return inline(figure, name, f"{heading}, ratio to the baseline. {spoken}.")
+
+
+def _better_word(effect: Effect) -> str:
+    """`better`, `worse` or nothing, of the estimate alone, next to the number."""
+    better = METRICS[effect.metric].better
+    if effect.estimate is None or effect.estimate == effect.neutral or better == "neither":
+        return ""
+    return "better" if effect.raises == (better == "higher") else "worse"
