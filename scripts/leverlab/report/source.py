@@ -334,7 +334,7 @@ def _reading(path: Path, study: str) -> Iterator[Path]:
 def _with_every_metric(cells: pd.DataFrame) -> pd.DataFrame:
     """The table with a column for each metric, null for those that are newer than it: kept tables stay readable."""
     lacking = [column for key in metric_keys() if (column := metric_column(*key)) not in cells]
-    return cells.assign(**dict.fromkeys(lacking, float("nan")))
+    return cells.reindex(columns=[*cells.columns, *lacking])
 
 
 def _accuracy(path: Path, known: Mapping[str, Treatment]) -> tuple[Mapping[str, Any], ...]:
