@@ -10,12 +10,13 @@ from leverlab.report.phrases import unique
 from leverlab.report.sentences import capital
 from leverlab.report.source import StudyData
 
-_IN_SHORT: Final = {
+IN_SHORT: Final = {
     "cards_confounded": "its sides shared no GPU",
     "provenance_differs": "its sides were measured under other conditions",
     "baseline_differs_from_itself": "the baseline differs from its own copy",
     "within_noise_floor": "no more than what two equal servers differ by",
     "replicates_disagree": "its replicates disagree",
+    "answers_changed": "its answers changed",
 }
 """Code of a caution → the same where it is no subject. `requests_queued` is none of them: the interval is as wide as that asks for."""
 
@@ -39,7 +40,7 @@ def doubts_in(data: StudyData) -> Doubts:
     """The same in a few words each."""
 
     def doubts(effect: Effect) -> tuple[str, ...]:
-        said = [_IN_SHORT[caution.code] for caution in effect.cautions if caution.code in _IN_SHORT]
+        said = [IN_SHORT[caution.code] for caution in effect.cautions if caution.code in IN_SHORT]
         cells, marked, codes = _marked(effect, data)
         if count := len(marked):
             named = f": {', '.join(code.replace('_', ' ') for code in codes)}" if len(codes) <= _CODES else ""
