@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from leverlab.engines.sglang_settings import effective_settings
 from tests.unit.sglang_launch import ENGINE, client, identity
 
 METRICS = """\
@@ -151,6 +152,16 @@ def differences(**flags: Any) -> dict[str, tuple[Any, bool]]:
     return {
         found.key: (found.effective, found.expected) for found in ENGINE.differences(identity(**flags), effective())
     }
+
+
+def test_adapters_are_told_as_objects_and_compared_by_name_and_path() -> None:
+    told = {"lora_id": "7f", "lora_name": "adapter-1", "lora_path": "/models/a/adapter-1", "pinned": False}
+    for settings in (
+        effective_settings({"lora_paths": [told]}),
+        effective_settings({"lora_paths": ["adapter-1=/models/a/adapter-1"]}),
+    ):
+        assert ENGINE.differences(identity(lora_paths=["adapter-1=/models/a/adapter-1"]), {"settings": settings}) == []
+        assert ENGINE.differences(identity(lora_paths=["adapter-2=/models/a/adapter-2"]), {"settings": settings})
 
 
 def test_what_took_differs_in_nothing() -> None:

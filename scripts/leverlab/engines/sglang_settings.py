@@ -22,6 +22,7 @@ _CALLED: Final[Mapping[str, str]] = {
 
 _SECRET: Final = frozenset({"api_key", "admin_api_key", "ssl_keyfile_password"})
 _STATES: Final = "internal_states"
+_ADAPTERS: Final = "lora_paths"
 _GAUGES: Final[Mapping[str, str]] = {
     "sglang:max_total_num_tokens": "max_total_num_tokens",
     "sglang:page_size": "page_size",
@@ -61,12 +62,19 @@ def effective_settings(info: Mapping[str, Any]) -> dict[str, Any]:
     how many requests run together: fewer than was asked for where the KV cache has no room for them.
     """
     settings = {name: value for name, value in info.items() if name not in {*_SECRET, _STATES}}
+    if settings.get(_ADAPTERS):
+        settings[_ADAPTERS] = [_adapter_as_asked(told) for told in settings[_ADAPTERS]]
     limits = [
         state["effective_max_running_requests_per_dp"]
         for state in info.get(_STATES, [])
         if "effective_max_running_requests_per_dp" in state
     ]
     return {**settings, "max_running_requests": sum(limits)} if limits else settings
+
+
+def _adapter_as_asked(told: str | Mapping[str, Any]) -> str:
+    """`name=path`, which SGLang 0.5.17 tells as an object of both and of an id that it drew."""
+    return told if isinstance(told, str) else f"{told['lora_name']}={told['lora_path']}"
 
 
 def cache_facts(metrics: str) -> dict[str, float]:
