@@ -202,7 +202,8 @@ def burst(gib_a_prompt: float, waited_s: float | None) -> CellInputs:
 def test_loads_that_a_counter_may_have_gone_round_for_are_not_denied() -> None:
     """More than 4 GiB may have come between two looks, where so much was waited for at once."""
     assert severity(burst(0.5, waited_s=0.3)) is None
-    assert severity(burst(0.2, waited_s=0.3)) == "invalid", "3.2 GiB cannot hide"
+    assert severity(burst(0.2, waited_s=0.3)) is None, "3.2 GiB are 4 with other traffic"
+    assert severity(burst(0.17, waited_s=0.3)) == "invalid", "2.7 GiB cannot hide"
     assert severity(burst(0.5, waited_s=None)) is None
 
 

@@ -36,18 +36,26 @@ def moved_bytes(samples: pa.Table, column: str) -> float | None:
     return total if len(gpu) else None
 
 
+_OTHER_TRAFFIC: Final = 0.25
+"""How much of a counter's 4 GiB may be other traffic between two looks that are a tenth of a second apart."""
+
+
 def unseen_bytes(samples: pa.Table, load_bytes: Floats, begun_s: Floats, ended_s: Floats) -> float:
     """The most of the loads over PCIe, each of `load_bytes` and at some time from `begun_s` to `ended_s`, that `samples` can hide.
 
     The three arrays have one entry a load. Hidden are loads before the first look and after the last, and 4 GiB between two looks at a
-    GPU for each 4 GiB of loads that may all have fallen there: the counter then stands where it would stand without them.
+    GPU for each 4 GiB of loads that may all have fallen there: the counter then stands where it would stand without them. The last of them
+    need be three quarters of that alone, as other traffic can be the rest.
     """
     begun, ended = _running_sum(begun_s, load_bytes), _running_sum(ended_s, load_bytes)
     time_s, gpu, counted = (numeric(samples, name) for name in ("time_s", "gpu", RECEIVED))
     looks_s = [time_s[(gpu == index) & ~np.isnan(counted)] for index in np.unique(gpu)]
     before = begun(np.array([max(own[0] for own in looks_s)]))
     after = load_bytes.sum() - ended(np.array([min(own[-1] for own in looks_s)]))
-    between = [np.floor((begun(own[1:]) - ended(own[:-1])) / _WRAP_BYTES).sum() * _WRAP_BYTES for own in looks_s]
+    between = [
+        np.floor((begun(own[1:]) - ended(own[:-1])) / _WRAP_BYTES + _OTHER_TRAFFIC).sum() * _WRAP_BYTES
+        for own in looks_s
+    ]
     return float(before[0] + after[0] + sum(between))
 
 
