@@ -113,6 +113,21 @@ def test_it_is_said_at_the_load_point_where_it_is_so(repository: Repository) -> 
     assert marked(effects) == {(OFF, "burst")}
 
 
+def test_an_answer_that_the_baselines_server_gives_at_another_load_is_none_of_the_levers(
+    repository: Repository,
+) -> None:
+    """Batches of other sizes round otherwise. The baseline's cell may choose the one that it agrees with; so may the treatment's."""
+    repository.change("rates: [8, inf]", "rates: [4, 8, inf]")
+
+    def say(entry: StudyCell, index: int) -> str:
+        other = str(entry.load) == "rate 4" if entry.treatment.name == "baseline" else str(entry.load) == "burst"
+        return f"{'rounded otherwise' if other else 'answer'} {index}"
+
+    cells, effects = answered(repository, say)
+    assert alike([row for row in cells if row["load"] == "burst"], OFF) == {(1.0, REQUESTS)}
+    assert marked(effects) == set()
+
+
 def test_a_few_other_answers_are_those_of_rounding(repository: Repository) -> None:
     """One of twelve."""
     cells, effects = answered(repository, wrong_where(OFF, share=1 / 12))

@@ -70,8 +70,8 @@ def agreement(one: Beginnings, other: Beginnings) -> Agreement:
 def compare_answers(matrix: StudyMatrix, rows: Sequence[Row], said: Sequence[Beginnings | None]) -> None:
     """Fill `answers_alike` and `answers_compared` of `rows`, the study's cells in the matrix' order with what each `said`.
 
-    A cell is compared with the baseline's of the same replicate, load point and prompts; the baseline's cell with that other cell of its
-    server, asked the same in the same replicate, which it agrees with most. What cannot be compared stays null.
+    A cell is compared with those of the baseline's server that were asked the same in the same replicate, and has the share of the one that
+    it agrees with most: the baseline's own cell as well, so that neither side has more to choose from. What cannot be compared stays null.
     """
     entries = [entry for entry in matrix.cells for _ in matrix.replicates]
     asked = [(row["workload"], ReplicateKey.parse(row["replicate"]).seed_key) for row in rows]
@@ -84,12 +84,12 @@ def compare_answers(matrix: StudyMatrix, rows: Sequence[Row], said: Sequence[Beg
             by_server.setdefault((row["server"], *asked[at]), []).append(at)
     for at, row in enumerate(rows):
         baseline = baselines.get((_place(row)[0], row["load"], *asked[at]))
-        others = by_server.get((row["server"], *asked[at]), []) if baseline == at else [baseline]
+        others = [] if baseline is None else by_server.get((rows[baseline]["server"], *asked[at]), [])
         mine = said[at]
         found = [
             agreement(mine, theirs)
             for other in others
-            if other is not None and other != at and mine is not None and (theirs := said[other]) is not None
+            if other != at and mine is not None and (theirs := said[other]) is not None
         ]
         best = max(found, key=lambda each: (each.share, each.compared), default=Agreement(0, 0))
         row[ALIKE], row[COMPARED] = (best.share, best.compared) if best.compared else (None, None)
