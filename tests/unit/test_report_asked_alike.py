@@ -1,5 +1,6 @@
 """What a page says of engines that are compared: whether both were asked, and counted, the same."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,15 @@ baseline: {engine: vllm, prefix_caching: on, max_num_seqs: 64}
 primary: {engine: ttft_s p50 at rate 4}
 replicates: 2
 """
+
+CONVERSATIONS = {
+    "kind": "multi-turn",
+    "requests": 60,
+    "turns": 5,
+    "system_tokens": 512,
+    "message_tokens": 128,
+    "output_tokens": 128,
+}
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +101,23 @@ def test_of_a_study_of_one_engine_nothing_is_said(tmp_path: Path) -> None:
     text = TEXT.replace("[vllm, sglang]", "[vllm]").replace("primary: {engine: ttft_s p50 at rate 4}\n", "")
     one = make_study(tmp_path, "engines", text=text, records=False)
     assert not list(asked_alike_sentences(one.read()))
+
+
+def test_rounds_that_wait_for_answers_are_due_when_those_end(study: ReportStudy) -> None:
+    """A conversation's next question comes after the answer, which one engine gives sooner."""
+    path = study.layout.study(study.name) / "cells.parquet"
+    before = pq.read_table(path)
+    cells = before.to_pandas()
+
+    def with_rounds(text: str) -> str:
+        specification = json.loads(text)
+        specification["phase"]["workload"]["workload"] = CONVERSATIONS
+        return json.dumps(specification)
+
+    cells["specification"] = cells["specification"].map(with_rounds)
+    pq.write_table(pa.Table.from_pandas(cells, before.schema, preserve_index=False), path)
+    try:
+        sentence = said(study, lambda requests: requests.assign(scheduled_s=requests["scheduled_s"] * 2))
+    finally:
+        pq.write_table(before, path)
+    assert "both engines were sent the same prompts" in sentence

@@ -1,11 +1,13 @@
 """Whether engines that are compared were asked the same: prompts, instants and numbers of tokens, request by request."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import pandas as pd
 import pyarrow.parquet as pq
 
+from leverlab.checks.base import requests_wait
 from leverlab.load_point import parse_load_point
 from leverlab.matrix.treatments import Treatment
 from leverlab.report.phrases import joined, load_phrase
@@ -64,7 +66,7 @@ def _compared(name: str, other: str, requests: pd.DataFrame, data: StudyData) ->
     prefix = "Simulated: " if data.simulated else ""
     subject = f"{prefix}{data.label(name)}: "
     cells = "the 1 pair of cells" if len(pairs) == 1 else f"all {len(pairs)} pairs of cells"
-    closed = any(parse_load_point(str(one["load"])).kind not in ("rate", "burst") for one, _ in pairs)
+    closed = any(parse_load_point(str(one["load"])).kind == "concurrency" for one, _ in pairs)
     when = "at the same planned instants" + (" (in a closed loop whenever an answer ended)" if closed else "")
     if not unlike:
         yield (
@@ -92,11 +94,13 @@ def _differences(one: Mapping[str, Any], against: Mapping[str, Any], requests: p
         found.append(f"{len(left):,} requests were sent to one and {len(right):,} to the other")
     shared = left.index.intersection(right.index)
     left, right = left.loc[shared], right.loc[shared]
-    planned = parse_load_point(str(one["load"])).kind in ("rate", "burst")
+    # A round of a conversation is due after an answer, so that its instant is no plan's.
+    planned = parse_load_point(str(one["load"])).kind in ("rate", "burst") and not requests_wait(
+        json.loads(one["specification"])["phase"]
+    )
     later = (
         (left["scheduled_s"] - left["scheduled_s"].min()) - (right["scheduled_s"] - right["scheduled_s"].min())
     ).abs()
-    # A round of a conversation is due after an answer, so that its instant is no plan's.
     if planned and (moved := int((later > _INSTANT_S).sum())):
         found.append(f"{moved:,} of {len(shared):,} requests were due at other instants")
     ended = (left["status"] == "ok") & (right["status"] == "ok")
