@@ -138,6 +138,7 @@ def test_the_cache_is_as_large_as_the_load_and_the_longest_request_need() -> Non
     assert 100_000 / 64 < vllm({"max-model-len": 16384, "block-size": 64}, 100_000)["num-gpu-blocks-override"] < 1600
     assert vllm({}, 4000) == {}, "the longest request is the model's, which is not looked up"
     assert vllm({"max-model-len": 16384, "num-gpu-blocks-override": 9}, 4000) == {}, "the treatment's own"
+    assert vllm({"max-model-len": "auto"}, 4000) == {}, "the engine's own choice"
     assert sglang({}, 4000) == {"max-total-tokens": 4000} and sglang({"max-total-tokens": 9}, 4000) == {}
 
 

@@ -77,10 +77,11 @@ def _vllm_flags(tool: Tool, folder: Path) -> dict[str, Any]:
 
 def _vllm_cache(flags: Mapping[str, Any], tokens: int) -> dict[str, Any]:
     """It does not start with a cache that cannot hold its longest request."""
-    if "max-model-len" not in flags or _VLLM_SIZES & set(flags):
+    asked = flags.get("max-model-len")
+    if not isinstance(asked, int) or _VLLM_SIZES & set(flags):
         return {}
     block = int(flags.get("block-size", _BLOCK_TOKENS))
-    longest = max(tokens, int(flags["max-model-len"]))
+    longest = max(tokens, asked)
     return {"num-gpu-blocks-override": -(-longest // block) + _SPARE_BLOCKS}
 
 
