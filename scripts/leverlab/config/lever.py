@@ -45,6 +45,10 @@ class Effect(StrictModel):
         default=None,
         description="the model that is served instead, a name of models.yaml; prompts stay those of the study's",
     )
+    only_dummy_weights: bool = Field(
+        default=False,
+        description="whether the level says of the weights what a checkpoint says itself, so that it is refused of a model that has one",
+    )
     gpus: Annotated[int, Field(ge=1)] | Literal["{value}"] | None = Field(
         default=None,
         description="GPUs that the server takes, where the level changes their number; of several such levels the product",

@@ -127,6 +127,8 @@ def build_server(configuration: Configuration, setting: Setting, versions: Mappi
         topology |= named
     if engine.kind == "truth":
         flags |= _stands_for(setting)
+    elif flags.get("load-format") != "dummy":
+        _check_no_form_is_claimed(setting)
     flags = _with_models_known(configuration, setting.model, flags)
     # Left out where there is none, so that servers of one model keep the ids that they had.
     others = {name: model_identity(name, configuration.models[name]) for name in named_models(flags)}
@@ -145,6 +147,16 @@ def build_server(configuration: Configuration, setting: Setting, versions: Mappi
         }
     )
     return Server(make_id(_parts(identity), identity), identity, setting.engine, setting.model, gpu, setting.gpu_count)
+
+
+def _check_no_form_is_claimed(setting: Setting) -> None:
+    for lever, level, effect in setting.effects:
+        if effect.only_dummy_weights:
+            raise ConfigError(
+                f"config/levers.yaml: {lever}={level} says in which form the weights of {setting.model} are, which is so of dummy weights alone "
+                "(load-format: dummy): give the checkpoint an entry in config/models.yaml, and compare it by the lever `model` "
+                "(docs/accuracy.md, Quantized checkpoints)"
+            )
 
 
 def _stands_for(setting: Setting) -> dict[str, FlagValue]:
