@@ -124,8 +124,8 @@ METRICS: Final[dict[str, Metric]] = _registry(
     Metric(
         "answers_alike",
         "1",
-        "requests whose answer begins with the same 16 characters as in the baseline's cell of the same replicate and load point / those answered "
-        "in both; of the baseline itself, beside that other cell of its server with which it agrees most",
+        "requests whose answer begins with the same 16 characters as in that other cell of the baseline's server, asked the same in the same "
+        "replicate, with which the cell agrees most / those answered in both",
         "neither",
         "difference",
         label="answers that begin as the baseline's",
