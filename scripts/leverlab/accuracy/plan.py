@@ -16,7 +16,7 @@ from leverlab.layout import Layout
 from leverlab.matrix.cells import ReplicateKey
 from leverlab.matrix.expand import Job, Matrix, StudyMatrix
 from leverlab.matrix.jobs import job_specification, write_if_changed
-from leverlab.matrix.servers import Server
+from leverlab.matrix.servers import Server, has_dummy_weights
 from leverlab.records import AccuracyJobRecord, AccuracyRecord, AccuracySpecification, read_json
 
 ACCURACY_VERSION: Final = 1
@@ -94,9 +94,8 @@ def weights_of(server: Server, configuration: Configuration) -> Weights:
     """Whether the server's answers can mean anything: `simulated` of a stand-in, `random` of dummy weights."""
     if configuration.engines[server.engine].kind == "truth":
         return "simulated"
-    dummy = server.identity["flags"].get("load-format") == "dummy"
     synthetic = isinstance(configuration.models[server.model].source, SyntheticSource)
-    return "random" if dummy or synthetic else "real"
+    return "random" if has_dummy_weights(server.identity["flags"]) or synthetic else "real"
 
 
 def study_jobs(matrix: StudyMatrix, configuration: Configuration) -> tuple[AccuracyJob, ...]:

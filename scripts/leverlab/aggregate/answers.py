@@ -12,9 +12,11 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from leverlab.aggregate.pairing import CONTEXT
 from leverlab.checks.columns import ended_well
 from leverlab.matrix.cells import ReplicateKey
 from leverlab.matrix.expand import StudyCell, StudyMatrix
+from leverlab.matrix.treatments import BASELINE
 from leverlab.stats.shares import markedly_fewer
 
 Row = dict[str, Any]
@@ -24,9 +26,6 @@ Place = tuple[Any, ...]
 ALIKE: Final = "answers_alike"
 COMPARED: Final = "answers_compared"
 DIGEST: Final = "beginning_digest"
-
-_CONTEXT: Final = ("engine", "model", "gpu", "gpu_count")
-_BASELINE: Final = "baseline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def compare_answers(matrix: StudyMatrix, rows: Sequence[Row], said: Sequence[Beg
     entries = [entry for entry in matrix.cells for _ in matrix.replicates]
     asked = [(row["workload"], ReplicateKey.parse(row["replicate"]).seed_key) for row in rows]
     baselines = {
-        (_place(row)[0], row["load"], *asked[at]): at for at, row in enumerate(rows) if row["treatment"] == _BASELINE
+        (_place(row)[0], row["load"], *asked[at]): at for at, row in enumerate(rows) if row["treatment"] == BASELINE
     }
     by_server: dict[Place, list[int]] = {}
     for at, row in enumerate(rows):
@@ -110,9 +109,9 @@ def changed_answers(matrix: StudyMatrix, rows: Sequence[Mapping[str, Any]]) -> d
     found = {}
     for place, own in valid.items():
         context, treatment, load = place
-        usual = valid.get((context, _BASELINE, load), {})
+        usual = valid.get((context, BASELINE, load), {})
         pairs = [(own[replicate], usual[replicate]) for replicate in own if replicate in usual]
-        if treatment == _BASELINE or treatment in spared or not pairs:
+        if treatment == BASELINE or treatment in spared or not pairs:
             continue
         seen, known = (
             Agreement(sum(each.alike for each in side), sum(each.compared for each in side))
@@ -127,4 +126,4 @@ def changed_answers(matrix: StudyMatrix, rows: Sequence[Mapping[str, Any]]) -> d
 
 
 def _place(row: Mapping[str, Any]) -> Place:
-    return tuple(row[name] for name in _CONTEXT), row["treatment"], row["load"]
+    return tuple(row[name] for name in CONTEXT), row["treatment"], row["load"]

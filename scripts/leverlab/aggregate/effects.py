@@ -10,7 +10,7 @@ from typing import Any, Final
 from leverlab.aggregate.answers import Place, changed_answers
 from leverlab.aggregate.cautions import Caution, answer_cautions, card_cautions, noise_cautions, provenance_cautions
 from leverlab.aggregate.comparisons import Comparison, comparisons, expected_effects
-from leverlab.aggregate.pairing import CellRow, Excluded
+from leverlab.aggregate.pairing import CONTEXT, CellRow, Excluded
 from leverlab.config.course import ExpectedAnswer
 from leverlab.config.study import Study
 from leverlab.load_point import LoadPoint
@@ -25,7 +25,6 @@ from leverlab.stats.power import minimum_detectable
 from leverlab.stats.verdict import LEAST_PAIRS, Judgement, judge
 from leverlab.units import format_share
 
-_CONTEXT = ("engine", "model", "gpu", "gpu_count")
 _QUEUED: Final[dict[Skew, str]] = {
     "away": "requests queued, so that such ratios are skewed: the interval reaches further away from no change for it",
     "either way": "requests queued, so that such ratios are skewed: the interval is widened for it",
@@ -168,7 +167,7 @@ def _row(
     if copies and copies.comparison is not comparison:
         cautions += noise_cautions(comparison, judgement.verdict, floor, copies.comparison, copies.differ)
     return {
-        **dict(zip(_CONTEXT, comparison.context, strict=True)),
+        **dict(zip(CONTEXT, comparison.context, strict=True)),
         "kind": contrast.kind,
         "treatment": contrast.name,
         "changed": json.dumps(changed, ensure_ascii=False),

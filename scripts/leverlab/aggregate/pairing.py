@@ -3,9 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from leverlab.metrics import Comparison
+
+CONTEXT: Final = ("engine", "model", "gpu", "gpu_count")
+"""Columns of cells.parquet within whose values treatments are compared."""
 
 CellRow = Mapping[str, Any]
 Side = Literal["baseline", "treatment"]

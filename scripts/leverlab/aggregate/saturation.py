@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from leverlab.aggregate.pairing import CellRow
+from leverlab.aggregate.pairing import CONTEXT, CellRow
 from leverlab.matrix.cells import ReplicateKey
+from leverlab.matrix.treatments import BASELINE
 from leverlab.stats.knee import Knee, Point, knee, saturation
 from leverlab.stats.paired import paired_change
-
-_CONTEXT = ("engine", "model", "gpu", "gpu_count")
 
 
 def saturation_rows(cells: Sequence[CellRow]) -> Iterator[dict[str, Any]]:
@@ -19,7 +18,7 @@ def saturation_rows(cells: Sequence[CellRow]) -> Iterator[dict[str, Any]]:
             continue
         if row["beyond_knee"] is None or not row["offered_rate"] or not row["achieved_rate"]:
             continue
-        place = (*(row[name] for name in _CONTEXT), row["treatment"])
+        place = (*(row[name] for name in CONTEXT), row["treatment"])
         replicate = ReplicateKey.parse(row["replicate"]).seed_key
         point = Point(row["offered_rate"], row["achieved_rate"], row["beyond_knee"])
         sweeps.setdefault(place, {}).setdefault(replicate, []).append(point)
@@ -33,7 +32,7 @@ def saturation_rows(cells: Sequence[CellRow]) -> Iterator[dict[str, Any]]:
             continue
         interval = together.interval
         yield {
-            **dict(zip((*_CONTEXT, "treatment"), place, strict=True)),
+            **dict(zip((*CONTEXT, "treatment"), place, strict=True)),
             "place": together.place,
             "low": together.low,
             "high": together.high,
@@ -41,7 +40,7 @@ def saturation_rows(cells: Sequence[CellRow]) -> Iterator[dict[str, Any]]:
             "capacity_low": interval.low if interval else None,
             "capacity_high": interval.high if interval else None,
             "replicates": together.replicates,
-            **_ratio(knees.get((*place[:-1], "baseline"), {}), own, place[-1]),
+            **_ratio(knees.get((*place[:-1], BASELINE), {}), own, place[-1]),
         }
 
 
@@ -53,7 +52,7 @@ def _ratio(baseline: Mapping[str, Knee], treatment: Mapping[str, Knee], name: st
         and (before := baseline[replicate].capacity) is not None
         and (after := knee_after.capacity) is not None
     ]
-    if name == "baseline" or not pairs:
+    if name == BASELINE or not pairs:
         return {}
     change = paired_change([before for before, _ in pairs], [after for _, after in pairs], "ratio")
     interval = change.interval()

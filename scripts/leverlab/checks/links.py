@@ -12,6 +12,8 @@ RECEIVED: Final = "pcie_received_bytes"
 """The column of what a GPU received over PCIe: from the host, and from whatever else is on that bus."""
 _WRAP_BYTES: Final = 2.0**32
 """Where NVML's counters of PCIe start anew, as seen on H100s (driver 580.159)."""
+_OTHER_TRAFFIC: Final = 0.25
+"""How much of a counter's 4 GiB may be other traffic between two looks that are a tenth of a second apart."""
 
 
 def moved_bytes(samples: pa.Table, column: str) -> float | None:
@@ -34,10 +36,6 @@ def moved_bytes(samples: pa.Table, column: str) -> float | None:
             return None
         total += float(steps.sum() + fell.sum() * _WRAP_BYTES)
     return total if len(gpu) else None
-
-
-_OTHER_TRAFFIC: Final = 0.25
-"""How much of a counter's 4 GiB may be other traffic between two looks that are a tenth of a second apart."""
 
 
 def unseen_bytes(samples: pa.Table, load_bytes: Floats, begun_s: Floats, ended_s: Floats) -> float:

@@ -13,7 +13,7 @@ from leverlab.config.workload import with_requests
 from leverlab.identity import content_hash
 from leverlab.load_point import CacheState, LoadPoint
 from leverlab.matrix.cells import Cell, Phase, ReplicateKey, WorkloadFile, build_cell, build_phase, build_workload
-from leverlab.matrix.servers import Server, build_server, engine_versions
+from leverlab.matrix.servers import Server, build_server, engine_versions, has_dummy_weights
 from leverlab.matrix.settings import Place, Setting, places, setting_of
 from leverlab.matrix.treatments import Treatment, treatments
 from leverlab.metrics import HIGHEST_RATE, MINIMUM_SAMPLES, MetricReference, parse_metric_reference
@@ -185,7 +185,7 @@ def _expand_study(configuration: Configuration, name: str) -> StudyMatrix:
 
 
 def _other_answers(configuration: Configuration, study: Study, treatment: Treatment, server: Server) -> bool:
-    dummy_weights = server.identity["flags"].get("load-format") == "dummy"
+    dummy_weights = has_dummy_weights(server.identity["flags"])
     return any(
         configuration.levers[lever].other_answers(level, study.baseline[lever], dummy_weights=dummy_weights)
         for lever, level in treatment.changed

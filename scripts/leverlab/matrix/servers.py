@@ -79,6 +79,11 @@ def model_identity(name: str, model: Model) -> dict[str, Any]:
     return {"name": name, **model.source.identity("path"), **made}
 
 
+def has_dummy_weights(flags: Mapping[str, Any]) -> bool:
+    """Whether a server with `flags` makes its weights up instead of loading them."""
+    return flags.get("load-format") == "dummy"
+
+
 def engine_versions(root: Path, name: str, configuration: Configuration) -> dict[str, str]:
     """Versions that affect a measurement: read from the lock, the image's digest, or as declared."""
     engine = configuration.engines[name]
@@ -127,7 +132,7 @@ def build_server(configuration: Configuration, setting: Setting, versions: Mappi
         topology |= named
     if engine.kind == "truth":
         flags |= _stands_for(setting)
-    elif flags.get("load-format") != "dummy":
+    elif not has_dummy_weights(flags):
         _check_no_form_is_claimed(setting)
     flags = _with_models_known(configuration, setting.model, flags)
     # Left out where there is none, so that servers of one model keep the ids that they had.

@@ -2,8 +2,12 @@
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import Final
 
 from leverlab.config.study import Explicit, Factorial, Study
+
+BASELINE: Final = "baseline"
+"""The name of the treatment that every other is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Treatment:
         """`baseline`, or what differs from it: `prefix_caching=off`, `prefix_caching=off, max_num_seqs=4`."""
         if self.copy:
             return "baseline again"
-        return ", ".join(f"{lever}={level}" for lever, level in self.changed) or "baseline"
+        return ", ".join(f"{lever}={level}" for lever, level in self.changed) or BASELINE
 
 
 def treatments(study: Study) -> list[Treatment]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pandas as pd
 import pyarrow.parquet as pq
 
+from leverlab.aggregate import pairing
 from leverlab.aggregate.cautions import Caution
 from leverlab.aggregate.measured import stored_checks
 from leverlab.aggregate.schema import metric_column, metric_keys
@@ -27,7 +28,7 @@ from leverlab.report.profiled import Profiled, read_profiles
 from leverlab.report.sentences import Telling
 from leverlab.trial.cell_files import read_cell
 
-CONTEXT = ["engine", "model", "gpu", "gpu_count"]
+CONTEXT = [*pairing.CONTEXT]
 _NEEDED: Final = [
     *CONTEXT,
     "server",
