@@ -102,11 +102,16 @@ def test_replicates_that_agree_to_the_last_digit_are_counts(repository: Reposito
     assert "40 % (the same in all 3 replicates), outside" in retrieval
 
 
-def test_one_replicate_resolves_no_range(repository: Repository) -> None:
-    repository.change("replicates: 3", "replicates: 1")
+@pytest.mark.parametrize(
+    ("replicates", "told"),
+    [(1, "is 40 % (1 replicate: a verdict"), (2, "is 40 % (2 replicates, 40 % and 40 %: a verdict")],
+)
+def test_fewer_than_three_replicates_resolve_no_range(repository: Repository, replicates: int, told: str) -> None:
+    """Two that agree by chance said `inside`, where no verdict on an effect rests on two."""
+    repository.change("replicates: 3", f"replicates: {replicates}")
     measure_hits(repository, lambda entry, replicate: 42)
     assert all(
-        "one replicate gives no interval" in said and "not resolved" in said
+        f"{told} needs three); whether that is inside the expected range" in said and "is not resolved" in said
         for said in answers(repository)[0].sentences
     )
 
@@ -118,8 +123,10 @@ def test_one_replicate_resolves_no_range(repository: Repository) -> None:
         ([0.9, 0.91, 0.89], "outside"),
         ([0.1, 0.11, 0.09], "outside"),
         ([0.58, 0.61, 0.6], "not resolved"),
-        ([0.6, 0.6], "inside"),
-        ([0.7, 0.7], "outside"),
+        ([0.6, 0.6, 0.6], "inside"),
+        ([0.7, 0.7, 0.7], "outside"),
+        ([0.5, 0.5], "not resolved"),
+        ([0.5, 0.5001], "not resolved"),
         ([0.5], "not resolved"),
     ],
 )
@@ -322,11 +329,13 @@ def test_a_curve_lies_on_no_straight_line(tmp_path: Path) -> None:
     assert said.endswith("further than 3 replicates scatter.")
 
 
-def test_a_line_of_one_replicate_is_not_judged(tmp_path: Path) -> None:
-    (said,) = lined(tmp_path, {str(n): (10 - n / 16,) * 3 for n in (4, 8, 16, 64)}, replicates=1)
+@pytest.mark.parametrize(("replicates", "said_of"), [(1, "1 replicate"), (2, "2 replicates")])
+def test_a_line_of_fewer_than_three_replicates_is_not_judged(tmp_path: Path, replicates: int, said_of: str) -> None:
+    (said,) = lined(tmp_path, {str(n): (10 - n / 16,) * 3 for n in (4, 8, 16, 64)}, replicates=replicates)
     assert said == (
         "Batch limit (max_num_seqs): the memory of captured graphs at 8 requests/s is closest to the straight line with 10 GiB at 0 "
-        "and 4 GiB less for every 64: the largest departure is 0.0 % at 4. Whether it lies on one is not resolved: 1 replicate."
+        "and 4 GiB less for every 64: the largest departure is 0.0 % at 4. "
+        f"Whether it lies on one is not resolved: {said_of}, and a verdict needs three."
     )
 
 

@@ -76,6 +76,14 @@ def test_one_replicate_gives_a_line_and_no_judgement() -> None:
     assert line.departs_at == 512.0
 
 
+def test_two_replicates_give_a_line_and_no_judgement() -> None:
+    """Two that agreed by chance said of a line that there is none."""
+    line = line_through({level: [level**2, 1.001 * level**2] for level in LEVELS})
+    assert line is not None
+    assert line.straight is None
+    assert line.slope_interval is not None
+
+
 def test_counts_that_lie_on_it_exactly_are_straight_and_others_are_not() -> None:
     exact = line_through({level: [level * 131072] * 3 for level in LEVELS})
     assert exact is not None

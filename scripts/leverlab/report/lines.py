@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from leverlab.metrics import MetricReference
 from leverlab.report.at_levels import AtLevels
 from leverlab.report.phrases import context_phrase, load_phrase, metric_phrase, value_phrase
+from leverlab.report.sentences import replicates_phrase
 from leverlab.report.source import StudyData
 from leverlab.stats.intervals import Interval
 from leverlab.stats.line import LEAST_LEVELS, Line
+from leverlab.stats.verdict import TOO_FEW
 from leverlab.units import format_share
 
 
@@ -48,11 +50,11 @@ def _told(metric: str, line: Line, most: float) -> str:
         low, high = sorted((sign * slope.low * most, sign * slope.high * most))
         course += f" (95 % intervals {value(zero.low)} to {value(zero.high)} and {value(low)} to {value(high)})"
     departs = f"{format_share(line.departure, 1)} at {line.departs_at:g}"
-    replicates = f"{line.replicates} replicates"
+    replicates = replicates_phrase(line.replicates)
     if line.straight is None:
         return (
             f"is closest to the straight line with {course}: the largest departure is {departs}. "
-            "Whether it lies on one is not resolved: 1 replicate."
+            f"Whether it lies on one is not resolved: {replicates}, and {TOO_FEW}."
         )
     if not line.straight:
         return f"lies on no straight line: from the closest, with {course}, it departs by up to {departs}, further than {replicates} scatter."

@@ -6,9 +6,11 @@ from math import fsum
 from leverlab.aggregate.schema import metric_column
 from leverlab.config.course import RangeAnswer
 from leverlab.metrics import parse_metric_reference
-from leverlab.report.phrases import context_phrase, load_order, load_phrase, metric_phrase, value_phrase
+from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
+from leverlab.report.sentences import replicates_phrase
 from leverlab.report.source import StudyData
 from leverlab.stats.ranges import range_place
+from leverlab.stats.verdict import LEAST_PAIRS, TOO_FEW
 
 
 def range_sentences(answer: RangeAnswer, data: StudyData) -> Iterator[str]:
@@ -42,13 +44,14 @@ def _told(metric: str, values: Sequence[float], low: float, high: float) -> str:
     place, interval = range_place(values, low, high)
     mean = value_phrase(metric, fsum(values) / len(values))
     expected = f"the expected range of {value_phrase(metric, low)} to {value_phrase(metric, high)}"
-    if interval is not None:
+    if len(values) < LEAST_PAIRS:
+        each = f", {joined([value_phrase(metric, value) for value in values])}" if len(values) > 1 else ""
+        basis = f"{replicates_phrase(len(values))}{each}: {TOO_FEW}"
+    elif interval is not None:
         ends = f"{value_phrase(metric, interval.low)} to {value_phrase(metric, interval.high)}"
         basis = f"95 % interval {ends}, {len(values)} replicates"
-    elif len(values) > 1:
-        basis = f"the same in all {len(values)} replicates"
     else:
-        basis = "one replicate gives no interval"
+        basis = f"the same in all {len(values)} replicates"
     if place == "not resolved":
         return f"{mean} ({basis}); whether that is inside {expected} is not resolved"
     return f"{mean} ({basis}), {place} {expected}"

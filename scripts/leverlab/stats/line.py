@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from leverlab.stats.intervals import LEVEL, Interval, mean_interval
+from leverlab.stats.verdict import LEAST_PAIRS
 
 LEAST_LEVELS: Final = 3
 """Two levels lie on a line whatever they are."""
@@ -31,7 +32,7 @@ class Line:
     departs_at: float
     """The level of `departure`."""
     straight: bool | None
-    """Whether no departure from the line was found; None where single values say nothing of how much they scatter."""
+    """Whether no departure from the line was found; None with fewer than `LEAST_PAIRS` replicates, which give no verdict."""
     replicates: int
 
 
@@ -71,7 +72,7 @@ def _straight(measured: np.ndarray, fitted: np.ndarray, level: float) -> bool | 
     Analysis, 3rd edition, §2.1. What replicates have in common counts as scatter here, so that it errs towards `straight`.
     """
     levels, replicates = measured.shape
-    if replicates < 2:
+    if replicates < LEAST_PAIRS:
         return None
     means = measured.mean(axis=1)
     if np.allclose(means, fitted, rtol=_EXACT, atol=0):

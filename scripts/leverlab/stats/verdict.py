@@ -13,6 +13,9 @@ LEAST_PAIRS: Final = 3
 """Pairs of replicates from which on a verdict is given. Two have an interval, with a factor t of 12.7, and too little to see by that they
 agree by chance."""
 
+TOO_FEW: Final = "a verdict needs three"
+"""What is said of fewer than `LEAST_PAIRS`."""
+
 _FEW: Final = ("no pair of replicates", "one pair of replicates", "two pairs of replicates")
 _NEITHER: Final = "neither direction of this metric is better"
 
@@ -36,7 +39,7 @@ def judge(change: PairedChange, interval: Interval | None, better: Better, *, fi
     """
     pairs, none = len(change.changes), NO_CHANGE[change.comparison]
     if pairs < LEAST_PAIRS:
-        return Judgement("not judgeable", f"{_FEW[pairs]}: a verdict needs three{', an interval two' * (pairs < 2)}")
+        return Judgement("not judgeable", f"{_FEW[pairs]}: {TOO_FEW}{', an interval two' * (pairs < 2)}")
     if interval is None:
         if not any(change.changes):
             return Judgement("no difference found", f"the same in each of {pairs} pairs, to the last digit")
