@@ -24,6 +24,7 @@ from leverlab.telemetry.gpu import (
     visible_gpus,
 )
 from leverlab.telemetry.periodic import Periodic
+from leverlab.telemetry.server_processes import ServerProcesses
 
 _ALONE = 100
 """Times that each answer is asked for."""
@@ -50,7 +51,7 @@ def main() -> int:
 
 def together(gpus: list[str], seconds: float) -> list[str]:
     """What the sampler's thread took."""
-    periodic = Periodic("sample gpu", PERIOD_S, GpuSampler(gpus).look)
+    periodic = Periodic("sample gpu", PERIOD_S, GpuSampler(gpus, ServerProcesses(list)).look)
     periodic.start()
     time.sleep(seconds)
     periodic.stop()

@@ -44,7 +44,7 @@ def test_killed_without_warning_it_leaves_no_server_and_resumes(job: TrialJob) -
     assert long.trials() == ["killed", "finished"], "the next trial wrote how the first one ended"
     assert long.trial(1).reason.code == "killed"
     assert long.trial(1).started_at < long.trial(1).ended_at < long.trial(2).started_at
-    assert "trial 1 was killed" in shown
+    assert "trial 1: The trial's process ended without a word" in shown
 
 
 def _position(job: TrialJob, phase: str) -> int:

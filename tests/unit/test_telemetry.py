@@ -3,6 +3,7 @@
 import os
 import re
 import runpy
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from leverlab.telemetry.gpu import GPU, GpuSampler, throttle_text
 from leverlab.telemetry.host import HOST, HostSampler
 from leverlab.telemetry.periodic import Periodic
 from leverlab.telemetry.server_metrics import SERVER_METRICS, MetricsSampler
+from leverlab.telemetry.server_processes import ServerProcesses
 from leverlab.topology import start, wait_ready
 from tests.unit.repository import SOURCE
 from tests.unit.test_topology import launch_in
@@ -140,7 +142,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_gpus_are_read_in_si_units_and_missing_counters_are_null(nvml: SimpleNamespace) -> None:
-    sampler = GpuSampler(())
+    sampler = GpuSampler((), ServerProcesses(list))
     origin = time.monotonic()
     sampler.look()
     sampler.look()
@@ -172,7 +174,7 @@ def test_processes_of_others_are_counted_where_nvml_tells_ids_of_this_machine(nv
     )
     for there, foreign in cases:
         nvml.processes = there
-        sampler = GpuSampler(["0"], lambda: [server])
+        sampler = GpuSampler(["0"], ServerProcesses(lambda: [server]))
         sampler.look()
         assert sampler.table(0.0).column("foreign_processes").to_pylist() == [foreign]
 
@@ -191,7 +193,7 @@ def test_memory_is_told_of_the_servers_own_processes(nvml: SimpleNamespace) -> N
     )
     for memory, told in cases:
         nvml.processes, nvml.memory = list(memory), memory
-        sampler = GpuSampler(["0"], lambda: own)
+        sampler = GpuSampler(["0"], ServerProcesses(lambda: own))
         sampler.look()
         assert sampler.table(0.0).column("server_memory_bytes").to_pylist() == [told]
 
@@ -201,7 +203,7 @@ def test_memory_of_processes_that_nvml_denies_is_null(nvml: SimpleNamespace, mon
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", denied)
-    sampler = GpuSampler(["0"], lambda: [psutil.Process()])
+    sampler = GpuSampler(["0"], ServerProcesses(lambda: [psutil.Process()]))
     sampler.look()
     (row,) = sampler.table(0.0).to_pylist()
     assert (row["server_memory_bytes"], row["foreign_processes"], row["power_w"]) == (None, None, 123.456)
@@ -211,7 +213,7 @@ def test_a_worker_that_was_started_since_the_last_look_is_no_stranger(nvml: Simp
     server, worker = psutil.Process(), psutil.Process(psutil.pids()[0])
     processes = [server]
     nvml.processes = [server.pid]
-    sampler = GpuSampler(["0"], lambda: list(processes))
+    sampler = GpuSampler(["0"], ServerProcesses(lambda: list(processes)))
     sampler.look()
     processes.append(worker)
     nvml.processes = [server.pid, worker.pid]
@@ -219,13 +221,62 @@ def test_a_worker_that_was_started_since_the_last_look_is_no_stranger(nvml: Simp
     assert sampler.table(0.0).column("foreign_processes").to_pylist() == [0.0, 0.0]
 
 
+def test_samplers_look_for_the_servers_processes_once_in_five_seconds(
+    nvml: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=100.0, found=0)
+    there = [Process(1.0, 7.0, pid=4)]
+
+    def find() -> list[Process]:
+        clock.found += 1
+        return list(there)
+
+    monkeypatch.setattr("leverlab.telemetry.server_processes.time.monotonic", lambda: clock.now)
+    processes = ServerProcesses(find)
+    nvml.processes = [4]
+    gpus, host = GpuSampler(["0"], processes), HostSampler(processes, [], [])
+    for now, found in ((100.0, 1), (104.9, 1), (105.1, 2), (110.0, 2)):
+        clock.now = now
+        host.look()
+        gpus.look()
+        assert clock.found == found, now
+    there.append(Process(1.0, 7.0, pid=5))
+    nvml.processes = [4, 5]
+    gpus.look()
+    gpus.look()
+    host.look()
+    assert clock.found == 3, "what is new on the GPU is looked up at once, and once"
+    assert [row["foreign_processes"] for row in gpus.table(0.0).to_pylist()] == [0.0] * 6
+    assert host.table(0.0).column("server_rss_bytes").to_pylist() == [1.0] * 4 + [2.0], "and is the host's too"
+
+
+def test_one_thread_at_a_time_looks_for_the_servers_processes() -> None:
+    """Of two that ask at the same instant the second takes what the first finds."""
+    asked, go_on, finds = threading.Event(), threading.Event(), []
+
+    def find() -> list[Process]:
+        finds.append(threading.current_thread().name)
+        asked.set()
+        assert go_on.wait(20)
+        return [Process(1.0, 7.0)]
+
+    processes, got = ServerProcesses(find), []
+    threads = [threading.Thread(target=lambda: got.append(processes.known()), name=name) for name in ("gpu", "host")]
+    threads[0].start()
+    assert asked.wait(20)
+    threads[1].start()
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+    assert finds == ["gpu"]
+    assert len(got) == 2 and got[0] is got[1]
+
+
 class Process:
     """A process that began at `begun_s` and has used `cpu_s` of CPU time."""
 
-    pid = 1
-
-    def __init__(self, begun_s: float, cpu_s: float) -> None:
-        self.begun_s, self.cpu_s = begun_s, cpu_s
+    def __init__(self, begun_s: float, cpu_s: float, pid: int = 1) -> None:
+        self.begun_s, self.cpu_s, self.pid = begun_s, cpu_s, pid
 
     def cpu_times(self) -> SimpleNamespace:
         return SimpleNamespace(user=self.cpu_s, system=0.0)
@@ -238,10 +289,10 @@ class Process:
 
 
 def test_a_process_that_is_found_late_counts_from_when_sampling_began(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leverlab.telemetry.host._LOOK_FOR_PROCESSES_S", -1.0)
+    monkeypatch.setattr("leverlab.telemetry.server_processes._LOOK_AGAIN_S", -1.0)
     old, late, new = Process(1.0, 100.0), Process(1.0, 50.0), Process(time.time() + 60, 2.0)
     there = [old]
-    sampler = HostSampler(lambda: list(there), [], [])
+    sampler = HostSampler(ServerProcesses(lambda: list(there)), [], [])
     sampler.look()
     there += [late, new]
     old.cpu_s += 1

@@ -1,6 +1,10 @@
 """The exit codes of the commands that start a server, whichever they are."""
 
 import errno
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,3 +81,56 @@ def test_a_specification_that_cannot_be_read_names_its_file(
         spec.write_text(content)
     assert command(spec, tmp_path / "record.json", None, Asked, finished) == 1
     assert f"{spec}: " in (told := capfd.readouterr().err) and "start Snakemake again" in told
+
+
+CRASHING = """
+import ctypes, resource, sys, threading
+from pathlib import Path
+from leverlab.trial.command import command
+from leverlab.records import Record
+
+class Asked(Record):
+    server: str
+
+def samples(begun):
+    begun.set()
+    threading.Event().wait()
+
+def run(asked, progress):
+    begun = threading.Event()
+    threading.Thread(target=samples, args=(begun,), daemon=True).start()
+    begun.wait()
+    if asked.server == "in a trial":
+        with progress.also_to(Path("trial/client.log")):
+            ctypes.string_at(0)
+    with progress.also_to(Path("trial/client.log")):
+        pass
+    ctypes.string_at(0)
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+log = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+command(Path("spec.json"), Path("record.json"), log, Asked, run)
+"""
+
+
+@pytest.mark.parametrize(
+    ("server", "log", "told_in"),
+    [("in a trial", "log", "trial/client.log"), ("after it", "log", "log"), ("after it", None, "stderr")],
+)
+def test_a_crash_in_native_code_leaves_the_stacks_of_all_threads(
+    tmp_path: Path, server: str, log: str | None, told_in: str
+) -> None:
+    write_json(tmp_path / "spec.json", Asked(server=server))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONFAULTHANDLER"}
+    ended = subprocess.run(
+        [sys.executable, "-c", CRASHING, *([log] if log else [])],
+        cwd=tmp_path,
+        env=environment,
+        stderr=(tmp_path / "stderr").open("wb"),
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGSEGV
+    told = (tmp_path / told_in).read_text()
+    assert "Fatal Python error: Segmentation fault" in told
+    assert "in string_at" in told and "in run" in told, "the thread that crashed"
+    assert "in samples" in told, "the other one"

@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any, Final
 
-import psutil
 import pyarrow as pa
 import pynvml
 
 from leverlab.telemetry.columns import column
+from leverlab.telemetry.server_processes import ServerProcesses
 
 PERIOD_S: Final = 0.1
-_LOOK_FOR_PROCESSES_S: Final = 5.0
 
 GPU: Final[pa.Schema] = pa.schema(
     [
@@ -124,32 +123,25 @@ class GpuSampler:
     Raises GpuUnavailableError.
     """
 
-    def __init__(self, gpus: Sequence[str], processes: Callable[[], Sequence[psutil.Process]] = list) -> None:
+    def __init__(self, gpus: Sequence[str], processes: ServerProcesses) -> None:
         self._gpus = [_Gpu(handle) for handle in handles(gpus)]
-        self._find = processes
-        self._found_s, self._own = float("-inf"), frozenset[int]()
+        self._processes = processes
         self._seen: set[int] = set()
         self._rows: list[dict[str, Any]] = []
 
     def look(self) -> None:
         """One row a GPU."""
-        now = time.monotonic()
-        if now - self._found_s > _LOOK_FOR_PROCESSES_S:
-            # Finding a tree of processes reads all of /proc.
-            self._find_own(now)
+        own = frozenset(process.pid for process in self._processes.known())
         for gpu in self._gpus:
             row = {"time_s": time.monotonic(), **gpu.values()}
             there = gpu.processes()
-            if not there.keys() <= self._own | self._seen:
+            if not there.keys() <= own | self._seen:
                 # What is new on the GPU may be a worker that the server started since the last look.
-                self._find_own(now)
+                own = frozenset(process.pid for process in self._processes.found_anew())
             self._seen |= there.keys()
-            row["foreign_processes"] = foreign_processes(there.keys(), self._own)
-            row["server_memory_bytes"] = server_memory_bytes(there, self._own)
+            row["foreign_processes"] = foreign_processes(there.keys(), own)
+            row["server_memory_bytes"] = server_memory_bytes(there, own)
             self._rows.append(row)
-
-    def _find_own(self, now: float) -> None:
-        self._found_s, self._own = now, frozenset(process.pid for process in self._find())
 
     def table(self, origin_s: float) -> pa.Table:
         """All rows, with times from `origin_s` (CLOCK_MONOTONIC)."""

@@ -2,16 +2,16 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import psutil
 import pyarrow as pa
 
 from leverlab.telemetry.columns import column
+from leverlab.telemetry.server_processes import ServerProcesses
 
 PERIOD_S: Final = 0.5
-_LOOK_FOR_PROCESSES_S: Final = 5.0
 
 HOST: Final[pa.Schema] = pa.schema(
     [
@@ -30,11 +30,11 @@ _IDLE: Final = ("idle", "iowait")
 
 
 class HostSampler:
-    """Rows of `HOST`. `processes` finds the server's; empty core sets mean all cores that this process may use."""
+    """Rows of `HOST`. `processes` are the server's; empty core sets mean all cores that this process may use."""
 
     def __init__(
         self,
-        processes: Callable[[], Sequence[psutil.Process]],
+        processes: ServerProcesses,
         engine_cores: Sequence[int],
         client_cores: Sequence[int],
     ) -> None:
@@ -44,9 +44,7 @@ class HostSampler:
             "client_cores_share": list(client_cores) or allowed,
             "machine_share": list(range(psutil.cpu_count() or 1)),
         }
-        self._find = processes
-        self._found_s = float("-inf")
-        self._processes: Sequence[psutil.Process] = ()
+        self._processes = processes
         self._cpu_s: dict[psutil.Process, float] = {}
         self._unsampled_s: dict[psutil.Process, float] = {}
         self._begun_s: float | None = None
@@ -56,9 +54,7 @@ class HostSampler:
     def look(self) -> None:
         """One row."""
         now = time.monotonic()
-        if now - self._found_s > _LOOK_FOR_PROCESSES_S:
-            # Finding a tree of processes reads all of /proc.
-            self._found_s, self._processes = now, self._find()
+        processes = self._processes.known()
         times = _busy_and_total()
         row: dict[str, Any] = {"time_s": now}
         for name, cores in self._cores.items():
@@ -66,7 +62,7 @@ class HostSampler:
         self._before = times
         begun_s = self._begun_s = self._begun_s or time.time()
         rss = 0
-        for process in self._processes:
+        for process in processes:
             try:
                 used = process.cpu_times()
                 cpu_s = used.user + used.system

@@ -13,6 +13,7 @@ from leverlab.telemetry.gpu import GpuSampler, GpuUnavailableError
 from leverlab.telemetry.host import HostSampler
 from leverlab.telemetry.periodic import Periodic
 from leverlab.telemetry.server_metrics import MetricsSampler
+from leverlab.telemetry.server_processes import ServerProcesses
 from leverlab.topology import RunningServer, Servers
 
 _ANSWER_TIMEOUT_S: Final = 5.0
@@ -34,15 +35,16 @@ class Sampling:
         client_cores: Sequence[int] = (),
     ) -> None:
         self._servers = Servers(server, _ANSWER_TIMEOUT_S)
+        processes = ServerProcesses(server.processes)
         self._samplers: dict[str, GpuSampler | HostSampler | MetricsSampler] = {
-            "host": HostSampler(server.processes, engine_cores, client_cores),
+            "host": HostSampler(processes, engine_cores, client_cores),
             "server_metrics": MetricsSampler(self._servers.counters),
         }
         periods = {"host": host.PERIOD_S, "server_metrics": server_metrics.PERIOD_S, "gpu": gpu.PERIOD_S}
         self.missing: dict[str, str] = {}
         if device == "cuda":
             try:
-                self._samplers["gpu"] = GpuSampler(gpus, server.processes)
+                self._samplers["gpu"] = GpuSampler(gpus, processes)
             except GpuUnavailableError as error:
                 self.missing["gpu"] = str(error)
         else:

@@ -1,5 +1,6 @@
 """What the person at the terminal sees: a live line, or a line every ten seconds where nobody watches."""
 
+import faulthandler
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,10 @@ class Progress:
     """Lines that stay (`say`) and one that moves (`show`): on the terminal, and in the job's log.
 
     On a terminal the moving line is rewritten in place; elsewhere, and in the log, it becomes a line every ten seconds.
+
+    A crash in native code meanwhile (SIGSEGV, SIGABRT, …) leaves the stacks of all threads, at the end of the file that was opened last,
+    on the terminal where there is none. It must be one file, so that a trial's own is chosen: Snakemake deletes the job's log before it
+    tries again. Who has faulthandler on already (PYTHONFAULTHANDLER) keeps what it is set to.
     """
 
     def __init__(
@@ -31,6 +36,8 @@ class Progress:
         self._shown_at = self._logged_at = float("-inf")
         self._open = ExitStack()
         self._logs: list[TextIO] = []
+        self._takes_stacks = not faulthandler.is_enabled()
+        self._take_stacks()
         if log is not None:
             self._open.enter_context(self.also_to(log))
 
@@ -40,10 +47,12 @@ class Progress:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8", buffering=1) as file:
             self._logs.append(file)
+            self._take_stacks()
             try:
                 yield
             finally:
                 self._logs.remove(file)
+                self._take_stacks()
 
     def say(self, message: str) -> None:
         """A line that stays."""
@@ -61,6 +70,10 @@ class Progress:
             self._screen.write(f"\r\x1b[K{message}")
             self._screen.flush()
             self._drawn = True
+
+    def _take_stacks(self) -> None:
+        if self._takes_stacks:
+            faulthandler.enable(self._logs[-1] if self._logs else sys.stderr)
 
     def _clear(self) -> None:
         if self._drawn:
@@ -82,6 +95,8 @@ class Progress:
     ) -> None:
         self._clear()
         self._open.close()
+        if self._takes_stacks:
+            faulthandler.disable()
 
 
 def phase_line(trial: int, number: int, of: int, name: str, done: int, requests: int, left_s: float | None) -> str:

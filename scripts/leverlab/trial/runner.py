@@ -41,8 +41,10 @@ def run_job(specification: JobSpecification, progress: Progress) -> JobRecord:
     server, replicate = specification.server, specification.replicate
     with signals_interrupt(), devices_may_come(), replicate_lease(layout, server, replicate, progress.say) as owner:
         clear_leftovers(layout.replicate(server, replicate) / "cells")
-        for number in close_abandoned_trials(layout, server, replicate):
-            progress.say(f"trial {number} was killed; what it had finished is kept")
+        for record in close_abandoned_trials(layout, server, replicate):
+            progress.say(
+                f"trial {record.trial}: {record.reason.message if record.reason else ''} What it had finished is kept"
+            )
         missing = missing_cells(specification, layout)
         if missing:
 

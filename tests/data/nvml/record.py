@@ -18,6 +18,7 @@ import torch
 
 from leverlab.telemetry.gpu import GPU, PERIOD_S, GpuSampler, probe
 from leverlab.telemetry.periodic import Periodic
+from leverlab.telemetry.server_processes import ServerProcesses
 
 LENGTH_S = 12.0
 NEIGHBOUR = """
@@ -63,7 +64,7 @@ class More:
 
 
 def record(out: Path, name: str, work) -> None:
-    sampler, more = GpuSampler(["0"]), More()
+    sampler, more = GpuSampler(["0"], ServerProcesses(list)), More()
     origin = time.monotonic()
 
     def look() -> None:
