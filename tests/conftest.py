@@ -1,12 +1,16 @@
-"""Which modules marked `minutes` are run: in a plain run a sample, all of them with `--all-minutes`, and those that are asked for."""
+"""Which modules marked `minutes` are run: in a plain run a sample, all of them with `--all-minutes`, and those that are asked for.
+
+At the end of a run of minutes stands how long its parts took.
+"""
 
 from typing import Final
 
 import pytest
 
+from tests.durations import told
 from tests.sampling import SEED_VARIABLE, drawn, seed
 
-SAMPLE_S: Final = 200.0
+SAMPLE_S: Final = 150.0
 """What the modules of a sample may take, one after another; one that takes longer has its turn alone."""
 
 
@@ -47,3 +51,16 @@ def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
     if not left_out:
         return None
     return f"left to other seeds than {SEED_VARIABLE}={seed()}, and to --all-minutes: {', '.join(left_out)}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    took_s: dict[str, float] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                module = report.nodeid.partition("::")[0]
+                took_s[module] = took_s.get(module, 0.0) + report.duration
+    if lines := told(took_s):
+        terminalreporter.section("how long it took")
+        for line in lines:
+            terminalreporter.write_line(line)

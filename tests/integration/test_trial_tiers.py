@@ -9,6 +9,8 @@ import pytest
 from leverlab.records import CellRecord
 from tests.integration.trial_job import TrialJob
 
+pytestmark = pytest.mark.minutes(seconds=35)
+
 KEPT = {"tier": True, "block-size": 16, "tier-file": "{scratch}/tier/blocks"}
 LOST = {"tier": True, "block-size": 16}
 SHAPE = {"groups": 16, "prefix_tokens": 96, "suffix_tokens": 16, "output_tokens": 2}

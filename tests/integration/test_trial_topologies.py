@@ -12,6 +12,8 @@ import pytest
 from leverlab.checks import read_checks
 from tests.integration.trial_job import BURST, TrialJob, wait_for
 
+pytestmark = pytest.mark.minutes(seconds=45)
+
 RATE_PHASE: Final = "rate-0000000001"
 REPLICAS: Final = {"topology": "replicas"}
 PREFILL_DECODE: Final = {"topology": "prefill-decode", "topology_settings": {"connector": "nixl"}}

@@ -30,7 +30,9 @@ def assert_complete_and_kept(cluster: Cluster, finished: dict) -> None:
 
 def past_its_time_limit_a_job_keeps_its_cells_and_is_tried_again(cluster: Cluster) -> None:
     # More than the minute that it is given at first, which is Slurm's shortest, and the half that Slurm may be late.
-    cluster.checkout.write_study("cluster", STUDY.replace("rates: [2, 4, 5]", "rates: [0.8, 0.9, 1, 2]"))
+    # Cells are short beside that: little is left to the second attempt, and Snakemake looks at a job ever more seldom.
+    rates = "rates: [1.7, 1.75, 1.8, 1.85, 1.9, 1.95, 2, 2.05]"
+    cluster.checkout.write_study("cluster", STUDY.replace("rates: [2, 4, 5]", rates))
     cluster.start("--set-resources", "measure:runtime=attempt", *MEASURE_ONLY).succeed(400)
     assert [job.state for job in cluster.jobs()] == ["TIMEOUT", "COMPLETED"]
     trials = cluster.trials_of_cells()

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slurm
 Story = Callable[[Cluster], None]
 
 STORIES: tuple[Story, ...] = (*faults.STORIES, *placement.STORIES)
-SIDE_BY_SIDE = 4
+SIDE_BY_SIDE = 5
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from leverlab.matrix.expand import expand
 from tests.sampling import SEED_VARIABLE, drawn, seed
 from tests.workflow.conftest import REPOSITORY, Checkout, copy_repository
 
-SAMPLE_S: Final = 180.0
+SAMPLE_S: Final = 150.0
 """What the jobs of a sample may take, one after another."""
 JOB_S: Final = {True: 12.0, False: 75.0}
 """What a job of a smoke size takes on two cores: on the truth engine, and on a real one."""

