@@ -122,6 +122,9 @@ class TwinRecord(Record):
     silent: dict[str, str] = Field(
         default={}, description="of several engine servers those whose profiler left nothing that can be read → why"
     )
+    partial: Reason | None = Field(
+        default=None, description="why it recorded less than it was to; null where it went on to its end"
+    )
     window: dict[str, Any] = Field(default={}, description="see leverlab.profile.window.Window")
     requests: dict[str, float] = Field(
         default={},

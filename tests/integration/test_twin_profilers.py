@@ -1,6 +1,7 @@
 """The profilers' own programs round the truth engine: stand-ins that answer as they do. What Nsight Systems would export is what it
 exported on an H100; what Nsight Compute would, is written after its guide."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import pytest
 from leverlab.config.profile import NCU_LAUNCH_S, Tool
 from leverlab.engines import engine_for
 from leverlab.engines.base import Launch
-from leverlab.engines.profiling import STOP_TIMEOUT_S
+from leverlab.engines.profiling import STOP_TIMEOUT_S, ProfilerRefusedError
 from leverlab.load.plan import read_requests
 from leverlab.profile import tables
 from leverlab.profile.recorders import Recorders
@@ -54,7 +55,9 @@ for word; do
 done
 trap 'echo "interrupted, and nothing is kept"; exit 130' INT
 "$@" &
-while kill -0 $! 2>/dev/null; do wait $!; done
+server=$!
+(while kill -0 $server 2>/dev/null; do [ -e "${report%/*}/die" ] && kill -9 $server; sleep 0.05; done) &
+while kill -0 $server 2>/dev/null; do wait $server; done
 WRITE
 """
 """Runs the server, and does what `WRITE` says once that has ended; by a signal to itself it ends without a report."""
@@ -101,12 +104,34 @@ class Mute(Stub):
         self.hangs.wait()
 
 
-class Killed(Stub):
+class Killed(Counted):
     """One whose job is told to end while it records."""
 
     def start(self, client: httpx.Client, tool: str, folder: Path) -> None:
         super().start(client, tool, folder)
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Deadly(Stub):
+    """One under which the server dies while it records."""
+
+    def start(self, client: httpx.Client, tool: str, folder: Path) -> None:
+        super().start(client, tool, folder)
+        (folder / "die").touch()
+
+
+class HalfRefusing(Counted):
+    """Two of which one does not begin."""
+
+    def start(self, client: httpx.Client, tool: str, folder: Path) -> None:
+        if folder.name == "prefill":
+            raise ProfilerRefusedError("/start_profile answered 500: no")
+        super().start(client, tool, folder)
+
+    def stop(self, client: httpx.Client, timeout_s: float) -> None:
+        if str(client.base_url) not in Stub.begun:
+            raise ProfilerRefusedError("/stop_profile answered 500: nothing runs")
+        super().stop(client, timeout_s)
 
 
 @pytest.fixture(autouse=True)
@@ -183,23 +208,69 @@ def test_so_is_one_under_torchs_profiler(
     assert not list(folder_of(job, "torch").parent.glob(".*"))
 
 
-def test_a_twin_that_is_told_to_end_keeps_nothing_and_leaves_no_server(
+def test_one_server_that_refuses_to_begin_costs_itself_alone(
+    disaggregated: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leverlab.profile.recorders.STOP_TIMEOUT_S", 60.0)
+    record = run(disaggregated, monkeypatch, HalfRefusing, program(disaggregated, "nsys", EXPORTS))
+    assert record.outcome == "recorded" and record.window["problem"] is None, record.reason
+    assert record.silent == {"prefill": "ProfilerRefusedError: /start_profile answered 500: no"}
+    assert set(tables.read(folder_of(disaggregated, "nsys")).servers) == {"decode"}
+
+
+def left_since(before: set[int]) -> list[list[str]]:
+    """Command lines of what was started since and still runs."""
+    left = [each for each in psutil.Process().children(recursive=True) if each.pid not in before and each.is_running()]
+    return [each.cmdline() for each in left if each.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_twin_that_is_told_to_end_keeps_what_it_recorded_and_leaves_no_server(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is run again by the same command, as its job has made no record; what is whole does not give way to a part."""
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    nsys, folder = program(job, "nsys", EXPORTS), folder_of(job, "nsys")
+    with pytest.raises(Interrupted):
+        run(job, monkeypatch, Killed, nsys)
+    assert left_since(before) == [] and [each.name for each in folder.parent.iterdir()] == ["nsys"]
+    record = read_twin(folder)
+    assert record is not None and record.outcome == "recorded" and len(tables.read(folder).kernels) > 1000
+    assert record.partial is not None and record.partial.code == "interrupted"
+    assert run(job, monkeypatch, Counted, nsys).partial is None
+    with pytest.raises(Interrupted):
+        run(job, monkeypatch, Killed, nsys)
+    kept = read_twin(folder)
+    assert kept is not None and kept.outcome == "recorded" and kept.partial is None
+
+
+def test_a_twin_that_is_told_to_end_before_it_recorded_keeps_nothing(
     job: TrialJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {process.pid for process in psutil.Process().children(recursive=True)}
+    monkeypatch.setattr("leverlab.profile.twin.warm_up", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):
-        run(job, monkeypatch, Killed, program(job, "nsys", EXPORTS))
-    folder = folder_of(job, "nsys")
-    assert not folder.exists() and not list(folder.parent.iterdir())
-    left = [each for each in psutil.Process().children(recursive=True) if each.pid not in before and each.is_running()]
-    assert [each.cmdline() for each in left if each.status() != psutil.STATUS_ZOMBIE] == []
+        run(job, monkeypatch, Counted, program(job, "nsys", EXPORTS))
+    assert left_since(before) == [] and not list(folder_of(job, "nsys").parent.iterdir())
 
 
-def counting(job: TrialJob, monkeypatch: pytest.MonkeyPatch, write: str) -> Path:
+def counting(job: TrialJob, monkeypatch: pytest.MonkeyPatch, write: str, profiling: type[Stub] = Stub) -> Path:
     monkeypatch.setattr("leverlab.profile.recorders.STOP_TIMEOUT_S", 60.0)
     monkeypatch.setattr("tests.integration.test_twin.TOOL", "ncu")
-    run(job, monkeypatch, Stub, program(job, "ncu", NCU.replace("WRITE", write)))
+    run(job, monkeypatch, profiling, program(job, "ncu", NCU.replace("WRITE", write)))
     return folder_of(job, "ncu")
+
+
+@pytest.mark.parametrize("profiling", [Killed, Deadly])
+def test_counters_that_were_taken_by_then_are_kept_of_a_run_that_breaks_off(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch, profiling: type[Stub]
+) -> None:
+    exported = job.root / "exported.csv"
+    exported.write_text(EXPORTED)
+    with pytest.raises(Interrupted) if profiling is Killed else contextlib.nullcontext():
+        counting(job, monkeypatch, f'cp {exported} "$report"', profiling)
+    record = read_twin(folder_of(job, "ncu"))
+    assert record is not None and record.outcome == "recorded" and record.partial is not None
+    assert (folder_of(job, "ncu") / COUNTERS).is_file()
 
 
 def test_a_report_of_counters_is_written_when_the_server_has_ended(

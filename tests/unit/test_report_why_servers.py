@@ -12,7 +12,7 @@ from leverlab.profile.classes import kernel_classes
 from leverlab.profile.tables import Trace
 from leverlab.profile.torch_trace import read_torch_traces
 from leverlab.profile.twin import REQUESTS
-from leverlab.records import TwinRecord, write_json
+from leverlab.records import Reason, TwinRecord, write_json
 from leverlab.report.class_rates import ClassRate, class_rates
 from leverlab.report.page import render_study
 from leverlab.report.profiled import Profiled
@@ -115,6 +115,19 @@ def test_the_page_tells_what_each_did_and_which_recorded_nothing(data: StudyData
     assert files[:2] == [["kernels.parquet", f"{name}.pt.trace.json.gz"] for name in ("rank-p", "rank-d")]
     assert "From profiles: Baseline (decode): of " in page
     assert why(data)[0].mechanisms == (), "a prefill server is held against no replica"
+
+
+def test_the_page_says_of_what_there_is_a_part_alone(data: StudyData) -> None:
+    twin = of(data, "decode")
+    assert twin.record is not None and "only a part" not in render_study(data)
+    broken_off = twin.record.model_copy(
+        update={"partial": Reason(code="interrupted", message="The job was told to end by signal 15.")}
+    )
+    write_json(twin.folder / "twin.json", broken_off)
+    page = render_study(replace(data)).replace("\N{NO-BREAK SPACE}", " ")
+    section = page[page.index('id="why"') :]
+    assert "Of these twins there is only a part" in section and "Baseline (decode): it was broken off" in section
+    assert "told to end by signal 15" in section and "(replica-1): it was broken off" not in section
 
 
 def test_copies_are_told_beside_computing_and_alone(data: StudyData) -> None:

@@ -104,6 +104,19 @@ def test_due_until_it_is_kept_and_its_record_comes_back(repository: Repository) 
     assert not second.record(layout).exists() and first.record(layout).exists()
 
 
+def test_a_part_is_run_again_as_what_broke_it_off_asks(repository: Repository) -> None:
+    """One that was told to end by the same command, one whose server died as one that failed; what there is stays meanwhile."""
+    told, died, nothing = twins(repository)
+    layout = repository.layout
+    part = {"outcome": "recorded", "partial": {"code": "interrupted", "message": "told to end"}}
+    write_json(told.folder(layout) / "twin.json", part)
+    write_json(died.folder(layout) / "twin.json", {**part, "partial": {"code": "server_died", "message": "gone"}})
+    write_json(nothing.folder(layout) / "twin.json", {"outcome": "interrupted"})
+    assert due_twins([told, died, nothing], layout, retry_failed=False) == {told.id, nothing.id}
+    assert due_twins([told, died, nothing], layout, retry_failed=True) == {told.id, died.id, nothing.id}
+    assert (told.folder(layout) / "twin.json").exists()
+
+
 def test_the_plan_counts_them_and_writes_nothing(repository: Repository) -> None:
     first, *_ = twins(repository)
     write_json(first.folder(repository.layout) / "twin.json", {"outcome": "recorded"})

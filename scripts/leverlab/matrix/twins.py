@@ -122,8 +122,17 @@ def twins_by_study(matrix: Matrix) -> dict[str, tuple[Twin, ...]]:
     return {study: tuple(replace(twin, window_s=windows[twin.id]) for twin in twins) for study, twins in found.items()}
 
 
+class _Partial(msgspec.Struct):
+    code: str
+
+
 class _Outcome(msgspec.Struct):
     outcome: str
+    partial: _Partial | None = None
+
+
+_BROKEN_OFF: Final = "interrupted"
+"""What a twin is, and what its reason is called, whose job was told to end."""
 
 
 def due_twins(twins: Iterable[Twin], layout: Layout, retry_failed: bool) -> set[str]:
@@ -145,11 +154,17 @@ def due_twins(twins: Iterable[Twin], layout: Layout, retry_failed: bool) -> set[
 
 
 def outcome_of(twin: Twin, layout: Layout) -> str | None:
-    """How the twin went, as its record says; None where there is none that can be read."""
+    """How the twin went, as its record says: `failed` also of one that recorded a part because its server died.
+
+    None where there is none that can be read, and where its job was told to end: the part that there is stays until a whole one is there.
+    """
     try:
-        return msgspec.json.decode((twin.folder(layout) / TWIN_FILE).read_bytes(), type=_Outcome).outcome
+        told = msgspec.json.decode((twin.folder(layout) / TWIN_FILE).read_bytes(), type=_Outcome)
     except (OSError, msgspec.MsgspecError):
         return None
+    if told.outcome == _BROKEN_OFF or (told.partial is not None and told.partial.code == _BROKEN_OFF):
+        return None
+    return told.outcome if told.partial is None else "failed"
 
 
 def write_twin_specifications(twins: Iterable[Twin], configuration: Configuration, layout: Layout, local: bool) -> None:

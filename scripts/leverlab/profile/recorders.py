@@ -54,6 +54,8 @@ class Recorders:
         """Engine server → where its profiler writes."""
         for folder in self.folders.values():
             folder.mkdir(parents=True, exist_ok=True)
+        self.refused: dict[str, str] = {}
+        """Engine servers that were told to record and did not begin → why. The others record without them."""
 
     def around(self, name: str, launch: Launch) -> Launch:
         """The launch of the engine server `name` with its profiler: `Launch.around`."""
@@ -114,49 +116,70 @@ class Recorders:
         return Looked(sum(generated) if generated else None, sum(running) if running else None, iterations)
 
     def begin(self, server: RunningServer) -> None:
-        """Have every engine server record. Raises ProfilerRefusedError and httpx.HTTPError."""
+        """Have every engine server record; `refused` names those that did not begin.
+
+        Raises ProfilerRefusedError and httpx.HTTPError where none began.
+        """
 
         def one(part: Part, client: httpx.Client) -> None:
             self._profiling.start(client, self._spec.tool, self.folders[part.plan.name])
 
-        self._each(server, one)
+        failed = self._each(server, server.engine_parts, one)
+        if len(failed) == len(server.engine_parts):
+            raise next(iter(failed.values()))
+        self.refused |= {name: f"{type(error).__name__}: {error}" for name, error in failed.items()}
+
+    def _began(self, server: RunningServer) -> list[Part]:
+        return [part for part in server.engine_parts if part.plan.name not in self.refused]
 
     def end(self, server: RunningServer) -> None:
-        """Have every one end, and write what it has. Raises as `begin` does."""
-        self._each(server, lambda _, client: self._profiling.stop(client, self.stop_timeout_s))
+        """Have every one end, and write what it has. Raises as `begin` does, where one that began fails."""
+        # One that answered too late may record all the same.
+        failed = self._each(
+            server, server.engine_parts, lambda _, client: self._profiling.stop(client, self.stop_timeout_s)
+        )
+        for error in (error for name, error in failed.items() if name not in self.refused):
+            raise error
 
-    def _each(self, server: RunningServer, tell: Callable[[Part, httpx.Client], None]) -> None:
-        """Tell all at once: one that writes its trace before it answers must not lengthen another's window."""
+    def _each(
+        self, server: RunningServer, parts: Sequence[Part], tell: Callable[[Part, httpx.Client], None]
+    ) -> dict[str, Exception]:
+        """Tell all at once: one that writes its trace before it answers must not lengthen another's window. Who failed → of what."""
 
-        parts = server.engine_parts
-
-        def told(part: Part) -> None:
+        def told(part: Part) -> Exception | None:
             try:
                 with _client(server, part) as client:
                     tell(part, client)
             except (ProfilerRefusedError, httpx.HTTPError) as error:
-                if len(parts) > 1:
+                if len(server.engine_parts) > 1:
                     error.add_note(part.plan.name)
-                raise
+                return error
+            return None
 
         with ThreadPoolExecutor(len(parts)) as pool:
-            for done in [pool.submit(told, part) for part in parts]:
-                done.result()
+            answers = zip(parts, pool.map(told, parts), strict=True)
+        return {part.plan.name: error for part, error in answers if error is not None}
 
-    def wait(self, server: RunningServer) -> None:
-        """Wait until the report of every engine server is whole; Nsight Compute writes it when the server has ended, which is ended for
-        that."""
-        for part in server.engine_parts:
-            folder = self.folders[part.plan.name]
+    def wait(self, server: RunningServer, timeout_s: float | None = None) -> None:
+        """Wait until the report of every engine server that began is whole, for `timeout_s` in all at most, or for each as long as
+        reports may take; Nsight Compute writes it when the server has ended, which is ended for that. Torch's is whole when it ends."""
+        if self._spec.tool == "torch":
+            return
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        parts = self._began(server)
+        if self._spec.tool == "ncu":
+            for part in parts:
+                ncu.end_server(part.processes(), self.folders[part.plan.name])
+        for part in parts:
+            left_s = _REPORT_TIMEOUT_S if deadline is None else max(deadline - time.monotonic(), 0.0)
             if self._spec.tool == "ncu":
-                ncu.end_server(part.processes(), folder)
-                _wait_until(lambda part=part: part.poll() is not None, _REPORT_TIMEOUT_S)  # type: ignore[misc]
+                _wait_until(lambda part=part: part.poll() is not None, left_s)  # type: ignore[misc]
                 continue
             nsys.wait_for_report(
-                folder,
+                self.folders[part.plan.name],
                 lambda part=part: part.log_from(0),  # type: ignore[misc]
                 lambda part=part: part.poll() is not None,  # type: ignore[misc]
-                _REPORT_TIMEOUT_S,
+                left_s,
             )
 
     def export(self) -> dict[str, str]:

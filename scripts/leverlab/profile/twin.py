@@ -32,7 +32,7 @@ from leverlab.trial.fingerprint import fingerprint
 from leverlab.trial.floors import expected_floors
 from leverlab.trial.lease import DeviceLease, file_lease, lease_devices
 from leverlab.trial.offer import ClientFailedError, Clients, Offered
-from leverlab.trial.outcomes import InfeasibleError, ServerDiedError, see_whether_told_to_end
+from leverlab.trial.outcomes import InfeasibleError, Interrupted, ServerDiedError, ending, see_whether_told_to_end
 from leverlab.trial.progress import Progress
 from leverlab.trial.runner import devices_may_come, signals_interrupt
 from leverlab.trial.served import Served
@@ -45,12 +45,16 @@ REQUESTS: Final = "requests.parquet"
 
 _PART: Final = ".part"
 
+_LAST_S: Final = 4.0
+"""What a job that was told to end waits for the profiler to stop, and then for its report: with the server's end, and reading what there is, it is to stay below the 30 s
+that Slurm gives it."""
+
 
 def run_twin(specification: TwinSpecification, progress: Progress) -> TwinRecord:
     """Run the twin and keep what it leaves in its folder; the record says how it went.
 
     A twin that failed is a record too, so that a study is complete without it. Raises MayPassError for what another attempt
-    may not meet, DiskFullError, and Interrupted where a signal asks to end; nothing is kept then.
+    may not meet, DiskFullError, and Interrupted where a signal asks to end. What was recorded by then is kept, marked as a part.
     """
     job = specification.job
     folder = Layout(Path(job.results)).profile(job.server, job.cells[0].phase, specification.tool)
@@ -64,9 +68,11 @@ def run_twin(specification: TwinSpecification, progress: Progress) -> TwinRecord
         try:
             (part / RAW).mkdir(parents=True)
             with progress.also_to(part / "client.log"), scratch_folder() as scratch:
-                record = _recorded(specification, part, scratch, progress)
+                record, told_to_end = _recorded(specification, part, scratch, progress)
             write_json(part / TWIN_FILE, record)
             _take_place(part, folder, record)
+            if told_to_end is not None:
+                raise told_to_end
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return record
@@ -80,7 +86,10 @@ def read_twin(folder: Path) -> TwinRecord | None:
         return None
 
 
-def _recorded(spec: TwinSpecification, part: Path, scratch: Path, progress: Progress) -> TwinRecord:
+def _recorded(
+    spec: TwinSpecification, part: Path, scratch: Path, progress: Progress
+) -> tuple[TwinRecord, Interrupted | None]:
+    """How it went, and what told the job to end while it recorded, to be raised once that is kept."""
     begun, job = time.monotonic(), spec.job
     classes = KernelClasses(spec.kernel_classes)
     record = TwinRecord(
@@ -100,24 +109,24 @@ def _recorded(spec: TwinSpecification, part: Path, scratch: Path, progress: Prog
         try:
             record = record.model_copy(update={"programs": run.recorders.programs()})
             run.serve()
-            unread = run.recorders.export()
-            if spec.tool == "ncu":
-                return _counted(run, record, part, begun, progress, classes)
-            trace, silent = read_profiles(part, spec.tool, list(run.recorders.folders), classes, record.layers)
-            silent |= unread
+            record = _read(run, record, part, classes, progress)
         except InfeasibleError as refused:
-            return _ended(run.noted(record), begun, "infeasible", refused.reason, progress)
+            return _ended(run.noted(record), begun, "infeasible", refused.reason, progress), None
         except (ServerDiedError, ClientFailedError) as failed:
-            return _ended(run.noted(record), begun, "failed", _denied(part) or failed.reason, progress)
+            return _ended(run.noted(record), begun, "failed", _denied(part) or failed.reason, progress), None
         except (NothingRecordedError, nsys.NsysError, ncu.NcuError) as nothing:
-            message = f"{nothing}; the window: {run.window.problem}" if run.window.problem else str(nothing)
-            reason = _denied(part) or Reason(code="nothing_recorded", message=message)
-            return _ended(run.noted(record), begun, "failed", reason, progress)
-    tables.write(trace, part)
-    progress.say(f"recorded {len(trace.kernels)} kernels in {len(trace.steps)} steps")
-    for name, why in silent.items():
-        progress.say(f"nothing of {name}: {why}")
-    return _ended(run.noted(record.model_copy(update={"silent": silent})), begun, "recorded", None, progress)
+            outcome = "failed" if run.told_to_end is None else "interrupted"
+            reason = _denied(part) or _nothing(nothing, run)
+            return _ended(run.noted(record), begun, outcome, reason, progress), run.told_to_end
+    return _ended(run.noted(record), begun, "recorded", None, progress), run.told_to_end
+
+
+def _nothing(error: Exception, run: "_Run") -> Reason:
+    """Why there is nothing to read, with what the window and the server met before."""
+    if isinstance(run.broken_off, (ServerDiedError, ClientFailedError)):
+        return run.broken_off.reason
+    message = f"{error}; the window: {run.window.problem}" if run.window.problem else str(error)
+    return Reason(code="nothing_recorded", message=message)
 
 
 def _denied(part: Path) -> Reason | None:
@@ -130,15 +139,25 @@ def _denied(part: Path) -> Reason | None:
     return None
 
 
-def _counted(
-    run: "_Run", record: TwinRecord, part: Path, begun: float, progress: Progress, classes: KernelClasses
-) -> TwinRecord:
-    """The end of a twin whose profiler counts instead of recording: a row for each kernel that it looked at."""
-    counters = ncu.read_counters((part / RAW / ncu.COUNTERS_FILE).read_text(encoding="utf-8"))
-    counters["class"] = [classes.of(kernel) for kernel in counters["kernel"]]
-    counters.to_parquet(part / COUNTERS, compression="zstd")
-    progress.say(f"counted {len(counters)} kernels")
-    return _ended(run.noted(record), begun, "recorded", None, progress)
+def _read(run: "_Run", record: TwinRecord, part: Path, classes: KernelClasses, progress: Progress) -> TwinRecord:
+    """Make tables of what the profilers left: of one that counts instead of recording a row for each kernel that it looked at.
+
+    Raises NothingRecordedError, NsysError and NcuError.
+    """
+    unread = run.recorders.export()
+    if record.tool == "ncu":
+        counters = ncu.read_counters((part / RAW / ncu.COUNTERS_FILE).read_text(encoding="utf-8"))
+        counters["class"] = [classes.of(kernel) for kernel in counters["kernel"]]
+        counters.to_parquet(part / COUNTERS, compression="zstd")
+        progress.say(f"counted {len(counters)} kernels")
+        return record
+    trace, silent = read_profiles(part, record.tool, list(run.recorders.folders), classes, record.layers)
+    silent = {name: run.recorders.refused.get(name, unread.get(name, why)) for name, why in silent.items()}
+    tables.write(trace, part)
+    progress.say(f"recorded {len(trace.kernels)} kernels in {len(trace.steps)} steps")
+    for name, why in silent.items():
+        progress.say(f"nothing of {name}: {why}")
+    return record.model_copy(update={"silent": silent})
 
 
 def _ended(record: TwinRecord, begun: float, outcome: str, reason: Reason | None, progress: Progress) -> TwinRecord:
@@ -148,12 +167,17 @@ def _ended(record: TwinRecord, begun: float, outcome: str, reason: Reason | None
 
 
 def _take_place(part: Path, folder: Path, record: TwinRecord) -> None:
+    """Let `part` be `folder`, unless what stands there holds more: a whole recording gives way to a whole one alone, a part to either."""
     there = read_twin(folder)
-    if there is not None and there.outcome == "recorded" and record.outcome != "recorded":
+    if there is not None and _worth(there) > _worth(record):
         return
     if folder.exists():
         shutil.rmtree(folder)
     part.rename(folder)
+
+
+def _worth(record: TwinRecord) -> int:
+    return 0 if record.outcome != "recorded" else 1 if record.partial else 2
 
 
 def _theory(spec: TwinSpecification) -> dict[str, Any]:
@@ -202,13 +226,24 @@ class _Run:
         self.recorders = Recorders(spec, self._engine, part / RAW)
         self._launch = self._started()
         self._requests: dict[str, float] = {}
+        self._keeper: WindowKeeper | None = None
         self.window = Window()
+        self.broken_off: ServerDiedError | ClientFailedError | Interrupted | None = None
+        """What ended the load while the profilers recorded."""
+
+    @property
+    def told_to_end(self) -> Interrupted | None:
+        """The signal where it was one that broke it off."""
+        return self.broken_off if isinstance(self.broken_off, Interrupted) else None
 
     def noted(self, record: TwinRecord) -> TwinRecord:
-        """`record` with what is known of the window, the requests, and the files that are there."""
+        """`record` with what is known of the window, the requests, what broke it off, and the files that are there."""
+        why = None if self.broken_off is None else ending(self.broken_off)[1]
+        if why is None and self.window.opened_at_s is not None and self.window.recorded_s is None:
+            why = Reason(code="window_broken_off", message=str(self.window.problem))
         files = sorted(str(path.relative_to(self._part)) for path in self._part.rglob("*") if path.is_file())
         return record.model_copy(
-            update={"window": self.window.as_mapping(), "requests": self._requests, "files": files}
+            update={"window": self.window.as_mapping(), "requests": self._requests, "partial": why, "files": files}
         )
 
     def _started(self) -> Launch:
@@ -235,7 +270,7 @@ class _Run:
         return {"commands": found} if len(found) > 1 else {"command": next(iter(found.values()))}
 
     def serve(self) -> None:
-        """Serve, offer the load, and have a window of it recorded."""
+        """Serve, offer the load, and have a window of it recorded. Where something ends it before, while it records, `broken_off` says what."""
         self._progress.say(f"starting the server under {self._spec.tool}: {self._job.server}")
 
         def starting(passed_s: float, line: str) -> None:
@@ -250,12 +285,26 @@ class _Run:
             started_server(self._engine, self._launch, self._devices, timeout_s, starting, stopped) as started,
             Servers(started.server) as servers,
         ):
-            self._offer(started, servers)
+            try:
+                self._offer(started, servers)
+            except (ServerDiedError, ClientFailedError, Interrupted) as ended:
+                self._break_off(ended, started.server)
+
+    def _break_off(self, ended: ServerDiedError | ClientFailedError | Interrupted, server: RunningServer) -> None:
+        """Have what was recorded written, while the server stands; raises `ended` where nothing was."""
+        patience_s = _LAST_S if isinstance(ended, Interrupted) else None
+        if self._keeper is not None:
+            self.window = self._keeper.finish(patience_s or self.recorders.stop_timeout_s + 60)
+        if self.window.opened_at_s is None:
+            raise ended
+        self.broken_off = ended
+        self._progress.say("broken off; waiting for what the profiler has")
+        self.recorders.wait(server, patience_s)
 
     def _offer(self, started: Started, servers: Servers) -> None:
         wanted, job = self._wanted, self._job
         workload = read_requests(Path(wanted.workload_file), f"twin-{self._spec.twin}")
-        keeper = self._keeper(started.server, workload)
+        keeper = self._keeper = self._window_keeper(started.server, workload)
         served = self._served(started, servers, lambda: keeper.closing)
         prompts = PromptMaker(Path(job.model_folder), job.replicate, f"twin {self._spec.twin}")
         warm_up(window_lengths(workload), prompts, lambda some: served.send(some, 1))
@@ -283,8 +332,7 @@ class _Run:
             # The server may end with the profiler; what was recorded by then counts.
             if not keeper.closing:
                 raise
-        finally:
-            self.window = keeper.finish(self.recorders.stop_timeout_s + 60)
+        self.window = keeper.finish(self.recorders.stop_timeout_s + 60)
         if offered is not None:
             pq.write_table(offered.requests, self._part / REQUESTS, compression="zstd")
             self._requests = request_facts(offered, keeper.recorded)
@@ -292,9 +340,8 @@ class _Run:
             self._progress.say(f"the window: {self.window.problem}")
         if self.window.opened_at_s is None:
             raise NothingRecordedError("the profiler never began")
-        if self._spec.tool != "torch":
-            self._progress.say("waiting for the profiler's report")
-            self.recorders.wait(started.server)
+        self._progress.say("waiting for the profiler's report")
+        self.recorders.wait(started.server)
 
     def _served(self, started: Started, servers: Servers, profiler_ended: Callable[[], bool]) -> Served:
         server = started.server
@@ -317,7 +364,7 @@ class _Run:
             request=self._wanted.identity.get("request", {}),
         )
 
-    def _keeper(self, server: RunningServer, workload: Sequence[PlannedRequest]) -> WindowKeeper:
+    def _window_keeper(self, server: RunningServer, workload: Sequence[PlannedRequest]) -> WindowKeeper:
         tokens = float(sum(request.output_tokens for request in workload))
         recorders = self.recorders
         return WindowKeeper(

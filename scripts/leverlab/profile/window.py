@@ -115,9 +115,10 @@ class WindowKeeper(threading.Thread):
         self._share = done / of if of else 0.0
 
     def finish(self, timeout_s: float) -> Window:
-        """The window, once it is closed; the load is over. It waits for `timeout_s` at most."""
+        """The window, once it is closed; the load is over, or never began. It waits for `timeout_s` at most."""
         self._over.set()
-        self.join(timeout_s)
+        if self.ident is not None:
+            self.join(timeout_s)
         if self.is_alive():
             self._window.setdefault("problem", f"the profiler did not end within {timeout_s:g} s")
         names = sorted({name for counts in self._counted for name in counts})
@@ -154,10 +155,11 @@ class WindowKeeper(threading.Thread):
     def _keep_open(self, opened_at_s: float) -> None:
         before = self._look()
         self._begin()
+        # It records from now on, whatever the server says or does not say hereafter.
+        self._window["opened_at_s"] = opened_at_s
         after, begun = self._look(), time.monotonic()
         self._counted += [before.iterations, after.iterations]
         self._window |= {
-            "opened_at_s": opened_at_s,
             "iterations_before_start": before.all_iterations,
             "iterations_after_start": after.all_iterations,
             "running_at_start": after.running,

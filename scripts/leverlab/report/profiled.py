@@ -139,6 +139,12 @@ class Profiled:
     """The same of the gaps between chunks."""
 
     @property
+    def partial(self) -> str | None:
+        """Why there is less than was to be recorded, also where it is the counters that there are less of."""
+        part = self.record.partial if self.record and (self.recorded or self.counters is not None) else None
+        return None if part is None else part.message
+
+    @property
     def gap_s(self) -> float | None:
         """The median gap between chunks under the profiler: while it recorded, where the twin tells it, or over the whole load."""
         requests: Mapping[str, float] = self.record.requests if self.record else {}

@@ -40,6 +40,8 @@ class Why:
     figures: tuple[FigureBlock, ...]
     tables: tuple[Table, ...]
     missing: tuple[str, ...]
+    partial: tuple[str, ...] = ()
+    """Twins that recorded less than they were to, and why."""
 
 
 def why(data: StudyData) -> list[Why]:
@@ -144,7 +146,14 @@ def part_of(data: StudyData, twins: Sequence[Profiled], key: str, *, told: bool,
         figures=tuple(_figures(data, there, f"w{key}", timelines=timelines)),
         tables=tuple(_tables(data, twins, there, key)),
         missing=tuple(_missing(data, twin) for twin in twins if twin.recorded is None and twin.counters is None),
+        partial=tuple(_partial(data, twins)),
     )
+
+
+def _partial(data: StudyData, twins: Sequence[Profiled]) -> Iterator[str]:
+    for twin in twins:
+        if twin.partial:
+            yield f"{_short(data, twin)}: it was broken off, and what it had recorded by then is told: {twin.partial}"
 
 
 def _tables(
