@@ -41,9 +41,11 @@ def told(root: Path, *, wrong: dict[str, int], baseline: dict[str, str] | None =
         right = [number >= wrong[str(job.server.identity["flags"]["max-num-seqs"])] for number in range(QUESTIONS)]
         samples = [
             {
-                **{part: number for part in ("doc_id", "doc_hash", "prompt_hash", "target_hash")},
-                **{"resps": [[f"#### {number if solved else 0}"]], "filter": "strict-match"},
-                **{"metrics": ["exact_match"], "exact_match": float(solved)},
+                **dict.fromkeys(("doc_id", "doc_hash", "prompt_hash", "target_hash"), number),
+                "resps": [[f"#### {number if solved else 0}"]],
+                "filter": "strict-match",
+                "metrics": ["exact_match"],
+                "exact_match": float(solved),
             }
             for number, solved in enumerate(right, 1)
         ]
