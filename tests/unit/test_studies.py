@@ -1,5 +1,7 @@
 """Every study of config/studies can be planned, in both sizes, and the course's weeks have what a week needs."""
 
+from functools import cache
+
 import pytest
 
 from leverlab.aggregate.comparisons import contrasts
@@ -8,7 +10,7 @@ from leverlab.config.course import ELSEWHERE, ExpectedAnswer, RangeAnswer
 from leverlab.config.study import Study
 from leverlab.engines.lmcache import serves_in_process
 from leverlab.layout import Layout
-from leverlab.matrix.expand import expand
+from leverlab.matrix.expand import Matrix, expand
 from leverlab.matrix.jobs import request_count
 from leverlab.matrix.treatments import treatments
 from leverlab.metrics import MINIMUM_SAMPLES, parse_metric_reference
@@ -20,9 +22,15 @@ ALL = load(SOURCE, {"study": "all", "sharegpt_path": "README.md"})
 WEEKS = [name for name in ALL.study_names() if ALL.study(name).week]
 
 
+@cache
+def matrix_of(name: str) -> Matrix:
+    """What the study `name` is expanded to: most of what these tests take, and several look at the same."""
+    return expand(ALL, [name])
+
+
 @pytest.mark.parametrize("name", [*ALL.study_names(), *ALL.smoke_names()])
 def test_a_study_is_planned(name: str) -> None:
-    matrix = expand(ALL, [name])
+    matrix = matrix_of(name)
     assert matrix.jobs
     assert (ALL.study(name).title or name) in render_plan(matrix, Layout(SOURCE / "nowhere"))
 
@@ -44,7 +52,7 @@ def test_no_prompt_of_a_study_can_be_found_whole_by_lmcache() -> None:
     for name in ALL.study_names():
         if "vllm-lmcache" not in ALL.study(name).engines:
             continue
-        (matrix,) = expand(ALL, [name]).studies
+        (matrix,) = matrix_of(name).studies
         for entry in matrix.cells:
             server, drawn = entry.cell.server.identity, entry.cell.phase.identity["workload"]["workload"]
             if not serves_in_process(server["flags"]):
@@ -79,7 +87,7 @@ def named_metrics(study: Study) -> set[str]:
 @pytest.mark.parametrize("name", ALL.study_names())
 def test_a_percentile_that_a_study_names_has_the_requests_that_it_takes(name: str) -> None:
     """Else it is not given, and what was to be collected is missing. Gaps between chunks are many of every request."""
-    (matrix,) = expand(ALL, [name]).studies
+    (matrix,) = matrix_of(name).studies
     sent = {str(cell.load): request_count(cell.cell.phase) for cell in matrix.cells}
     for text in named_metrics(matrix.study):
         reference = parse_metric_reference(text)
@@ -92,6 +100,6 @@ def test_a_percentile_that_a_study_names_has_the_requests_that_it_takes(name: st
 
 @pytest.mark.parametrize("name", ALL.smoke_names())
 def test_a_smoke_size_is_small(name: str) -> None:
-    jobs = expand(ALL, [name]).jobs
+    jobs = matrix_of(name).jobs
     assert len(jobs) <= 12, "each starts a server"
     assert sum(len(job.cells) for job in jobs) <= 24
