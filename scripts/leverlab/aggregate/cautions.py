@@ -4,48 +4,16 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Final
 
 from leverlab.aggregate.comparisons import Comparison
+from leverlab.aggregate.conditions import BOOT, HOSTNAME, conditions_of, differing_conditions, named_conditions
 from leverlab.aggregate.pairing import CellRow, Weighed
 from leverlab.records import cards_of, flattened_provenance, short_name
 from leverlab.stats.noise_floor import disagree
 from leverlab.stats.verdict import Verdict
 from leverlab.trial.fingerprint import UNKNOWN
 
-_VERSIONS: Final = "versions.*"
-
-_HOSTNAME: Final = "node.hostname"
-_BOOT: Final = "node.boot_id"
-
-_MATTERS: Final = (
-    _HOSTNAME,
-    _BOOT,
-    "node.kernel",
-    "node.system",
-    "node.container",
-    "cpu.model",
-    "cpu.logical",
-    "cpu.governor",
-    "memory.total_bytes",
-    "gpu.driver",
-    "gpu.*.name",
-    "gpu.*.power_limit_w",
-    "gpu.*.sm_clock_most_hz",
-    "gpu.*.mig",
-    _VERSIONS,
-    "leverlab.version",
-    "git.commit",
-    "git.dirty",
-)
-"""Keys of the fingerprint (patterns) whose difference could be what a comparison shows. What changes from minute to minute is
-left to the spread of the replicates, and so is which of several equal GPUs it was, as far as that spread holds it: see
-`card_cautions`."""
-
-_IN_WORDS: Final = {_BOOT: "another machine of the same name, or one that was started anew in between"}
-
-_NAMED: Final = 3
 _SIDES: Final = ("baseline", "treatment")
 
 
@@ -95,15 +63,11 @@ def provenance_cautions(sides: Sequence[Sequence[Weighed]], replicates: Sequence
     differing: dict[str, list[str]] = {}
     for replicate in replicates:
         cells = [[part.place[replicate] for part in side if replicate in part.place] for side in sides]
-        for key in _differences(*cells):
+        for key in differing_conditions(*cells):
             differing.setdefault(key, []).append(replicate)
     if differing:
-        told = [f"{_IN_WORDS.get(key, key)} ({', '.join(found)})" for key, found in differing.items()]
-        more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
-        yield Caution(
-            "provenance_differs",
-            f"the two sides were not measured under the same conditions: {', '.join(told[:_NAMED])}{more}",
-        )
+        told = named_conditions({key: f" ({', '.join(found)})" for key, found in differing.items()})
+        yield Caution("provenance_differs", f"the two sides were not measured under the same conditions: {told}")
 
 
 def card_cautions(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str]) -> Iterator[Caution]:
@@ -161,8 +125,8 @@ def _may_be_apart(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str])
 
 def _in_one_machine(cells: Sequence[CellRow]) -> bool | None:
     """None where names agree, and not every cell tells the boot."""
-    told = [_conditions(row["provenance"]) for row in cells]
-    names, boots = ({conditions.get(key, UNKNOWN) for conditions in told} for key in (_HOSTNAME, _BOOT))
+    told = [conditions_of(row["provenance"]) for row in cells]
+    names, boots = ({conditions.get(key, UNKNOWN) for conditions in told} for key in (HOSTNAME, BOOT))
     if len(names - {UNKNOWN}) > 1 or len(boots - {UNKNOWN}) > 1:
         return False
     return None if UNKNOWN in boots else True
@@ -172,37 +136,6 @@ def _cards_of(side: Sequence[Weighed], replicate: str) -> frozenset[str]:
     """UUIDs of the GPUs of a side in a replicate; empty where there are none, or a cell does not tell its own."""
     told = [_cards(part.place[replicate].get("provenance")) for part in side if replicate in part.place]
     return frozenset().union(*told) if all(told) else frozenset()
-
-
-def _differences(baseline: Sequence[CellRow], treatment: Sequence[CellRow]) -> Iterator[str]:
-    before, after = (
-        [_conditions(row["provenance"]) for row in side if row.get("provenance")] for side in (baseline, treatment)
-    )
-    if not before or not after:
-        return
-    engines = {_engine(row["specification"]) for row in (*baseline, *treatment) if row.get("specification")}
-    found = {
-        key: {conditions[key] for conditions in (*before, *after) if key in conditions} - {UNKNOWN}
-        for key in dict.fromkeys(key for conditions in (*before, *after) for key in conditions)
-    }
-    for key, values in found.items():
-        if len(engines) > 1 and fnmatchcase(key, _VERSIONS):
-            continue  # engines are what is compared
-        if key == _BOOT and len(found.get(_HOSTNAME, ())) > 1:
-            continue  # the names tell the machines apart already
-        if len(values) > 1:
-            yield key
-
-
-@functools.lru_cache(4096)
-def _engine(specification: str) -> str:
-    return json.dumps(json.loads(specification).get("server", {}).get("engine"), sort_keys=True)
-
-
-@functools.lru_cache(4096)
-def _conditions(provenance: str) -> Mapping[str, str]:
-    flat = flattened_provenance(json.loads(provenance))
-    return {key: value for key, value in flat.items() if any(fnmatchcase(key, pattern) for pattern in _MATTERS)}
 
 
 @functools.lru_cache(4096)
