@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from leverlab.profile.analysis import IDLE_CAUSES
+from leverlab.report.doubts import mark_phrase
 from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.layer_parts import layer_sentence
 from leverlab.report.phrases import joined
 from leverlab.report.profiled import Profiled, Recorded
+from leverlab.report.twin_conditions import between_twins, doubts_beside_cells
 from leverlab.units import format_number, format_seconds, format_share
 
 _TELLING: Final = 0.05
@@ -27,7 +29,9 @@ def mechanism(baseline: Profiled, treatment: Profiled, label: str) -> str:
         *_measured(baseline, treatment),
     ]
     told = "; ".join(parts) if parts else "no count and no share of time differs by a twentieth"
-    return f"{label}: {told}.{_where(before, after)}"
+    conditions = between_twins(baseline, treatment)
+    doubts = [f"the twins were not recorded under the same conditions: {conditions}"] if conditions else []
+    return f"{label}{mark_phrase(doubts)}: {told}.{_where(before, after)}"
 
 
 def change_in_short(baseline: Profiled, treatment: Profiled, label: str) -> str:
@@ -37,7 +41,10 @@ def change_in_short(baseline: Profiled, treatment: Profiled, label: str) -> str:
         return ""
     told = [f"a {part}" for part in _step(before, after) if _moved(before.step_s, after.step_s)]
     told += [*_prompt_step(before, after)]
-    return f"{label}: {'; '.join(told) or 'no step differs by a twentieth'}.{_where(before, after)}"
+    doubts = ["its twins were recorded under other conditions"] if between_twins(baseline, treatment) else []
+    return (
+        f"{label}{mark_phrase(doubts)}: {'; '.join(told) or 'no step differs by a twentieth'}.{_where(before, after)}"
+    )
 
 
 def _launches(before: Recorded, after: Recorded) -> Iterator[str]:
@@ -91,7 +98,8 @@ def _step(before: Recorded, after: Recorded) -> Iterator[str]:
 def _measured(baseline: Profiled, treatment: Profiled) -> Iterator[str]:
     old, new = baseline.measured_tpot_s, treatment.measured_tpot_s
     if old is not None and new is not None:
-        yield f"measured without a profiler, TPOT {format_seconds(old)} → {format_seconds(new)}"
+        doubts = list(doubts_beside_cells(baseline, treatment))
+        yield f"measured without a profiler, TPOT {format_seconds(old)} → {format_seconds(new)}{mark_phrase(doubts)}"
 
 
 def _where(before: Recorded, after: Recorded) -> str:

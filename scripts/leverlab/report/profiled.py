@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from leverlab.aggregate.pairing import CellRow
 from leverlab.config.profile import Tool
 from leverlab.config.topology import parts_of
 from leverlab.layout import Layout
@@ -137,6 +138,15 @@ class Profiled:
     reach no client."""
     measured_gap_s: float | None
     """The same of the gaps between chunks."""
+    cell: CellRow
+    """The provenance and the specification of that cell."""
+
+    @property
+    def taken(self) -> CellRow:
+        """The same of the twin, whose server and load are the cell's."""
+        told = self.record.provenance if self.record else None
+        provenance = json.dumps(told, sort_keys=True) if told else None  # sorted as in cells.parquet
+        return {**self.cell, "provenance": provenance}
 
     @property
     def partial(self) -> str | None:
@@ -231,6 +241,7 @@ def _profiled(layout: Layout, row: Mapping[str, Any]) -> Iterator[Profiled]:
         _counters(layout.profile(server, phase, "ncu")),
         _known(row.get("tpot_s_p50")) if valid else None,
         _known(row.get("chunk_gap_s_p50")) if valid else None,
+        {name: row[name] for name in ("provenance", "specification")},
     )
     recorded = _recorded(folder, record) if record is not None and record.outcome == "recorded" else {}
     if record is None or not record.commands or not recorded:

@@ -5,8 +5,10 @@ from typing import Final
 
 from leverlab.profile.analysis import DecodeStep
 from leverlab.profile.recorders import RAW
+from leverlab.report.phrases import joined
 from leverlab.report.profiled import PROMPTS, Profiled, Recorded
 from leverlab.report.source import StudyData
+from leverlab.report.twin_conditions import OTHER_CONDITIONS, baseline_of, between_twins, from_its_cell
 from leverlab.report.view import Cell, Column, Group, Link, Mark, Row, Table
 from leverlab.units import format_number, format_seconds, format_share
 
@@ -35,7 +37,8 @@ _COLUMNS: Final = (
 
 def facts_table(data: StudyData, there: Sequence[tuple[str, Profiled, Recorded]], identifier: str) -> Table:
     """A row for each (label, twin, what it recorded)."""
-    rows = tuple(Row(tuple(_cells(data, label, twin, found))) for label, twin, found in there)
+    baseline = baseline_of(data, [twin for _, twin, _ in there])
+    rows = tuple(Row(tuple(_cells(data, baseline, label, twin, found))) for label, twin, found in there)
     return Table(
         identifier,
         "What the twins show",
@@ -47,14 +50,14 @@ def facts_table(data: StudyData, there: Sequence[tuple[str, Profiled, Recorded]]
     )
 
 
-def _cells(data: StudyData, label: str, twin: Profiled, found: Recorded) -> Iterator[Cell]:
+def _cells(data: StudyData, baseline: Profiled | None, label: str, twin: Profiled, found: Recorded) -> Iterator[Cell]:
     step, record = found.step, twin.record
     assert record is not None
     own_tpot = record.requests.get("tpot_s_p50") if twin.answers else None
     counted = twin.iterations
-    yield Cell(label, note=record.programs.get("nsys", record.tool))
+    yield _treatment(baseline, label, twin, record.programs.get("nsys", record.tool))
     yield Cell(told_seconds(found.step_s), Mark("!", "disagrees", "caution") if twin.agrees is False else None)
-    yield Cell(told_seconds(twin.measured_tpot_s))
+    yield _measured(twin)
     yield Cell(told_seconds(own_tpot))
     yield _slowed(twin)
     yield _steps_cell(found, counted)
@@ -73,13 +76,33 @@ def _cells(data: StudyData, label: str, twin: Profiled, found: Recorded) -> Iter
     yield Cell(links=tuple(_links(data, twin)))
 
 
+def _treatment(baseline: Profiled | None, label: str, twin: Profiled, program: str) -> Cell:
+    """Which twin it is, and than what it was recorded under other conditions: the baseline's twin, the cell beside it."""
+    elsewhere = "" if baseline is None else between_twins(baseline, twin)
+    against: dict[str, list[str]] = {}
+    for other, conditions in (("the baseline's", elsewhere), ("those of its measured cell", from_its_cell(twin))):
+        if conditions:
+            against.setdefault(conditions, []).append(other)
+    told = "; ".join(f"than {joined(others)}: {conditions}" for conditions, others in against.items())
+    note = f"{program}; recorded under other conditions {told}" if told else program
+    return Cell(label, OTHER_CONDITIONS if elsewhere else None, note=note)
+
+
+def _measured(twin: Profiled) -> Cell:
+    """TPOT of the cell, which was measured at another time, and maybe elsewhere."""
+    apart = twin.measured_tpot_s is not None and from_its_cell(twin)
+    return Cell(told_seconds(twin.measured_tpot_s), OTHER_CONDITIONS if apart else None)
+
+
 def _slowed(twin: Profiled) -> Cell:
     """What the profiler cost, and in what time: most while it records."""
     if twin.slowed_by is None or twin.record is None:
         return Cell("–")
     recorded = "recorded_chunk_gap_s_p50" in twin.record.requests
     return Cell(
-        format_share(twin.slowed_by, signed=True), note="while it recorded" if recorded else "over the whole load"
+        format_share(twin.slowed_by, signed=True),
+        OTHER_CONDITIONS if from_its_cell(twin) else None,
+        note="while it recorded" if recorded else "over the whole load",
     )
 
 

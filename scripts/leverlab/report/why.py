@@ -19,6 +19,7 @@ from leverlab.report.phrases import context_phrase, load_heading
 from leverlab.report.profiled import Profiled, Recorded
 from leverlab.report.source import StudyData
 from leverlab.report.transfers import transfer_sentence, transfer_table
+from leverlab.report.twin_conditions import baseline_of, figure_mark
 from leverlab.report.twin_facts import facts_table
 from leverlab.report.view import FigureBlock, LegendEntry, Link, Table
 
@@ -196,6 +197,11 @@ def _figures(
         return
     # A server that only prefills has no decode step: the figure of steps that compute prompts is its own.
     by_step = any(found.step is not None for _, found in there)
+    first = baseline_of(data, [twin for twin, _ in there])
+    marked = figure_mark(first, [(_short(data, twin), twin) for twin, _ in there])
+    in_short = (
+        " Marked: not all of them were recorded under the same conditions, as the table below says." if marked else ""
+    )
     bars = [(_short(data, twin), found.parts_s()) for twin, found in there if by_step == (found.step is not None)]
     names = {name for _, parts in bars for name, seconds in parts.items() if seconds > 0}
     unit = "time of a decode step" if by_step else "time of the window"
@@ -203,7 +209,7 @@ def _figures(
     yield FigureBlock(
         (class_bars(bars, f"{key}-bars", unit),),
         f"what the {unit} goes to. Each moment counts once: where kernels overlap it is that of computation, then of communication, then of copies.",
-        "what the same server does without a profiler, which slows the launches most; TPOT beside it in the table tells by how much.",
+        f"what the same server does without a profiler, which slows the launches most; TPOT beside it in the table tells by how much.{in_short}",
         "", legend, "single bars",
     )  # fmt: skip
     prompts = [(_short(data, twin), parts) for twin, found in there if (parts := found.prompt_step_s())]
@@ -211,7 +217,7 @@ def _figures(
         yield FigureBlock(
             (class_bars(prompts, f"{key}-prompts", "time of a step that computes prompts"),),
             "what prompts cost, in steps of their own or beside decoding: a stream that decodes waits for the whole of such a step.",
-            "how long the gaps between these steps are; what runs in them is counted.",
+            f"how long the gaps between these steps are; what runs in them is counted.{in_short}",
             "", legend, "single bars",
         )  # fmt: skip
     changes: list[Markup] = []
@@ -226,7 +232,7 @@ def _figures(
     if changes:
         yield FigureBlock(
             tuple(changes), "which part of a step makes up the difference to the baseline's.",
-            "how sure that is: each twin is one run.", "",
+            f"how sure that is: each twin is one run.{marked}", "",
         )  # fmt: skip
     lines = [
         kernel_timeline(found.timeline, _short(data, twin), f"{key}-line{number}")
