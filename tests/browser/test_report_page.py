@@ -1,13 +1,19 @@
 """A report in a browser: axe finds nothing, nothing is fetched, a phone's width is enough, JavaScript is not needed, paper works."""
 
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as MatplotlibPath
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from leverlab.report.svg import PANEL, drawing, inline, new_figure
 from tests.unit.report_studies import CROSSED, SIMULATED, TROUBLED
 from tests.unit.report_study import ReportStudy, make_study
 
@@ -112,6 +118,27 @@ def test_every_link_inside_the_page_leads_somewhere(browser: Browser, pages: dic
     missing = [anchor for anchor in anchors if view.locator(f"[id='{anchor}']").count() != 1]
     assert anchors
     assert not missing
+
+
+def test_strokes_without_length_are_seen_as_dots(browser: Browser) -> None:
+    points = [(0.2, 0.3), (0.5, 0.8), (0.9, 0.5)]
+    with drawing():
+        figure, axes = new_figure()
+        axes.set_axis_off()
+        path = MatplotlibPath(
+            np.repeat(points, 2, axis=0), [MatplotlibPath.MOVETO, MatplotlibPath.LINETO] * len(points)
+        )
+        path.should_simplify = False
+        look = {"edgecolor": "#ff0000", "linewidth": 12, "capstyle": "round", "facecolor": "none"}
+        axes.add_patch(PathPatch(path, transform=axes.transAxes, **look))
+        markup = inline(figure, "f", "dots")
+    assert markup.count("h0") == len(points)
+    view = browser.new_page()
+    view.set_content(f"<body style='margin: 0'><div style='width: 470px'>{markup}</div>")
+    shown = np.asarray(Image.open(io.BytesIO(view.screenshot())).convert("RGB")).astype(int)
+    red = (shown[..., 0] > 200) & (shown[..., 1:].max(axis=2) < 60)
+    dot = np.pi * (12 / 2 * 470 / (PANEL[0] * 72)) ** 2  # pixels, where a figure has points
+    assert red.sum() == pytest.approx(len(points) * dot, rel=0.2)
 
 
 def test_it_prints_on_light_paper(browser: Browser, pages: dict[str, Path]) -> None:

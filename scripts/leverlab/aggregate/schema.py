@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from leverlab.aggregate.cell_metrics import INTERVAL_METRICS
 from leverlab.load.schema import REQUESTS
 from leverlab.metrics import METRICS
+from leverlab.parquet import encoding
 from leverlab.stats.summaries import PERCENTILES
 
 SCHEMA_VERSION: Final = 2
@@ -261,7 +262,7 @@ def write_tables(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(partial, schema, **encoding(schema)) as writer:
             for table in tables:
                 writer.write_table(table)
         with partial.open("rb") as file:

@@ -19,6 +19,7 @@ from leverlab.layout import TWIN_FILE, Layout
 from leverlab.load.plan import Endpoint, PlannedRequest, read_requests
 from leverlab.load_point import LoadPoint
 from leverlab.models.dimensions import dimensions
+from leverlab.parquet import encoding
 from leverlab.profile import ncu, nsys, tables
 from leverlab.profile.classes import KernelClasses
 from leverlab.profile.recorders import RAW, NothingRecordedError, Recorders, read_profiles
@@ -334,7 +335,7 @@ class _Run:
                 raise
         self.window = keeper.finish(self.recorders.stop_timeout_s + 60)
         if offered is not None:
-            pq.write_table(offered.requests, self._part / REQUESTS, compression="zstd")
+            pq.write_table(offered.requests, self._part / REQUESTS, **encoding(offered.requests.schema))
             self._requests = request_facts(offered, keeper.recorded)
         if self.window.problem:
             self._progress.say(f"the window: {self.window.problem}")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from leverlab.checks import write_checks
 from leverlab.layout import CELL_FILE
+from leverlab.parquet import encoding
 from leverlab.records import RECORD_VERSION, CellRecord, CheckResult, Status, read_json, write_json
 
 CHECKS_FILE: Final = "checks.json"
@@ -87,7 +88,7 @@ def _fill(part: Path, record: CellRecord, tables: Mapping[str, pa.Table], checks
     for name, table in tables.items():
         about = {**(table.schema.metadata or {}), "leverlab_table": name, "leverlab_cell": record.cell}
         about["leverlab_record_version"] = str(RECORD_VERSION)
-        pq.write_table(table.replace_schema_metadata(about), part / f"{name}.parquet", compression="zstd")
+        pq.write_table(table.replace_schema_metadata(about), part / f"{name}.parquet", **encoding(table.schema))
     if checks is not None:
         write_checks(part / CHECKS_FILE, record.cell, list(checks))
     files = {path.name: _settled_hash(path) for path in sorted(part.iterdir())}
