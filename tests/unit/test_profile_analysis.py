@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,66 @@ def test_tables_are_read_as_they_were_written(recorded: Trace, tmp_path: Path) -
     assert list(again.kernels.columns) == tables.columns(tables.KERNELS.names)
     tables.write(again, tmp_path)
     assert time_by_class(tables.read(tmp_path)).equals(time_by_class(again))
+
+
+def test_calls_that_neither_launch_nor_copy_nor_wait_are_counted_when_they_are_written(
+    recorded: Trace, tmp_path: Path
+) -> None:
+    names = [
+        "cudaLaunchKernel",
+        "cuEventQuery",
+        "cuCtxGetId",
+        "cudaEventSynchronize",
+        "cuMemcpyDtoDAsync",
+        "cuEventQuery",
+        "cudaFree",
+    ]
+    calls = pd.DataFrame(
+        {
+            "call": names,
+            "process": 7,
+            "thread": 8,
+            "start_s": np.arange(len(names)) * 1e-3,
+            "duration_s": [1e-6, 2e-6, 3e-6, 4e-6, 5e-6, 6e-6, 7e-6],
+            "step": pd.array([0] * len(names), dtype="Int64"),
+            "server": None,
+        }
+    )
+    two = tables.together({"decode": replace(recorded, calls=calls), "prefill": replace(recorded, calls=calls.head(2))})
+    for _ in range(2):  # read and written again they are the same
+        tables.write(two, tmp_path)
+        two = tables.read(tmp_path)
+        decode, prefill = two.servers["decode"], two.servers["prefill"]
+        assert list(decode.calls["call"]) == [names[0], *names[3:5], names[6]]
+        assert list(prefill.calls["call"]) == names[:1]
+        counted = decode.other_calls.set_index("call")
+        assert counted["count"].to_dict() == {"cuEventQuery": 2, "cuCtxGetId": 1}
+        assert counted["duration_s"].to_dict() == pytest.approx({"cuEventQuery": 8e-6, "cuCtxGetId": 3e-6})
+        assert set(counted["process"]) == {7}
+        assert prefill.other_calls[["call", "count"]].to_numpy().tolist() == [["cuEventQuery", 1]]
+
+
+def test_tables_that_have_every_call_are_read_and_lose_none(recorded: Trace, tmp_path: Path) -> None:
+    """Version 2, and what it becomes when its kernels are classed again."""
+    tables.write(recorded, tmp_path)
+    (tmp_path / "other_calls.parquet").unlink()
+    calls = pd.DataFrame(
+        {
+            "call": ["cuEventQuery", "cudaGraphLaunch"],
+            "process": 7,
+            "thread": 8,
+            "start_ns": [0, 9],
+            "duration_ns": [5, 6],
+            "step": 0,
+        }
+    )
+    calls.to_parquet(tmp_path / "calls.parquet")
+    old = tables.read(tmp_path)
+    assert list(old.calls["call"]) == ["cuEventQuery", "cudaGraphLaunch"] and old.other_calls.empty
+    tables.write(old, tmp_path)
+    now = tables.read(tmp_path)
+    assert list(now.calls["call"]) == ["cudaGraphLaunch"]
+    assert now.other_calls[["call", "count", "duration_s"]].to_numpy().tolist() == [["cuEventQuery", 1, 5e-9]]
 
 
 def test_the_tables_of_the_page_are_those_of_the_schemas() -> None:

@@ -1,7 +1,8 @@
 """The tables that every profiler's trace is brought into: kernels, calls that launched them, and the engine's steps."""
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -12,7 +13,12 @@ import pyarrow.parquet as pq
 
 PhaseName = Literal["prefill", "decode", "mixed"]
 
-TABLE_VERSION: Final = 2
+TABLE_VERSION: Final = 3
+"""2: times are whole nanoseconds. 3: calls.parquet has the `KEPT_CALLS` alone, and other_calls.parquet counts the others."""
+
+KEPT_CALLS: Final = re.compile("launch|memcpy|memset|prefetch|synchronize|wait|alloc|free", re.IGNORECASE)
+"""What is found in the names of calls that are kept one by one: they launch, copy, wait, or hold up the device for memory. The others ask or
+note something; a NIXL server that polls for its transfers makes three in four of them."""
 
 
 def _field(name: str, kind: pa.DataType, unit: str, definition: str) -> pa.Field:
@@ -42,14 +48,26 @@ KERNELS: Final[pa.Schema] = pa.schema(
     ]
 )
 
+_CALL: Final = _field("call", _NAME, "", "name of the CUDA call, without the version that some profilers append")
+
 CALLS: Final[pa.Schema] = pa.schema(
     [
-        _field("call", _NAME, "", "name of the CUDA call, without the version that some profilers append"),
+        _CALL,
         _field("process", pa.int64(), "", "id of the calling process"),
         _field("thread", pa.int64(), "", "id of the calling thread"),
         _field("start_ns", pa.int64(), "ns", "when it began, on the clock of kernels.parquet"),
         _field("duration_ns", pa.int64(), "ns", "how long it took"),
         _field("step", pa.int64(), "", "the step in which it was made; null where unknown"),
+        _SERVER,
+    ]
+)
+
+OTHER_CALLS: Final[pa.Schema] = pa.schema(
+    [
+        _CALL,
+        _field("process", pa.int64(), "", "id of the calling process"),
+        _field("count", pa.int64(), "1", "how often it was made in the window"),
+        _field("duration_ns", pa.int64(), "ns", "how long all of them took together"),
         _SERVER,
     ]
 )
@@ -81,17 +99,27 @@ def columns(names: Iterable[str]) -> list[str]:
     return [f"{name.removesuffix(_NS)}_s" if name.endswith(_NS) else name for name in names]
 
 
+_SORT_OF_CALL: Final = ["call", "process", "server"]
+
 ALONE: Final = "server"
 """What an engine server is called that stands alone."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A window in the three tables. Columns as in `KERNELS`, `CALLS`, `STEPS`, but times are seconds: see `columns`."""
+    """A window in tables. Columns as in `KERNELS`, `CALLS`, `STEPS`, `OTHER_CALLS`, but times are seconds: see `columns`.
+
+    `calls` are all that were recorded until they are written, and then the `KEPT_CALLS`; `other_calls` those that are not among them.
+    """
 
     kernels: pd.DataFrame
     calls: pd.DataFrame
     steps: pd.DataFrame
+    other_calls: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=columns(OTHER_CALLS.names)))
+
+    @property
+    def _tables(self) -> tuple[pd.DataFrame, ...]:
+        return self.kernels, self.calls, self.steps, self.other_calls
 
     @property
     def devices(self) -> list[tuple[str, pd.DataFrame]]:
@@ -107,7 +135,17 @@ class Trace:
         return {str(name): Trace(*self._of(name)) for name in names} if len(names) else {ALONE: self}
 
     def _of(self, server: str) -> list[pd.DataFrame]:
-        return [table[table["server"] == server] for table in (self.kernels, self.calls, self.steps)]
+        return [table[table["server"] == server] for table in self._tables]
+
+    def summarised(self) -> "Trace":
+        """The trace with the `KEPT_CALLS` alone; the others are counted."""
+        kept = self.calls["call"].astype(str).str.contains(KEPT_CALLS)
+        left_out = self.calls.loc[~kept, [*_SORT_OF_CALL, "duration_s"]].assign(count=1)
+        counted = [each for each in (self.other_calls, left_out) if len(each)]
+        if not counted:
+            return self
+        others = pd.concat(counted).groupby(_SORT_OF_CALL, dropna=False, as_index=False).sum()
+        return Trace(self.kernels, self.calls[kept], self.steps, others)
 
 
 def phase_of(prefill_requests: int, decode_requests: int) -> PhaseName | None:
@@ -147,7 +185,7 @@ def assigned(kernels: pd.DataFrame, calls: pd.DataFrame, steps: pd.DataFrame, cl
 def together(traces: Mapping[str, Trace]) -> Trace:
     """The traces of engine servers, at least one, in one: each row with its server, times on each server's own clock."""
     named = [
-        [table.assign(server=name) for table in (trace.kernels, trace.calls, trace.steps)]
+        [table.assign(server=name) for table in (trace.kernels, trace.calls, trace.steps, trace.other_calls)]
         for name, trace in traces.items()
     ]
     return Trace(*(pd.concat(tables, ignore_index=True) for tables in zip(*named, strict=True)))
@@ -164,16 +202,17 @@ def step_of(process: "pd.Series[Any]", when: "pd.Series[float]", steps: pd.DataF
     return found.mask(found == -1)
 
 
-FILES: Final = {"kernels": KERNELS, "calls": CALLS, "steps": STEPS}
+FILES: Final = {"kernels": KERNELS, "calls": CALLS, "other_calls": OTHER_CALLS, "steps": STEPS}
 
 
 def write(trace: Trace, folder: Path) -> None:
-    """Write the three tables as Parquet into `folder`.
+    """Write the tables as Parquet into `folder`, of the calls that are not kept their number and time.
 
     Profilers count nanoseconds. Kept whole, and the starts as differences, they take a third of what seconds take.
     """
+    summarised = trace.summarised()
     for name, schema in FILES.items():
-        frame: pd.DataFrame = getattr(trace, name)
+        frame: pd.DataFrame = getattr(summarised, name)
         own = [frame[column] if len(frame) else pd.Series(dtype="object") for column in columns(schema.names)]
         arrays = [_array(column, field) for column, field in zip(own, schema, strict=True)]
         about = {"leverlab_table": name, "leverlab_table_version": str(TABLE_VERSION)}
@@ -183,7 +222,7 @@ def write(trace: Trace, folder: Path) -> None:
             compression="zstd",
             compression_level=_LEVEL,
             use_dictionary=[column for column in schema.names if column != _START],
-            column_encoding={_START: "DELTA_BINARY_PACKED"},
+            column_encoding={_START: "DELTA_BINARY_PACKED"} if _START in schema.names else None,
         )
 
 
@@ -198,7 +237,10 @@ def _array(column: "pd.Series[Any]", field: pa.Field) -> pa.Array:
 
 def read(folder: Path) -> Trace:
     """The tables kept in `folder`. Raises FileNotFoundError."""
-    found = {name: pq.read_table(folder / f"{name}.parquet").to_pandas() for name in FILES}
+    paths = {name: folder / f"{name}.parquet" for name in FILES}
+    if not paths["other_calls"].is_file():  # version 2 had every call among the kept
+        del paths["other_calls"]
+    found = {name: pq.read_table(path).to_pandas() for name, path in paths.items()}
     for frame in found.values():
         if "server" not in frame:  # tables from before there were twins of several
             frame["server"] = None

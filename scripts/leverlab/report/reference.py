@@ -6,6 +6,7 @@ from typing import Final
 
 from leverlab.config import Configuration
 from leverlab.layout import TWIN_FILE, Layout
+from leverlab.profile.tables import FILES
 from leverlab.records import write_bytes
 from leverlab.report.index import entry_of
 from leverlab.report.page import environment, render_study, style
@@ -16,7 +17,7 @@ from leverlab.report.source import StudyData, read_study
 from leverlab.report.view import Table, plain_table
 
 _TABLES: Final = "*.parquet"
-_OF_A_TWIN: Final = (TWIN_FILE, "kernels.parquet", "calls.parquet", "steps.parquet", "requests.parquet")
+_OF_A_TWIN: Final = (TWIN_FILE, "requests.parquet", *(f"{name}.parquet" for name in FILES))
 _LARGEST: Final = 3
 """Levers that the list names first; its heading says how many."""
 _TOLD: Final = ("GPU", "CPU", "Versions", "Source", "Measured")
