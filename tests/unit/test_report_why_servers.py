@@ -9,15 +9,19 @@ import pytest
 from leverlab.profile import tables
 from leverlab.profile.analysis import copies_s, copying_s
 from leverlab.profile.classes import kernel_classes
+from leverlab.profile.nsys_export import read_nsys_export
 from leverlab.profile.tables import Trace
 from leverlab.profile.torch_trace import read_torch_traces
 from leverlab.profile.twin import REQUESTS
-from leverlab.records import Reason, TwinRecord, write_json
+from leverlab.records import Reason, TwinRecord, read_json, write_json
 from leverlab.report.class_rates import ClassRate, class_rates
+from leverlab.report.mechanism import anatomy, mechanism
 from leverlab.report.page import render_study
+from leverlab.report.peer_copies import peer_sentence
 from leverlab.report.profiled import Profiled
 from leverlab.report.source import StudyData
 from leverlab.report.transfers import transfer_sentence, transfers
+from leverlab.report.twin_facts import facts_table
 from leverlab.report.why import why
 from tests.unit.report_study import make_study
 from tests.unit.repository import SOURCE
@@ -152,6 +156,57 @@ def test_copies_at_the_same_time_are_not_hidden_by_each_other(data: StudyData) -
     found = transfers(replace(twin.recorded, copies_s=copies_s(twice), copying_s=copying_s(twice)))
     assert found.copies_s == pytest.approx(2 * found.alone_s)
     assert found.beside_s == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.fixture
+def fetching(data: StudyData) -> StudyData:
+    """The same, but its decode server is one that was recorded while it fetched blocks from another GPU."""
+    folder = of(data, "decode").folder
+    trace = read_nsys_export(SOURCE / "tests/data/profiles/vllm-h100-nixl-decode", kernel_classes(SOURCE))
+    tables.write(tables.together({"prefill": only(tables.read(folder), "prefill"), "decode": trace}), folder)
+    record = TwinRecord.model_validate(read_json(folder / "twin.json"))
+    write_json(folder / "twin.json", record.model_copy(update={"layers": 32}))
+    return replace(data)
+
+
+def test_transfers_between_gpus_are_told_with_the_copies_that_they_are_made_of(fetching: StudyData) -> None:
+    twin = of(fetching, "decode")
+    assert twin.recorded is not None
+    said = peer_sentence(twin.recorded)
+    assert "8,448 copies from another GPU make 3 transfers: 1 of 8,192 copies of 64 KiB" in said
+    assert "The same 512 MiB in 64 times as many copies take " in said
+    [table] = [table for table in why(fetching)[0].tables if table.caption == "Transfers between GPUs"]
+    assert [[cell.text for cell in row.cells[:4]] for row in table.groups[0].rows] == [
+        ["Baseline (decode)", "1", "8,192", "512 MiB"], ["Baseline (decode)", "2", "128", "512 MiB"],
+    ]  # fmt: skip
+    page = render_study(fetching).replace("\N{NO-BREAK SPACE}", " ")
+    assert page.count("copies from another GPU make 3 transfers") == 2, "in the answer and in the section"
+
+
+def test_what_changes_in_transfers_turns_round_with_the_sides(fetching: StudyData) -> None:
+    twin = of(fetching, "decode")
+    assert twin.recorded is not None
+    many, few = (replace(twin, recorded=replace(twin.recorded, peers=(kind,))) for kind in twin.recorded.peers)
+    assert "copies of a transfer between GPUs 8,192 → 128; a transfer between GPUs takes 61.5 ms → " in mechanism(
+        many, few, "x"
+    )
+    assert "copies of a transfer between GPUs 128 → 8,192; " in mechanism(few, many, "x")
+    assert "between GPUs" not in mechanism(many, many, "x")
+
+
+def test_a_server_that_decodes_nothing_is_told_by_its_steps_and_not_by_the_windows_shares(data: StudyData) -> None:
+    said = anatomy(of(data, "prefill"), "Prefill")
+    assert said.startswith("Prefill: none of its steps decodes. A step that computes prompts (median 256 tokens) keeps")
+    assert "the window is" not in said
+
+
+def test_times_of_a_client_that_several_servers_answer_are_marked_so(data: StudyData) -> None:
+    rows = next(table for table in why(data)[0].tables if table.caption == "What the twins show").groups[0].rows
+    assert [row.cells[3].note for row in rows] == ["", "", ""], "one server of each answers, or is there"
+    twin = next(each for each in data.profiles if each.server == "replica-1")
+    assert twin.recorded is not None
+    pair = [(f"replica {number}", twin, twin.recorded) for number in (1, 2)]
+    assert [row.cells[3].note for row in facts_table(data, pair, "t").groups[0].rows] == ["of all that answer"] * 2
 
 
 def test_a_servers_work_is_that_of_its_own_batch(data: StudyData) -> None:

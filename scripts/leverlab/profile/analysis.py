@@ -12,6 +12,7 @@ import pandas as pd
 
 from leverlab.config.profile import KERNEL_CLASSES
 from leverlab.profile.intervals import Floats, covered_s, gaps
+from leverlab.profile.peer_copies import is_peer
 from leverlab.profile.tables import Trace
 
 UNKNOWN: Final = "unknown"
@@ -38,12 +39,14 @@ IDLE_CAUSES: Final[Mapping[str, str]] = {
     "launch": "a launch was under way",
     "queued": "kernels that were launched waited for each other",
     UNKNOWN: "the trace does not tell when the next kernel was launched",
+    "outside": "the first kernel had not begun or the last one had ended",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One GPU (or the CPU) in the window, which is from its first kernel's start to its last one's end; seconds."""
+    """One GPU (or the CPU) in the window, seconds: from its first kernel's start to its last one's end, or as long as was recorded, whichever is
+    longer. A server that waits for requests runs nothing at the window's ends."""
 
     name: str
     window_s: float
@@ -62,14 +65,18 @@ def times(kernels: pd.DataFrame) -> tuple[Floats, Floats]:
     return start, start + kernels["duration_s"].to_numpy(float)
 
 
-def devices(trace: Trace) -> list[Device]:
-    """Busy and idle time of each device."""
-    return [_device(name, own.sort_values("start_s")) for name, own in trace.devices]
+def devices(trace: Trace, recorded_s: float = 0.0) -> list[Device]:
+    """Busy and idle time of each device. `recorded_s`: for how long the profiler recorded at the least."""
+    return [_device(name, own.sort_values("start_s"), recorded_s) for name, own in trace.devices]
 
 
-def _device(name: str, kernels: pd.DataFrame) -> Device:
+def _device(name: str, kernels: pd.DataFrame, recorded_s: float) -> Device:
     start, end = times(kernels)
-    return Device(name, float(end.max() - start.min()), covered_s(start, end), _idle(name, kernels, start, end))
+    span_s = float(end.max() - start.min())
+    idle = _idle(name, kernels, start, end)
+    if recorded_s > span_s:
+        idle["outside"] = recorded_s - span_s
+    return Device(name, max(span_s, recorded_s), covered_s(start, end), idle)
 
 
 def _idle(name: str, kernels: pd.DataFrame, start: Floats, end: Floats) -> dict[str, float]:
@@ -182,7 +189,7 @@ class DecodeStep:
 
     steps: int
     kernels: float
-    """Kernels and copies that ran."""
+    """Kernels and copies that ran, but for copies between GPUs: those are of a transfer, which may be of any step."""
     kernel_launches: float
     graph_launches: float
     launch_calls_s: float
@@ -218,7 +225,7 @@ def decode_step(trace: Trace) -> DecodeStep | None:
     talk = own[own["class"] == "communication"]
     return DecodeStep(
         steps=round(count),
-        kernels=len(own) / count / devices,
+        kernels=float((~is_peer(own)).sum()) / count / devices,
         kernel_launches=float(launches.sum()) / len(marked),
         graph_launches=float(graphs.sum()) / len(marked),
         launch_calls_s=float(calls.loc[launches | graphs, "duration_s"].sum()) / len(marked),

@@ -104,15 +104,21 @@ def _kernels(folder: Path, strings: dict[int, str]) -> pd.DataFrame:
 
 def _transfers(folder: Path) -> list[pd.DataFrame]:
     needed = ["start", "end", "deviceId", "streamId", "correlationId", "globalPid"]
-    copies = _table(folder, "CUPTI_ACTIVITY_KIND_MEMCPY", [*needed, "copyKind"], ["graphNodeId"])
-    sets = _table(folder, "CUPTI_ACTIVITY_KIND_MEMSET", needed, ["graphNodeId"])
+    copies = _table(folder, "CUPTI_ACTIVITY_KIND_MEMCPY", [*needed, "copyKind"], ["graphNodeId", "bytes"])
+    sets = _table(folder, "CUPTI_ACTIVITY_KIND_MEMSET", needed, ["graphNodeId", "bytes"])
     kinds = copies["copyKind"]
     kinds = kinds.map(lambda kind: _COPIES.get(int(kind), "unknown") if isinstance(kind, Integral) else kind)
     named = [
         (copies, "[CUDA memcpy " + kinds.astype("object").astype(str) + "]"),
         (sets, pd.Series("[CUDA memset]", index=sets.index)),
     ]
-    return [_rows(frame, names, frame["graphNodeId"]) for frame, names in named if len(frame)]
+    return [
+        _rows(frame, names, frame["graphNodeId"]).assign(bytes=_sizes(frame)) for frame, names in named if len(frame)
+    ]
+
+
+def _sizes(frame: pd.DataFrame) -> Any:  # noqa: ANN401 - a nullable array of pandas
+    return pd.array([None if pd.isna(size) else int(size) for size in frame["bytes"]], dtype="Int64")
 
 
 def _rows(frame: pd.DataFrame, names: "pd.Series[Any]", nodes: "pd.Series[Any]") -> pd.DataFrame:

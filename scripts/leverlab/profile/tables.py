@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 PhaseName = Literal["prefill", "decode", "mixed"]
 
-TABLE_VERSION: Final = 3
-"""2: times are whole nanoseconds. 3: calls.parquet has the `KEPT_CALLS` alone, and other_calls.parquet counts the others."""
+TABLE_VERSION: Final = 4
+"""2: times are whole nanoseconds. 3: calls.parquet has the `KEPT_CALLS` alone, and other_calls.parquet counts the others.
+4: kernels.parquet has `bytes`."""
 
 KEPT_CALLS: Final = re.compile("launch|memcpy|memset|prefetch|synchronize|wait|alloc|free", re.IGNORECASE)
 """What is found in the names of calls that are kept one by one: they launch, copy, wait, or hold up the device for memory. The others ask or
@@ -44,6 +45,12 @@ KERNELS: Final[pa.Schema] = pa.schema(
         _field("launch_ns", pa.int64(), "ns", "when the call began that launched it or its graph; null where unknown"),
         _field("step", pa.int64(), "", "row of steps.parquet by the process's own count; null where unknown"),
         _field("phase", _NAME, "", "prefill, decode or mixed: the batch of its step; null where unknown"),
+        _field(
+            "bytes",
+            pa.int64(),
+            "bytes",
+            "what a copy or memset moved; null of a kernel, and where the profiler does not tell",
+        ),
         _SERVER,
     ]
 )
@@ -171,6 +178,8 @@ def assigned(kernels: pd.DataFrame, calls: pd.DataFrame, steps: pd.DataFrame, cl
     steps = steps.assign(step=steps.groupby("process").cumcount()) if len(steps) else steps.assign(step=[])
     kernels = kernels.sort_values("start_s").reset_index(drop=True)
     kernels["class"] = kernels["kernel"].map(classes)
+    if "bytes" not in kernels:  # of a CPU, which copies nothing
+        kernels["bytes"] = pd.NA
     when = kernels["launch_s"].where(kernels["launch_s"].notna(), kernels["start_s"])
     kernels["step"] = step_of(kernels["process"], when, steps)
     calls = calls.assign(step=step_of(calls["process"], calls["start_s"], steps))
@@ -241,15 +250,17 @@ def read(folder: Path) -> Trace:
     if not paths["other_calls"].is_file():  # version 2 had every call among the kept
         del paths["other_calls"]
     found = {name: pq.read_table(path).to_pandas() for name, path in paths.items()}
-    for frame in found.values():
+    for name, frame in found.items():
         if "server" not in frame:  # tables from before there were twins of several
             frame["server"] = None
-        for name in frame.columns:
-            if isinstance(frame[name].dtype, pd.CategoricalDtype):
-                frame[name] = frame[name].astype("object").where(frame[name].notna(), None)
-            elif name in ("step", "gpu", "graph_node"):
-                frame[name] = frame[name].astype("Int64")
-            elif name.endswith(_NS):  # version 1 had seconds
-                frame[name] = frame[name].astype("float64") / 1e9
+        if name == "kernels" and "bytes" not in frame:  # tables before version 4
+            frame["bytes"] = pd.NA
+        for column in frame.columns:
+            if isinstance(frame[column].dtype, pd.CategoricalDtype):
+                frame[column] = frame[column].astype("object").where(frame[column].notna(), None)
+            elif column in ("step", "gpu", "graph_node", "bytes"):
+                frame[column] = frame[column].astype("Int64")
+            elif column.endswith(_NS):  # version 1 had seconds
+                frame[column] = frame[column].astype("float64") / 1e9
         frame.columns = pd.Index(columns(frame.columns))
     return Trace(**found)

@@ -30,6 +30,7 @@ class _Arguments(msgspec.Struct):
     stream: int | str | None = None
     correlation: int | None = None
     graph_node: int | None = msgspec.field(name="graph node id", default=None)
+    bytes: int | None = None
 
 
 class _Event(msgspec.Struct):
@@ -107,7 +108,7 @@ def _on_gpu(events: Sequence[_Event]) -> pd.DataFrame:
         gpu=[each.device for each in arguments],
         nodes=[each.graph_node or None for each in arguments],
         correlation=[-1 if each.correlation is None else each.correlation for each in arguments],
-    )
+    ).assign(bytes=pd.array([each.bytes for each in arguments], dtype="Int64"))
 
 
 def _on_cpu(events: Sequence[_Event]) -> pd.DataFrame:

@@ -1,12 +1,13 @@
 """What a lever changed in the kernels, in words: sentences from two twins, which turn round where the two are exchanged."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from leverlab.profile.analysis import IDLE_CAUSES
 from leverlab.report.doubts import mark_phrase
 from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.layer_parts import layer_sentence
+from leverlab.report.peer_copies import peer_changes
 from leverlab.report.phrases import joined
 from leverlab.report.profiled import Profiled, Recorded
 from leverlab.report.twin_conditions import between_twins, doubts_beside_cells
@@ -26,6 +27,7 @@ def mechanism(baseline: Profiled, treatment: Profiled, label: str) -> str:
         *_idle(before, after),
         *_prompts(before, after),
         *_step(before, after),
+        *peer_changes(before, after, _TELLING),
         *_measured(baseline, treatment),
     ]
     told = "; ".join(parts) if parts else "no count and no share of time differs by a twentieth"
@@ -135,15 +137,34 @@ def anatomy(twin: Profiled, label: str) -> str:
         return ""
     parts = sorted(found.parts_s().items(), key=lambda item: -item[1])
     whole = sum(seconds for _, seconds in parts)
-    shares = [
-        f"{format_share(seconds / whole)} {KERNEL_WORDS[name]}" for name, seconds in parts if seconds / whole >= 0.01
-    ]
+    shares = _shares(parts, whole)
     what = f"a decode step of {format_seconds(whole)}" if found.step is not None else "the window"
     causes = [
         f"{IDLE_CAUSES[name]} for {format_share(share)}" for name, share in found.idle_causes.items() if share >= 0.01
     ]
     waited = f" Nothing ran in {format_share(found.idle_share)} of the window: {joined(causes)}." if causes else ""
+    if found.step is None and found.prompt_step_s():
+        waited = waited and f"{waited[:-1]}; the time in which no request was there to be computed is in that."
+        return f"{label}: {_prompts_alone(found)}{waited}"
     return f"{label}: {what} is {joined(shares)}.{_communication(found)}{layer_sentence(found)}{waited}{_weights(twin, found)}"
+
+
+def _prompts_alone(found: Recorded) -> str:
+    """Of a server that decodes nothing: what its steps are made of."""
+    parts = sorted(found.prompt_step_s().items(), key=lambda item: -item[1])
+    busy_s = sum(seconds for _, seconds in parts)
+    tokens = "" if found.prompt_tokens is None else f" (median {format_number(found.prompt_tokens)} tokens)"
+    return (
+        f"none of its steps decodes. A step that computes prompts{tokens} keeps the GPU busy for {format_seconds(busy_s)}, of which "
+        f"{joined(_shares(parts, busy_s))}."
+    )
+
+
+def _shares(parts: Sequence[tuple[str, float]], whole: float) -> list[str]:
+    """The share of each part of the whole, but for those under 1 %."""
+    return [
+        f"{format_share(seconds / whole)} {KERNEL_WORDS[name]}" for name, seconds in parts if seconds / whole >= 0.01
+    ]
 
 
 def _communication(found: Recorded) -> str:

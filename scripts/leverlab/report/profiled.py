@@ -27,6 +27,7 @@ from leverlab.profile.analysis import (
     time_by_class,
     unnamed,
 )
+from leverlab.profile.peer_copies import Transfers, peer_transfers
 from leverlab.profile.products import LayerProducts, layer_products
 from leverlab.profile.twin import COUNTERS, read_twin
 from leverlab.profile.window import Window
@@ -67,6 +68,10 @@ class Recorded:
     """Kind of copy → its whole time, also beside computation; see `leverlab.profile.analysis.copies_s`."""
     copying_s: float
     """The time in which anything was copied; see `leverlab.profile.analysis.copying_s`."""
+    peers: tuple[Transfers, ...] = ()
+    """Transfers from another GPU; see `leverlab.profile.peer_copies.peer_transfers`."""
+    prompt_tokens: float | None = None
+    """Prompt tokens of a marked step that computes any, the median."""
 
     @property
     def idle_share(self) -> float:
@@ -278,13 +283,16 @@ def _recorded(folder: Path, record: TwinRecord) -> dict[str, Recorded]:
         trace = tables.read(folder)
     except (FileNotFoundError, pa.ArrowInvalid):
         return {}
-    return {name: _told(own, record.layers) for name, own in trace.servers.items()}
+    recorded_s = record.window.get("recorded_s") or 0.0
+    return {name: _told(own, record.layers, recorded_s) for name, own in trace.servers.items()}
 
 
-def _told(trace: tables.Trace, layers: int | None) -> Recorded:
+def _told(trace: tables.Trace, layers: int | None, recorded_s: float) -> Recorded:
     seen = steps_from_kernels(trace, layers) if layers else None
+    step_s = float(np.median(seen.decode_s)) if seen is not None and len(seen.decode_s) else None
+    prompts = trace.steps.loc[trace.steps["phase"].isin(PROMPTS), "prefill_tokens"]
     return Recorded(
-        tuple(devices(trace)),
+        tuple(devices(trace, recorded_s)),
         time_by_class(trace),
         decode_step(trace),
         seen,
@@ -294,6 +302,8 @@ def _told(trace: tables.Trace, layers: int | None) -> Recorded:
         layer_products(trace, layers) if layers else None,
         copies_s(trace),
         copying_s(trace),
+        peer_transfers(trace, step_s),
+        float(prompts.median()) if len(prompts) else None,
     )
 
 

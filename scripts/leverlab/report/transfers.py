@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from leverlab.report.peer_copies import peer_sentence
 from leverlab.report.profiled import Profiled, Recorded
 from leverlab.report.view import Cell, Column, Group, Row, Table
 from leverlab.units import format_seconds, format_share
@@ -98,7 +99,7 @@ def transfer_sentence(label: str, twin: Profiled) -> str:
     return (
         f"{label}: of {format_seconds(found.window_s)} it computes {format_share(found.computing_s / found.window_s)}; copies take "
         f"{format_seconds(found.copies_s)}, {format_seconds(found.alone_s)} of it beside nothing else, and nothing runs in "
-        f"{format_share(1 - found.busy_s / found.window_s)}."
+        f"{format_share(1 - found.busy_s / found.window_s)}.{peer_sentence(twin.recorded)}"
     )
 
 

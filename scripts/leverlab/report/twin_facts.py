@@ -1,7 +1,10 @@
 """The table of what twins can be held against, and of what their steps hold: a row a twin."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
+
+import numpy as np
 
 from leverlab.profile.analysis import DecodeStep
 from leverlab.profile.recorders import RAW
@@ -14,6 +17,8 @@ from leverlab.units import format_number, format_seconds, format_share
 
 _UNNAMED_SHARE: Final = 0.05
 _UNMARKED_SHARE: Final = 0.01
+_UNUSUAL: Final = 0.05
+"""Share by which the mean step differs from the median one where both are told."""
 
 _COLUMNS: Final = (
     Column("Treatment"),
@@ -38,7 +43,11 @@ _COLUMNS: Final = (
 def facts_table(data: StudyData, there: Sequence[tuple[str, Profiled, Recorded]], identifier: str) -> Table:
     """A row for each (label, twin, what it recorded)."""
     baseline = baseline_of(data, [twin for _, twin, _ in there])
-    rows = tuple(Row(tuple(_cells(data, baseline, label, twin, found))) for label, twin, found in there)
+    answering = Counter(twin.folder for _, twin, _ in there if twin.answers)
+    rows = tuple(
+        Row(tuple(_cells(data, baseline, label, twin, found, shared=answering[twin.folder] > 1)))
+        for label, twin, found in there
+    )
     return Table(
         identifier,
         "What the twins show",
@@ -50,15 +59,23 @@ def facts_table(data: StudyData, there: Sequence[tuple[str, Profiled, Recorded]]
     )
 
 
-def _cells(data: StudyData, baseline: Profiled | None, label: str, twin: Profiled, found: Recorded) -> Iterator[Cell]:
+def _cells(
+    data: StudyData, baseline: Profiled | None, label: str, twin: Profiled, found: Recorded, *, shared: bool
+) -> Iterator[Cell]:
+    """`shared`: its client's times are those of several servers that answer, which no request tells apart."""
     step, record = found.step, twin.record
     assert record is not None
     own_tpot = record.requests.get("tpot_s_p50") if twin.answers else None
     counted = twin.iterations
+    of_all = "of all that answer" if shared else ""
     yield _treatment(baseline, label, twin, record.programs.get("nsys", record.tool))
-    yield Cell(told_seconds(found.step_s), Mark("!", "disagrees", "caution") if twin.agrees is False else None)
-    yield _measured(twin)
-    yield Cell(told_seconds(own_tpot))
+    yield Cell(
+        told_seconds(found.step_s),
+        Mark("!", "disagrees", "caution") if twin.agrees is False else None,
+        note=_usual(found),
+    )
+    yield _measured(twin, of_all)
+    yield Cell(told_seconds(own_tpot), note=of_all if own_tpot is not None else "")
     yield _slowed(twin)
     yield _steps_cell(found, counted)
     yield Cell("–" if counted is None else f"{counted[0]:g} to {counted[1]:g}")
@@ -88,10 +105,19 @@ def _treatment(baseline: Profiled | None, label: str, twin: Profiled, program: s
     return Cell(label, OTHER_CONDITIONS if elsewhere else None, note=note)
 
 
-def _measured(twin: Profiled) -> Cell:
+def _measured(twin: Profiled, of_all: str) -> Cell:
     """TPOT of the cell, which was measured at another time, and maybe elsewhere."""
     apart = twin.measured_tpot_s is not None and from_its_cell(twin)
-    return Cell(told_seconds(twin.measured_tpot_s), OTHER_CONDITIONS if apart else None)
+    note = of_all if twin.measured_tpot_s is not None else ""
+    return Cell(told_seconds(twin.measured_tpot_s), OTHER_CONDITIONS if apart else None, note=note)
+
+
+def _usual(found: Recorded) -> str:
+    """The median step where the mean is another: a few steps waited, for prompts of others, transfers or requests."""
+    if found.step_s is None or found.seen is None:
+        return ""
+    usual_s = float(np.median(found.seen.decode_s))
+    return f"median {format_seconds(usual_s)}" if abs(found.step_s / usual_s - 1) > _UNUSUAL else ""
 
 
 def _slowed(twin: Profiled) -> Cell:
@@ -119,7 +145,10 @@ def _prompts_cell(found: Recorded) -> Cell:
     prompts = found.phase_share(*PROMPTS)
     if not prompts and 1 - found.phase_share("decode") > _UNMARKED_SHARE:
         return Cell("–", note="not marked by the engine")
-    return Cell(format_share(prompts), note="of the busy time")
+    tokens = (
+        "" if found.prompt_tokens is None else f", in steps of {format_number(found.prompt_tokens)} tokens of prompts"
+    )
+    return Cell(format_share(prompts), note=f"of the busy time{tokens if prompts else ''}")
 
 
 def _steps_cell(found: Recorded, counted: tuple[float, float] | None) -> Cell:

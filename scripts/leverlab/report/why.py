@@ -15,6 +15,7 @@ from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.layer_parts import layer_table
 from leverlab.report.looks import VARIABLES
 from leverlab.report.mechanism import anatomy, change_in_short, mechanism
+from leverlab.report.peer_copies import peer_sentence, peer_table
 from leverlab.report.phrases import context_phrase, load_heading
 from leverlab.report.profiled import Profiled, Recorded
 from leverlab.report.source import StudyData
@@ -137,7 +138,7 @@ def part_of(data: StudyData, twins: Sequence[Profiled], key: str, *, told: bool,
     """
     there = [(twin, twin.recorded) for twin in twins if twin.recorded is not None]
     load, context = twins[0].load, twins[0].context
-    said = [anatomy(twin, _short(data, twin)) for twin, _ in there]
+    said = [f"{anatomy(twin, _short(data, twin))}{peer_sentence(found)}" for twin, found in there]
     return Why(
         title=heading(data, load, context),
         about="",
@@ -168,6 +169,7 @@ def _tables(
         layer_table(labelled, f"layers-{key}"),
         rate_table([(_short(data, twin), class_rates(twin, data.configuration)) for twin, _ in there], f"rates-{key}"),
         transfer_table([(_short(data, twin), twin, found) for twin, found in there], f"transfers-{key}"),
+        peer_table([(_short(data, twin), found) for twin, found in there], f"peers-{key}"),
         counter_table([(_short(data, twin), twin.counters) for twin in twins], f"counters-{key}"),
     )
     yield from (table for table in found if table is not None)
