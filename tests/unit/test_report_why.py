@@ -50,7 +50,7 @@ def keep_twin(folder: Path, slower: float) -> None:
     ]
     tables.write(replace(trace, kernels=stretched[0], steps=stretched[1]), folder)
     window = {
-        "opened_at_s": 1.0, "recorded_s": 0.3, "iterations_before_start": 10.0, "iterations_after_start": 10.0,
+        "opened_at_s": 1.0, "recorded_s": 0.1 * slower, "iterations_before_start": 10.0, "iterations_after_start": 10.0,
         "iterations_before_stop": 18.0, "iterations_after_stop": 19.0,
     }  # fmt: skip
     record = TwinRecord(
