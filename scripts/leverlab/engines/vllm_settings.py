@@ -29,7 +29,7 @@ _ENUMERATION: Final = re.compile(r"'(\w+)': <\w+\.(\w+): [^>]*>")
 _FACTS: Final[Mapping[str, re.Pattern[str]]] = {
     "attention_backend": re.compile(r"Using (\S+) attention backend"),
     "model_runner": re.compile(r"using (?:the )?(V\d) model runner", re.IGNORECASE),
-    "kv_cache_tokens": re.compile(r"(?:GPU|CPU) KV cache size: ([\d,]+) tokens"),
+    "kv_cache_tokens": re.compile(r"(?:GPU|CPU)(?: \+ host)? KV cache size: ([\d,]+) tokens"),
     "kv_cache_memory_gib": re.compile(r"Available KV cache memory: ([\d.]+) GiB"),
     "model_loading_s": re.compile(r"Model loading took [\d.]+ GiB(?: memory)? and ([\d.]+) seconds"),
     "torch_compile_s": re.compile(r"torch\.compile took ([\d.]+) s in total"),
@@ -46,7 +46,8 @@ _OVERRIDES: Final = re.compile(
 )
 COMPILATION: Final = re.compile(
     r"torch\.compile (?:took|and initial)|Starting torch\.compile|Compiling a graph|Compiling model again|"
-    r"Recompiling the model|[Gg]raph capturing|Capturing (?:CUDA graphs|model)|Compile and warming up|[Aa]utotun"
+    r"Recompiling the model|[Gg]raph capturing|Capturing (?:CUDA graphs|model)|Compile and warming up|[Aa]utotun|"
+    r"JIT compilation during inference:"
 )
 """Lines of the log that tell of a compilation, a graph's capture or a kernel's tuning."""
 
