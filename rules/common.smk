@@ -29,6 +29,7 @@ from leverlab.matrix.servers import model_identity
 from leverlab.matrix.twins import (
     all_twins,
     due_twins,
+    jobs_before,
     profiler_missing,
     twin_minutes,
     twins_by_study,
@@ -141,10 +142,8 @@ def twin_records(studies):
 
 
 def measured_beside(twin):
-    """The records of the jobs that measure the cell of a twin."""
-    return [
-        record_of(job) for job in MATRIX.jobs if (job.server.id, job.replicate) == (twin.cell.server.id, twin.replicate)
-    ]
+    """The records of the jobs that are still to measure the cell of a twin."""
+    return [record_of(job) for job in jobs_before(twin, MATRIX.jobs, LAYOUT, CONFIGURATION.settings.retry_failed)]
 
 
 def settled(files, output):

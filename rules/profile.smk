@@ -1,6 +1,6 @@
 """Twins: a cell's server and load once more, under a profiler, in a job of its own.
 
-Requires: what `measure` requires, and the measurement that it stands beside.
+Requires: what `measure` requires, and the measurement that it stands beside: where that cell has a record, no job any more.
 Makes: results/profiles/{server}/{phase}/{twin}.json. What the profiler wrote and the tables of it are kept in a folder
 beside it, by rename, and are declared nowhere.
 """

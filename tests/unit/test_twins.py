@@ -11,6 +11,7 @@ from leverlab.matrix.twins import (
     Twin,
     all_twins,
     due_twins,
+    jobs_before,
     profiler_missing,
     profiler_program,
     twins_by_study,
@@ -102,6 +103,23 @@ def test_due_until_it_is_kept_and_its_record_comes_back(repository: Repository) 
     assert first.record(layout).stat().st_mtime_ns == kept.stat().st_mtime_ns
     assert due_twins([first, second, third], layout, retry_failed=True) == {second.id, third.id}
     assert not second.record(layout).exists() and first.record(layout).exists()
+
+
+def test_a_twin_waits_for_its_own_cell_and_for_no_other_of_that_job(repository: Repository) -> None:
+    """A job that failed for another cell's sake keeps it from nothing."""
+    twin, *_ = twins(repository)
+    jobs, layout = repository.matrix().jobs, repository.layout
+    own = [job for job in jobs if (job.server.id, job.replicate) == (twin.cell.server.id, twin.replicate)]
+    assert len(own) == 1 and len(own[0].cells) > 1
+    others = [cell.phase.id for cell in own[0].cells if cell.phase.id != twin.cell.phase.id]
+    repository.measure(own[0], others)
+    assert jobs_before(twin, jobs, layout, retry_failed=False) == own
+    repository.measure(own[0], others, status="failed")
+    repository.measure(own[0], [twin.cell.phase.id])
+    assert jobs_before(twin, jobs, layout, retry_failed=True) == []
+    repository.measure(own[0], [twin.cell.phase.id], status="failed")
+    assert jobs_before(twin, jobs, layout, retry_failed=False) == []
+    assert jobs_before(twin, jobs, layout, retry_failed=True) == own, "it is measured again first"
 
 
 def test_a_part_is_run_again_as_what_broke_it_off_asks(repository: Repository) -> None:

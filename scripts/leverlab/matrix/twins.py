@@ -19,6 +19,7 @@ from leverlab.layout import TWIN_FILE, Layout
 from leverlab.matrix.cells import Cell, ReplicateKey
 from leverlab.matrix.expand import Job, Matrix, StudyMatrix
 from leverlab.matrix.jobs import job_specification, walltime_s, write_if_changed
+from leverlab.matrix.progress import measured, missing_phases
 from leverlab.records import TwinSpecification, write_bytes
 
 TWIN_OVERHEAD_S: Final = 900
@@ -151,6 +152,17 @@ def due_twins(twins: Iterable[Twin], layout: Layout, retry_failed: bool) -> set[
             write_bytes(record, kept.read_bytes())
             shutil.copystat(kept, record)
     return due
+
+
+def jobs_before(twin: Twin, jobs: Iterable[Job], layout: Layout, retry_failed: bool) -> list[Job]:
+    """Those of `jobs` that the twin waits for: which measure its cell, and none where that has a record.
+
+    A job that measures several cells and fails for another's sake costs the twin nothing then: the next run has it. It need not come after the
+    rest of that job, as what it compiles is in the record of the next start (`compile_caches`).
+    """
+    if not missing_phases(twin.job, measured(layout, twin.job), retry_failed):
+        return []
+    return [job for job in jobs if (job.server.id, job.replicate) == (twin.cell.server.id, twin.replicate)]
 
 
 def outcome_of(twin: Twin, layout: Layout) -> str | None:

@@ -146,7 +146,7 @@ def _prompts_cell(found: Recorded) -> Cell:
     if not prompts and 1 - found.phase_share("decode") > _UNMARKED_SHARE:
         return Cell("–", note="not marked by the engine")
     tokens = (
-        "" if found.prompt_tokens is None else f", in steps of {format_number(found.prompt_tokens)} tokens of prompts"
+        "" if found.prompt_tokens is None else f"; {format_number(found.prompt_tokens)} prompt tokens a step (median)"
     )
     return Cell(format_share(prompts), note=f"of the busy time{tokens if prompts else ''}")
 
