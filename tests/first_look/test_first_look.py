@@ -11,6 +11,7 @@ import yaml
 from tests.workflow.conftest import REPOSITORY, Checkout, copy_repository
 
 CELLS = REPOSITORY / "results" / "studies" / "first-look" / "cells.parquet"
+REQUESTS = REPOSITORY / "results" / "studies" / "first-look" / "requests.parquet"
 EFFECTS = REPOSITORY / "results" / "studies" / "first-look" / "effects.parquet"
 REPORT = REPOSITORY / "reports" / "first-look.html"
 
@@ -37,6 +38,16 @@ def test_prefix_caching_saves_most_of_the_first_tokens_wait_in_every_replicate()
         .pivot(index="replicate", columns="treatment", values="ttft_s_p50")
     )
     assert (cells["prefix_caching=off"] > 2 * cells["baseline"]).all(), cells.to_string()
+
+
+def test_only_a_server_with_a_prefix_cache_has_hits_and_tokens_are_those_that_were_asked_for() -> None:
+    cells = pandas.read_parquet(CELLS)
+    cached = cells["treatment"] != "prefix_caching=off"
+    assert (cells.loc[cached, "cache_hit_ratio"] > 0.5).all(), cells.to_string()
+    assert not (cells.loc[~cached, "cache_hit_ratio"] > 0).any(), cells.to_string()
+    requests = pandas.read_parquet(REQUESTS)
+    assert (requests["status"] == "ok").all()
+    assert requests["prompt_tokens"].nunique() == requests["completion_tokens"].nunique() == 1
 
 
 def test_the_report_names_the_lever_that_moved_the_first_token_if_the_interval_allows_it() -> None:
