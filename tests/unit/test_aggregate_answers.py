@@ -1,12 +1,16 @@
 """Whether a treatment answers as the baseline does: what is compared with what, what is usual, and when something is said."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from leverlab.aggregate.answers import Beginnings, changed_answers, compare_answers
 from leverlab.aggregate.tables import write_study
 from leverlab.config import ConfigError
 from leverlab.load.digests import TextDigests
@@ -164,6 +168,42 @@ def test_a_lever_that_changes_answers_is_let_do_so(repository: Repository) -> No
     cells, effects = answered(repository, wrong_where(OFF))
     assert alike(cells, OFF) == {(0.0, REQUESTS)}, "it is told all the same"
     assert marked(effects) == set()
+
+
+def test_cells_are_told_apart_by_what_they_are_and_not_by_their_order(repository: Repository) -> None:
+    """A lever that may change answers was found by a row's place among the others: of rows in another order other cells were let do so."""
+    repository.change("max_num_seqs:\n  title", "max_num_seqs:\n  answers: other\n  title", "config/levers.yaml")
+    answered(repository, right)
+    study = repository.study()
+    rows = pq.read_table(repository.layout.study("small") / "cells.parquet").to_pylist()
+    index = np.arange(REQUESTS)
+    said = [Beginnings(index, np.array([f"{row['treatment'] == LIMITED}"] * REQUESTS, "S16")) for row in rows]
+    told = {}
+    for order in (1, -1):
+        compare_answers(study, own := [dict(row) for row in rows][::order], said[::order])
+        told[order] = {(row["cell"], row["replicate"]): (row["answers_alike"], row["answers_compared"]) for row in own}
+    assert told[1] == told[-1]
+
+
+def test_a_lever_may_change_the_answers_of_one_model_and_not_of_another(repository: Repository) -> None:
+    """As one that changes those of dummy weights: a treatment that is let do so of one model is not of all."""
+    answered(repository, wrong_where(OFF))
+    study = repository.study()
+    rows = pq.read_table(repository.layout.study("small") / "cells.parquet").to_pylist()
+    here, elsewhere = [dict(row) for row in rows], [dict(row) | {"model": "other"} for row in rows]
+    for row in elsewhere:
+        row["cell"] = f"other-{row['cell']}"
+    cells = [
+        replace(
+            entry,
+            cell=SimpleNamespace(id=f"{prefix}{entry.cell.id}"),
+            other_answers=prefix == "" and entry.treatment.name == OFF,
+        )
+        for prefix in ("", "other-")
+        for entry in study.cells
+    ]
+    found = changed_answers(replace(study, cells=tuple(cells)), [*here, *elsewhere])
+    assert {(context[1], treatment) for context, treatment, _ in found} == {("other", OFF)}
 
 
 def test_other_prompts_are_not_compared(repository: Repository) -> None:

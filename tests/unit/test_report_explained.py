@@ -12,10 +12,10 @@ from leverlab.config import ConfigError
 from leverlab.profile.twin import read_twin
 from leverlab.report.page import render_study
 from leverlab.report.reference import publish
+from tests.unit.recorded_twins import with_twins
 from tests.unit.report_studies import PROFILED
 from tests.unit.report_study import ReportStudy, make_study
 from tests.unit.test_report_page import text_of
-from tests.unit.test_report_why import with_twins
 
 STUDY = """\
 title: The explained

@@ -1,6 +1,7 @@
 """Studies that a repository keeps: their tables, their pages, and a list that says what was not run."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,8 +11,10 @@ import pytest
 from leverlab.aggregate.effects import effect_rows
 from leverlab.aggregate.schema import effects_schema, table_of
 from leverlab.matrix.expand import expand
+from leverlab.report.beside_theory import left_out
 from leverlab.report.reference import publish, render_reference
 from leverlab.report.source import read_study
+from leverlab.report.theory_values import theory_values
 from tests.unit.report_studies import CROSSED, SIMULATED, TROUBLED
 from tests.unit.report_study import ReportStudy, make_study
 from tests.unit.report_text import text_of
@@ -50,6 +53,21 @@ def test_the_list_is_made_from_the_tables_beside_it(copied: ReportStudy) -> None
     kept = read_study(CROSSED, copied.configuration, copied.layout, folder / CROSSED)
     assert kept.study.question in listed
     assert f"{len(kept.cells)} cells measured" in listed
+
+
+def test_theory_is_told_from_the_published_tables_alone(copied: ReportStudy) -> None:
+    """The lengths of requests were read below results/ alone: a page made again without them lost every floor and ceiling."""
+    folder = copied.root / LAB / CROSSED
+    before = theory_values(copied.read())
+    shutil.rmtree(copied.layout.study(CROSSED))
+    kept = read_study(CROSSED, copied.configuration, copied.layout, folder)
+    after = theory_values(replace(kept, published=folder))
+    assert before.values == after.values
+    assert "decode_floor_s" in {value.quantity.name for value in after.values}
+    (folder / "requests.parquet").unlink()
+    lost = theory_values(replace(kept, published=folder))
+    assert "decode_floor_s" not in {value.quantity.name for value in lost.values}
+    assert "no request tells" in " ".join(left_out(kept, lost)), "and the page says so"
 
 
 def test_tables_that_are_older_than_a_metric_are_read(copied: ReportStudy) -> None:

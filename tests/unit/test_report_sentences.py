@@ -9,7 +9,6 @@ from leverlab.config.lever import Indicator, Lever, LeverExpectation
 from leverlab.report import in_short as short
 from leverlab.report import sentences
 from leverlab.report.effect import Effect
-from leverlab.report.over_loads import effects_over_loads
 from leverlab.report.sentences import (
     Telling,
     expectation_sentence,
@@ -20,27 +19,10 @@ from leverlab.report.sentences import (
     spread_sentence,
     verdict_sentence,
 )
+from tests.unit.told_effects import LIMIT, OFF, TELLING, unmarked
 
-TELLING = Telling(
-    {"prefix_caching": "Prefix caching", "max_num_seqs": "Batch limit"},
-    several_contexts=False,
-    simulated=False,
-    comparisons=2,
-)
 SIMULATED = replace(TELLING, simulated=True)
 
-OFF = Effect(
-    kind="treatment",
-    noise_floor=None,
-    cautions=(),
-    engine="vllm", model="tiny", gpu="cpu", gpu_count=1, treatment="prefix_caching=off", changed={"prefix_caching": ("off", "on")},
-    lever="prefix_caching", load="rate 1", metric="ttft_s", statistic="p50", baseline=0.062, value=0.31, estimate=5.0, low=4.0, high=6.25,
-    level=0.975, alone=(4.4, 5.7), pairs=3, primary=True, verdict="worsens", reason="", minimum_detectable=1.25,
-)  # fmt: skip
-LIMIT = replace(
-    OFF, treatment="max_num_seqs=4", changed={"max_num_seqs": ("4", "64")}, lever="max_num_seqs", load="burst", metric="throughput", statistic=None,
-    baseline=250.0, value=220.0, estimate=0.88, low=0.85, high=0.91, verdict="worsens", minimum_detectable=1.03,
-)  # fmt: skip
 
 CACHING = Lever(
     title="Prefix caching",
@@ -53,16 +35,8 @@ CACHING = Lever(
 )
 
 
-def unmarked(_: Effect) -> tuple[str, ...]:
-    return ()
-
-
 def headline(effects: list[Effect], telling: Telling) -> str:
     return short.headline(effects, telling, unmarked)
-
-
-def in_short(effects: list[Effect], telling: Telling) -> list[str]:
-    return short.in_short(effects, telling, unmarked)
 
 
 def swapped(effect: Effect) -> Effect:
@@ -179,165 +153,6 @@ def test_a_ratio_that_can_be_zero_is_told_as_a_difference_in_points() -> None:
     assert row_sentence(effect) == "−87 points (−90 to −84)"
 
 
-def test_the_headline_names_the_lever_that_moved_most() -> None:
-    sentence = headline([LIMIT, OFF], TELLING)
-    assert (
-        sentence
-        == "Prefix caching moved its primary metric most: off instead of on raises the median time to first token at 1 request/s 5.00-fold, from 62 ms to 310 ms."
-    )
-
-
-@pytest.mark.parametrize(
-    ("effects", "ending"),
-    [
-        ([OFF], "from 62 ms to 310 ms (marked: its sides shared no GPU; its replicates disagree)."),
-        ([replace(OFF, metric="cache_hit_ratio", estimate=-0.5)], "the median prefix-cache hit ratio (marked: its sides shared no GPU; its replicates disagree)."),
-        ([replace(OFF, verdict="no difference found")], "(marked: its sides shared no GPU; its replicates disagree)."),
-        (
-            [replace(OFF, verdict="no difference found"), replace(LIMIT, verdict="no difference found")],
-            "(1 of 2 comparisons are marked: its sides shared no GPU; its replicates disagree).",
-        ),
-    ],
-)  # fmt: skip
-def test_a_headline_that_rests_on_a_marked_effect_says_so(effects: list[Effect], ending: str) -> None:
-    def doubts(effect: Effect) -> tuple[str, ...]:
-        return ("its sides shared no GPU", "its replicates disagree") if effect.treatment == OFF.treatment else ()
-
-    assert short.headline([*effects], TELLING, doubts).endswith(ending)
-    assert "marked" not in short.headline([LIMIT], TELLING, doubts)
-    lines = short.in_short([OFF, LIMIT], TELLING, doubts)
-    assert "310 ms at off (worse, marked)." in lines[0] and "(worse)." in lines[1]
-    assert sentences.verdict_line([OFF, LIMIT], TELLING, doubts).count("worsens, marked, ") == 1
-
-
-def test_with_one_lever_the_headline_says_what_it_did() -> None:
-    assert headline([OFF], TELLING) == (
-        "Prefix caching off instead of on raises the median time to first token at 1 request/s 5.00-fold, from 62 ms to 310 ms."
-    )
-
-
-def test_a_lever_of_the_load_is_no_headline_beside_one_of_the_server() -> None:
-    """A shorter prompt is no answer to what a server's lever does, however much it moves."""
-    asked = replace(TELLING, of_the_load=frozenset({"prefix_caching"}))
-    assert headline([LIMIT, OFF], asked).startswith("Batch limit moved its primary metric most")
-    assert headline([replace(LIMIT, verdict="no difference found"), OFF], asked).startswith("Prefix caching moved")
-
-
-def test_in_short_each_lever_is_told_with_its_values_at_every_level() -> None:
-    half = replace(OFF, changed={"prefix_caching": ("half", "on")}, value=61.9e-3, verdict="no difference found")
-    lines = in_short([half, OFF, LIMIT], TELLING)
-    assert lines[0] == (
-        "Prefix caching: the median time to first token at 1 request/s is 62 ms at on, 61.9 ms at half (no difference found) "
-        "and 310 ms at off (worse)."
-    )
-    assert len(lines) == 2 and lines[1].startswith(
-        "Batch limit: the output tokens per second in a burst is 250 tokens/s at "
-    )
-    invalid = replace(half, baseline=None, value=None, estimate=None, verdict="invalid")
-    assert in_short([invalid, OFF, LIMIT], TELLING)[0].endswith(
-        "is 62 ms at on and 310 ms at off (worse); nothing is known at half (invalid)."
-    )
-    assert in_short([invalid, LIMIT], TELLING) == [], "one place that is known"
-    assert in_short([OFF], TELLING) == [], "the headline says it"
-    assert in_short([replace(OFF, primary=False), LIMIT], TELLING) == []
-    many = [replace(OFF, load=f"rate {rate}") for rate in range(1, 12)]
-    assert in_short(many, TELLING)[-1] == "3 more stand below."
-
-
-def test_what_is_the_same_at_several_load_points_is_said_once() -> None:
-    four = replace(
-        OFF, load="rate 4", baseline=0.1, value=0.4, estimate=4.0, low=3.5, high=4.5, level=0.95, primary=False
-    )
-    ten = replace(four, load="rate 10", verdict="no difference found", estimate=1.02, value=0.102, low=0.95, high=1.1)
-    alone = replace(OFF, load="rate 2", verdict="not judgeable", reason="one pair")
-    said = list(effects_over_loads([ten, four, OFF, alone], TELLING))
-    assert said[0] == (
-        "Prefix caching off instead of on raises the median time to first token at 1 request/s by a factor of 5.00 "
-        "(97.5 % interval 4.00 to 6.25), from 62 ms to 310 ms; at 4 requests/s by a factor of 4.00 (95 % interval 3.50 to 4.50), "
-        "from 100 ms to 400 ms, each in 3 replicates. That is worse."
-    )
-    assert said[1:] == [verdict_sentence(alone, TELLING), verdict_sentence(ten, TELLING)]
-
-
-def test_what_is_invalid_at_several_load_points_is_no_missing_difference() -> None:
-    """Two of three replicates are invalid at both: the pair that is left has an estimate all the same."""
-    spoilt = replace(OFF, verdict="invalid", pairs=1, reason="treatment r2, r3: invalid", low=None, high=None)
-    said = list(effects_over_loads([spoilt, replace(spoilt, load="rate 4")], TELLING))
-    assert len(said) == 2
-    assert all("no difference" not in sentence and "invalid" in sentence for sentence in said)
-
-
-def test_at_several_load_points_the_correction_is_told_too() -> None:
-    none = replace(
-        OFF,
-        verdict="no difference found",
-        estimate=1.1,
-        value=0.07,
-        low=0.98,
-        high=1.3,
-        alone=(1.02, 1.2),
-        primary=True,
-    )
-    (said,) = effects_over_loads([none, replace(none, load="rate 4", primary=False)], TELLING)
-    assert said.count("Alone it would count as a difference") == 1
-
-
-def test_at_several_load_points_the_level_stands_once_and_what_differs_at_each() -> None:
-    def at(load: str, **changes: object) -> Effect:
-        return replace(OFF, load=load, **changes)  # type: ignore[arg-type]
-
-    (said,) = effects_over_loads([at("rate 1"), at("rate 4", pairs=2, reason="left out: treatment r2")], TELLING)
-    assert said.endswith(
-        "at 4 requests/s by a factor of 5.00 (4.00 to 6.25), from 62 ms to 310 ms, in 2 replicates (left out: treatment r2). That is worse."
-    )
-    near = {"estimate": 1.4, "value": 0.0868, "low": 1.3, "high": 1.5}
-    (said,) = effects_over_loads([at("rate 1"), at("rate 4", **near)], TELLING)
-    assert "at 1 request/s by 400 % (97.5 % interval 300 % to 525 %)" in said and "by 40 % (30 % to 50 %)" in said, (
-        "one scale"
-    )
-    none = {"verdict": "no difference found", "estimate": 1.0, "value": 0.062, "low": 0.9, "high": 1.1}
-    (said,) = effects_over_loads([at("rate 1", **none), at("rate 4", **none)], TELLING)
-    assert said.count("no difference found") == 1 and said.count("97.5 % interval") == 1
-    assert "at 4 requests/s from 62 ms to 62 ms, a ratio of 1.00 (0.90 to 1.10), where " in said
-
-
-def test_what_one_replicate_leaves_open_is_said_once_for_all_load_points() -> None:
-    """Where device time ended after the first replicate."""
-    one = replace(
-        OFF,
-        verdict="not judgeable",
-        reason="baseline r2, r3: not measured yet",
-        low=None,
-        high=None,
-        level=None,
-        pairs=1,
-    )
-    (said,) = effects_over_loads([one, replace(one, load="rate 4", value=0.32)], TELLING)
-    assert said == (
-        "Prefix caching off instead of on: the effect on the median time to first token is not judgeable: at 1 request/s from 62 ms to "
-        "310 ms; at 4 requests/s from 62 ms to 320 ms, each in 1 replicate. Baseline r2, r3: not measured yet."
-    )
-    other = replace(one, load="rate 4", reason="treatment r1: infeasible", estimate=None, value=None)
-    assert list(effects_over_loads([one, other], TELLING)) == [
-        verdict_sentence(one, TELLING),
-        verdict_sentence(other, TELLING),
-    ]
-
-
-def test_the_headline_does_not_name_a_lever_that_moved_nothing() -> None:
-    undecided = [replace(effect, verdict="no difference found") for effect in (OFF, LIMIT)]
-    assert headline(undecided, TELLING) == (
-        "No difference was found in the median time to first token at 1 request/s with Prefix caching off instead of on, "
-        "or in the output tokens per second in a burst with Batch limit 4 instead of 64."
-    )
-    half = replace(undecided[0], changed={"prefix_caching": ("half", "on")}, treatment="prefix_caching=half")
-    assert headline([undecided[0], half], TELLING).endswith("with Prefix caching off or half instead of on.")
-    later = [replace(effect, load="rate 2") for effect in undecided]
-    assert headline([*undecided, *later], TELLING) == (
-        "No difference was found in any primary metric, with any of 2 treatments."
-    )
-
-
 def test_what_replicates_cannot_say_is_one_sentence_for_the_levels_of_a_lever() -> None:
     half = replace(
         OFF, changed={"prefix_caching": ("half", "on")}, treatment="prefix_caching=half", minimum_detectable=1.1
@@ -358,10 +173,6 @@ def test_what_replicates_cannot_say_is_one_sentence_for_the_levels_of_a_lever() 
     assert spread == (
         " The replicates themselves gave 61 ms to 63 ms at the baseline, 300 ms to 320 ms at off and 100 ms to 200 ms at half."
     )
-
-
-def test_an_exploratory_effect_is_no_headline() -> None:
-    assert "Nothing was compared" in headline([replace(OFF, primary=False)], TELLING)
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def test_what_theory_says_of_several_load_points_is_one_sentence(study: ReportSt
         "Baseline: floor of a decode step (floor) beside median time per output token (measured): at 1 concurrent stream 3.17 ms beside "
     )
     assert re.search(r"3\.17 ms beside \d\.\d+ ms, \d\.\d+ \(\d.* to .*\) times that; at 16 concurrent", said[0])
-    assert said[0].endswith(", each in 3 replicates.")
+    assert said[0].endswith(", each the median of 3 replicates.")
     assert len(said) == len({value.treatment for value in values.values if value.quantity.name == "decode_floor_s"})
 
 

@@ -15,11 +15,11 @@ from leverlab.report.source import StudyData
 from leverlab.report.theory_values import theory_values
 from leverlab.report.view import Row
 from leverlab.report.why import changes_in_short, why
+from tests.unit.recorded_twins import TREATMENT, of, with_twins
 from tests.unit.report_studies import PROFILED
 from tests.unit.report_study import ReportStudy, make_study
 from tests.unit.report_text import text_of
 from tests.unit.test_report_explained import STUDY, why_of
-from tests.unit.test_report_why import TREATMENT, of, with_twins
 
 Conditions = dict[str, Any]
 

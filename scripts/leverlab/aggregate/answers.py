@@ -67,19 +67,19 @@ def agreement(one: Beginnings, other: Beginnings) -> Agreement:
 
 
 def compare_answers(matrix: StudyMatrix, rows: Sequence[Row], said: Sequence[Beginnings | None]) -> None:
-    """Fill `answers_alike` and `answers_compared` of `rows`, the study's cells in the matrix' order with what each `said`.
+    """Fill `answers_alike` and `answers_compared` of `rows`, the study's cells, in the same order as what each `said`.
 
     A cell is compared with those of the baseline's server that were asked the same in the same replicate, and has the share of the one that
     it agrees with most: the baseline's own cell as well, so that neither side has more to choose from. What cannot be compared stays null.
     """
-    entries = [entry for entry in matrix.cells for _ in matrix.replicates]
+    spared = _spared(matrix)
     asked = [(row["workload"], ReplicateKey.parse(row["replicate"]).seed_key) for row in rows]
     baselines = {
         (_place(row)[0], row["load"], *asked[at]): at for at, row in enumerate(rows) if row["treatment"] == BASELINE
     }
     by_server: dict[Place, list[int]] = {}
     for at, row in enumerate(rows):
-        if row["checks"] != "invalid" and not entries[at].other_answers:
+        if row["checks"] != "invalid" and _identity(row) not in spared:
             by_server.setdefault((row["server"], *asked[at]), []).append(at)
     for at, row in enumerate(rows):
         baseline = baselines.get((_place(row)[0], row["load"], *asked[at]))
@@ -97,13 +97,14 @@ def compare_answers(matrix: StudyMatrix, rows: Sequence[Row], said: Sequence[Beg
 def changed_answers(matrix: StudyMatrix, rows: Sequence[Mapping[str, Any]]) -> dict[Place, str]:
     """Where a treatment's answers agree with the baseline's markedly less than the baseline's with themselves → what was seen.
 
-    `rows` are those of cells.parquet. Treatments whose levers may change answers are left out.
+    `rows` are those of cells.parquet. Treatments are left out where their levers may change answers, which a level may do of one model and
+    not of another.
     """
-    spared = {entry.treatment.name for entry in matrix.cells if entry.other_answers}
+    spared = _spared(matrix)
     valid: dict[Place, dict[str, Agreement]] = {}
     for row in rows:
         compared = row.get(COMPARED)
-        if compared and row["checks"] != "invalid":
+        if compared and row["checks"] != "invalid" and _identity(row) not in spared:
             replicate = ReplicateKey.parse(row["replicate"]).seed_key
             valid.setdefault(_place(row), {})[replicate] = Agreement(round(row[ALIKE] * compared), compared)
     found = {}
@@ -111,7 +112,7 @@ def changed_answers(matrix: StudyMatrix, rows: Sequence[Mapping[str, Any]]) -> d
         context, treatment, load = place
         usual = valid.get((context, BASELINE, load), {})
         pairs = [(own[replicate], usual[replicate]) for replicate in own if replicate in usual]
-        if treatment == BASELINE or treatment in spared or not pairs:
+        if treatment == BASELINE or not pairs:
             continue
         seen, known = (
             Agreement(sum(each.alike for each in side), sum(each.compared for each in side))
@@ -123,6 +124,15 @@ def changed_answers(matrix: StudyMatrix, rows: Sequence[Mapping[str, Any]]) -> d
                 f"{known.compared} do from one of its cells to another"
             )
     return found
+
+
+def _spared(matrix: StudyMatrix) -> set[Place]:
+    """The cells whose treatments may answer otherwise than the baseline."""
+    return {(entry.cell.id, entry.treatment.name) for entry in matrix.cells if entry.other_answers}
+
+
+def _identity(row: Mapping[str, Any]) -> Place:
+    return row["cell"], row["treatment"]
 
 
 def _place(row: Mapping[str, Any]) -> Place:

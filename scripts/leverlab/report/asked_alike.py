@@ -26,10 +26,8 @@ def asked_alike_sentences(data: StudyData) -> Iterator[str]:
     The prompts are the same where both cells replayed one workload in one phase and replicate; instants and numbers of tokens are
     compared in requests.parquet. Nothing is said of studies that do not vary the engine, nor where that table is not there.
     """
-    path = data.layout.study(data.name) / "requests.parquet"
-    if data.published is not None and not path.is_file():
-        path = data.published / path.name
-    if len(data.study.levers.get(_LEVER, ())) < 2 or not path.is_file():
+    path = data.requests
+    if len(data.study.levers.get(_LEVER, ())) < 2 or path is None:
         return
     lacking = set(_COLUMNS) - set(pq.read_schema(path).names)
     if lacking:

@@ -8,6 +8,7 @@ from typing import Final
 from leverlab.config.course import TheoryAnswer, theory_names
 from leverlab.metrics import parse_metric_reference
 from leverlab.quantities import DERIVED, Quantity, QuantityReference, parse_quantity_reference
+from leverlab.report.doubts import marked_cells
 from leverlab.report.phrases import context_phrase, joined, load_heading, load_phrase, metric_phrase, value_phrase
 from leverlab.report.source import StudyData
 from leverlab.report.theory_values import Beside, Missing, TheoryValues
@@ -175,7 +176,7 @@ def theory_sentences(answer: TheoryAnswer, data: StudyData, values: TheoryValues
         said = [
             sentence
             for _, of_context in groupby(own, key=lambda value: value.context)
-            for sentence in _over_loads(data, list(_together(data, list(of_context))))
+            for sentence in _over_loads(data, list(of_context))
         ]
         missing = [each for each in values.missing if each.quantity is reference.quantity]
         yield from said
@@ -190,14 +191,27 @@ def theory_sentences(answer: TheoryAnswer, data: StudyData, values: TheoryValues
             yield f"Not computed: {reference.quantity.label}: {why}."
 
 
-def _over_loads(data: StudyData, told: Sequence[tuple[Beside, str, bool]]) -> Iterator[str]:
+def _over_loads(data: StudyData, values: Sequence[Beside]) -> Iterator[str]:
     """A sentence for each whose value is told, of all its load points; what lies beyond its bound stands alone."""
-    for (whose, alone), found in groupby(told, key=lambda each: (each[1], each[2] or each[0].impossible)):
+    for (whose, alone), found in groupby(
+        _together(data, values), key=lambda each: (each[1], each[2] or each[0].impossible)
+    ):
         own = list(found)
         if alone or len(own) == 1:
-            yield from (_sentence(data, *each) for each in own)
+            yield from (f"{_sentence(data, *each)}{_marked(data, values, [each[0]], each[2])}" for each in own)
         else:
-            yield _together_over_loads(data, [value for value, _, _ in own], whose)
+            together = [value for value, _, _ in own]
+            yield f"{_together_over_loads(data, together, whose)}{_marked(data, values, together, every_load=False)}"
+
+
+def _marked(data: StudyData, values: Sequence[Beside], told: Sequence[Beside], every_load: bool) -> str:
+    """What is held against the cells whose measured values are `told`, those of treatments and loads that read the same too."""
+    read = {(_texts(value), "" if every_load else value.load) for value in told if value.measured is not None}
+    places = {
+        (value.treatment, value.load) for value in values if (_texts(value), "" if every_load else value.load) in read
+    }
+    cells = data.of_context(told[0].context)
+    return marked_cells(cells[[place in places for place in zip(cells["treatment"], cells["load"], strict=True)]])
 
 
 def _together_over_loads(data: StudyData, values: Sequence[Beside], whose: str) -> str:
@@ -211,14 +225,15 @@ def _together_over_loads(data: StudyData, values: Sequence[Beside], whose: str) 
     for value in values:
         wanted, measured, ratio = _texts(value)
         compared = f", {times_that(ratio)}" if value.ratios else ""
-        count = "" if alike else f", in {_replicates(value)}"
+        count = "" if alike else f", {_replicates(value)}"
         parts.append(f"{load_phrase(value.load)} {wanted} beside {measured}{compared}{count}")
-    ending = f", each in {_replicates(first)}" if alike else ""
+    ending = f", each {_replicates(first)}" if alike else ""
     return f"{start} ({_SENSES[first.quantity.sense]}) beside {beside_phrase(first)} (measured): {'; '.join(parts)}{ending}."
 
 
 def _replicates(value: Beside) -> str:
-    return "1 replicate" if value.replicates == 1 else f"{value.replicates} replicates"
+    """What the values are: other answers tell means, which are none of these."""
+    return "in 1 replicate" if value.replicates == 1 else f"the median of {value.replicates} replicates"
 
 
 def _not_computed(data: StudyData, quantity: Quantity, missing: Sequence[Missing]) -> Iterator[str]:
@@ -250,7 +265,7 @@ def _sentence(data: StudyData, value: Beside, whose: str, every_load: bool) -> s
     )
     return (
         f"{start}: {value.quantity.label} {wanted} ({_SENSES[value.quantity.sense]}); {beside_phrase(value)} {measured} (measured)"
-        f"{compared}, in {_replicates(value)}.{beyond}"
+        f"{compared}, {_replicates(value)}.{beyond}"
     )
 
 

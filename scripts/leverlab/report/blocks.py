@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
+from leverlab.report.doubts import doubts_in
 from leverlab.report.effect import Effect
 from leverlab.report.effect_tables import side_by_side
 from leverlab.report.figures.axes import Series
@@ -153,7 +154,9 @@ def side_by_side_parts(data: StudyData) -> list[Part]:
             _there([drawn]), "whether the lever's effect is the same on every model and GPU.",
             "why it differs: models and GPUs differ in more than one respect.", "The effects could not be drawn; the table holds what there is.", (), "single",
         )  # fmt: skip
-        parts.append(Part(title, block, side_by_side(f"side-table-{number}", effects, data.telling, title)))
+        parts.append(
+            Part(title, block, side_by_side(f"side-table-{number}", effects, data.telling, doubts_in(data), title))
+        )
     return parts
 
 

@@ -1,14 +1,16 @@
 """What is held against an effect: in full where it is reported, in a few words where another sentence rests on it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 import pandas as pd
 
 from leverlab.report.effect import Doubts, Effect
+from leverlab.report.marked import codes_of, words
 from leverlab.report.phrases import unique
 from leverlab.report.sentences import capital
-from leverlab.report.source import StudyData
+from leverlab.report.source import StudyData, rows_of
 
 IN_SHORT: Final = {
     "cards_confounded": "its sides shared no GPU",
@@ -21,33 +23,25 @@ IN_SHORT: Final = {
 """Code of a caution → the same where it is no subject. `requests_queued` is none of them: the interval is as wide as that asks for."""
 
 _CODES: Final = 3
-"""Codes of checks that are named; of more their number says enough."""
+"""Codes of checks that are named, those of most cells first; of the others their number says enough."""
 
 
 def held_against(effect: Effect, data: StudyData) -> str:
     """Which checks marked the cells that the effect rests on, and what else speaks against it; empty where nothing does."""
     said = [f"{capital(caution.message)}." for caution in effect.cautions]
-    cells, marked, codes = _marked(effect, data)
+    cells = pd.concat(data.sides_of(effect))
+    marked = cells[cells["checks"] == "caution"]
     if count := len(marked):
-        named = ", ".join(code.replace("_", " ") for code in codes)
         every = "Both" if count == 2 else f"All {count}"
         whose = f"{every} valid cells" if 1 < count == len(cells) else f"{count} of the {len(cells)} valid cells"
+        named = ", ".join(map(words, _codes(marked)))
         said.append(f"{whose} {'carries' if count == 1 else 'carry'} a caution: {named}.")
     return " ".join(said)
 
 
 def doubts_in(data: StudyData) -> Doubts:
     """The same in a few words each."""
-
-    def doubts(effect: Effect) -> tuple[str, ...]:
-        said = [IN_SHORT[caution.code] for caution in effect.cautions if caution.code in IN_SHORT]
-        cells, marked, codes = _marked(effect, data)
-        if count := len(marked):
-            named = f": {', '.join(code.replace('_', ' ') for code in codes)}" if len(codes) <= _CODES else ""
-            said.append(f"{count} of its {len(cells)} cells {'carries' if count == 1 else 'carry'} a caution{named}")
-        return tuple(said)
-
-    return doubts
+    return lambda effect: tuple(_in_short([effect], data))
 
 
 def mark_phrase(doubts: Sequence[str]) -> str:
@@ -68,8 +62,49 @@ def marks_phrase(effects: Sequence[Effect], doubts: Doubts) -> str:
     )
 
 
-def _marked(effect: Effect, data: StudyData) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """The valid cells that the effect rests on, those of them with a caution, and the codes of these."""
-    cells = pd.concat(data.sides_of(effect))
-    marked = cells[cells["checks"] == "caution"]
-    return cells, marked, list(dict.fromkeys(code for codes in marked["check_codes"] for code in codes.split(",")))
+def marked_effects(effects: Sequence[Effect], data: StudyData) -> str:
+    """For behind an answer that rests on `effects`: ` Marked: its sides shared no GPU.`; empty where nothing is held against them.
+
+    What is held against some of them says of how many; cells that several of them rest on count once.
+    """
+    return _sentence(_in_short(effects, data))
+
+
+def marked_cells(cells: pd.DataFrame) -> str:
+    """The same behind an answer that rests on rows of the cells and compares nothing."""
+    return _sentence(_cells_in_short(cells))
+
+
+def _in_short(effects: Sequence[Effect], data: StudyData) -> list[str]:
+    """The cautions of effects and of the cells below them, each a clause."""
+    counts = Counter(code for effect in effects for code in {caution.code for caution in effect.cautions})
+    said = [
+        held if counts[code] == len(effects) else f"{held} in {counts[code]} of {len(effects)} comparisons"
+        for code, held in IN_SHORT.items()
+        if counts[code]
+    ]
+    sides = [side for effect in effects for side in data.sides_of(effect)]
+    return said + (_cells_in_short(pd.concat(sides)) if sides else [])
+
+
+def _cells_in_short(cells: pd.DataFrame) -> list[str]:
+    """One clause where any of these cells carries a caution, else none."""
+    own = cells.drop_duplicates(["cell", "replicate"])
+    marked = own[own["checks"] == "caution"]
+    if not len(marked):
+        return []
+    codes = _codes(marked)
+    more = f" and {len(codes) - _CODES} more" if len(codes) > _CODES else ""
+    named = ", ".join(map(words, codes[:_CODES]))
+    return [
+        f"{len(marked)} of its {len(own)} cells {'carries' if len(marked) == 1 else 'carry'} a caution: {named}{more}"
+    ]
+
+
+def _codes(marked: pd.DataFrame) -> list[str]:
+    """The codes that mark these cells, those of most cells first."""
+    return [code for code, _ in Counter(code for row in rows_of(marked) for code in codes_of(row)).most_common()]
+
+
+def _sentence(said: Sequence[str]) -> str:
+    return f" Marked: {'; '.join(said)}." if said else ""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from leverlab.metrics import METRICS
-from leverlab.report.effect import Effect
+from leverlab.report.effect import Doubts, Effect
 from leverlab.report.phrases import (
     context_phrase,
     levels_phrase,
@@ -35,26 +35,37 @@ def is_main(effect: Effect, primary: set[tuple[str, str | None]]) -> bool:
     return (effect.metric, effect.statistic) in {*MAIN, *primary}
 
 
-def before_after(identifier: str, effects: Sequence[Effect], telling: Telling, caption: str, note: str = "") -> Table:
-    """A row a metric and load point: baseline, treatment, change with its interval, verdict. `effects` share treatment and context."""
+def before_after(
+    identifier: str, effects: Sequence[Effect], telling: Telling, doubts: Doubts, caption: str, note: str = ""
+) -> Table:
+    """A row a metric and load point: baseline, treatment, change with its interval, verdict. `effects` share treatment and context.
+
+    `doubts`: what is held against a primary effect, which stands in its row.
+    """
     columns = _columns("Metric", effects[0], telling)
     ordered = sorted(effects, key=lambda effect: (load_order(effect.load), _metric_order(effect)))
     groups = tuple(
-        Group(tuple(_row(effect, telling) for effect in own), load_heading(load))
+        Group(tuple(_row(effect, telling, doubts) for effect in own), load_heading(load))
         for load, own in groupby(ordered, key=lambda effect: effect.load)
     )
     return Table(identifier, caption, columns, groups, note)
 
 
-def side_by_side(identifier: str, effects: Sequence[Effect], telling: Telling, caption: str) -> Table:
+def side_by_side(identifier: str, effects: Sequence[Effect], telling: Telling, doubts: Doubts, caption: str) -> Table:
     """One primary metric of one treatment over contexts: a row an engine, model and GPU."""
     columns = _columns("Where", effects[0], telling)
-    rows = tuple(Row((Cell(context_phrase(*effect.context)), *_row(effect, telling).cells[1:])) for effect in effects)
+    rows = tuple(
+        Row((Cell(context_phrase(*effect.context)), *_row(effect, telling, doubts).cells[1:])) for effect in effects
+    )
     return Table(identifier, caption, columns, (Group(rows),))
 
 
 def crossed_table(
-    identifier: str, effects: Sequence[Effect], asked: set[tuple[str, str | None, str]], telling: Telling
+    identifier: str,
+    effects: Sequence[Effect],
+    asked: set[tuple[str, str | None, str]],
+    telling: Telling,
+    doubts: Doubts,
 ) -> Table:
     """Main effects and interactions in the metrics, statistics and load points `asked`: a row each, in a group a metric."""
     own = [effect for effect in effects if (effect.metric, effect.statistic, effect.load) in asked]
@@ -65,7 +76,7 @@ def crossed_table(
                 Cell(_contrast(effect, telling)),
                 Cell(effect.kind),
                 Cell(row_sentence(effect), note=_level_note(effect)),
-                Cell(mark=verdict_mark(effect.verdict, telling.simulated), note=effect.reason),
+                Cell(mark=verdict_mark(effect.verdict, telling.simulated), note=_verdict_note(effect, doubts)),
             ))
             for effect in own
             if (effect.metric, effect.statistic, effect.load) == (metric, statistic, load)
@@ -96,7 +107,7 @@ def treatment_title(effect: Effect, telling: Telling) -> str:
     return f"{title}: {context_phrase(*effect.context)}" if telling.several_contexts else title
 
 
-def _row(effect: Effect, telling: Telling) -> Row:
+def _row(effect: Effect, telling: Telling, doubts: Doubts) -> Row:
     mark = verdict_mark(effect.verdict, telling.simulated)
     if not effect.primary:
         mark = Mark(mark.symbol, f"{mark.word} (exploratory)", "quiet")
@@ -106,7 +117,11 @@ def _row(effect: Effect, telling: Telling) -> Row:
             Cell(value_phrase(effect.metric, effect.baseline)),
             Cell(value_phrase(effect.metric, effect.value)),
             Cell(row_sentence(effect), note=_level_note(effect)),
-            Cell("primary" if effect.primary else "", mark, note=effect.reason),
+            Cell(
+                "primary" if effect.primary else "",
+                mark,
+                note=_verdict_note(effect, doubts) if effect.primary else effect.reason,
+            ),
         ),
         primary=effect.primary,
     )
@@ -121,6 +136,12 @@ def _columns(first: str, effect: Effect, telling: Telling) -> tuple[Column, ...]
         Column("Change (95 % interval)", "number"),
         Column("Verdict", "short"),
     )
+
+
+def _verdict_note(effect: Effect, doubts: Doubts) -> str:
+    """Why the verdict is no other, and what is held against it."""
+    held = doubts(effect)
+    return "; ".join([*([effect.reason] if effect.reason else []), *([f"marked: {'; '.join(held)}"] if held else [])])
 
 
 def _level_note(effect: Effect) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from leverlab.aggregate.comparisons import expected_effects
 from leverlab.config.course import ExpectedAnswer
 from leverlab.metrics import parse_metric_reference
+from leverlab.report.doubts import marked_effects
 from leverlab.report.levels import refers_to
 from leverlab.report.sentences import capital, outcome_sentence, verdict_sentence
 from leverlab.report.source import StudyData
@@ -24,4 +25,4 @@ def expected_sentences(answer: ExpectedAnswer, data: StudyData) -> Iterator[str]
             outcome, expected = told
             # Simulated is said once, as the outcome.
             found = verdict_sentence(effect, replace(data.telling, simulated=False))
-            yield f"{capital(outcome)}: {place}{expected} Found: {found}"
+            yield f"{capital(outcome)}: {place}{expected} Found: {found}{marked_effects([effect], data)}"

@@ -29,7 +29,7 @@ def knee_table(data: StudyData) -> Table | None:
         return None
     groups = []
     for context in data.contexts:
-        own = [row for row in data.saturation if _context(row) == context]
+        own = [row for row in data.saturation if context_of(row) == context]
         title = context_phrase(*context) if len(data.contexts) > 1 else ""
         rows = [_row(data, row) for row in own]
         rows += [_not_judged_row(data, treatment) for *place, treatment in not_judged(data) if tuple(place) == context]
@@ -63,7 +63,7 @@ def otherwise_marked(data: StudyData) -> str:
 
 def knee_sentence(data: StudyData, row: Mapping[str, Any]) -> str:
     """The same of one treatment as a sentence."""
-    where = f" ({context_phrase(*_context(row))})" if len(data.contexts) > 1 else ""
+    where = f" ({context_phrase(*context_of(row))})" if len(data.contexts) > 1 else ""
     replicates = "1 replicate" if row["replicates"] == 1 else f"{row['replicates']} replicates"
     capacity = ""
     if row["capacity"] is not None:
@@ -95,7 +95,7 @@ def not_judged_sentence(data: StudyData, place: tuple[str, str, str, int, str]) 
 def not_judged(data: StudyData) -> list[tuple[str, str, str, int, str]]:
     """Context and treatment of cells at a rate of which it cannot be judged whether the server keeps up, each once."""
     marked = (row for row in rows_of(data.cells) if "saturation_not_judged" in codes_of(row))
-    return list(dict.fromkeys((*_context(row), row["treatment"]) for row in marked))
+    return list(dict.fromkeys((*context_of(row), row["treatment"]) for row in marked))
 
 
 def _row(data: StudyData, row: Mapping[str, Any]) -> Row:
@@ -126,5 +126,6 @@ def _with_interval(text: str, low: float | None, high: float | None) -> str:
     return text if low is None or high is None else f"{text} ({low:.3g} to {high:.3g})"
 
 
-def _context(row: Mapping[str, Any]) -> tuple[str, str, str, int]:
+def context_of(row: Mapping[str, Any]) -> tuple[str, str, str, int]:
+    """Engine, model, GPU and number of GPUs of a row of saturation.parquet."""
     return (row["engine"], row["model"], row["gpu"], row["gpu_count"])

@@ -1,20 +1,36 @@
 """A metric at every level of a lever: the values, and what of them is a difference from the baseline's."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from leverlab.aggregate.effects import LEFT_OUT
 from leverlab.aggregate.schema import metric_column
 from leverlab.load_point import LoadPoint
 from leverlab.metrics import METRICS, MetricReference
+from leverlab.report.doubts import marked_effects
 from leverlab.report.effect import Effect
 from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
 from leverlab.report.sentences import capital
 from leverlab.report.source import StudyData
 from leverlab.stats.verdict import LEAST_PAIRS
 
+_MANY: Final = 3
+"""Levels from which on a value that all of them have is told once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _AtLoad:
+    """A load point, the values of the levels there, what they are of the replicates, and the effects that they rest on."""
+
+    load: str
+    told: str
+    basis: str
+    effects: Sequence[Effect]
+
 
 def level_sentences(lever: str, reference: MetricReference, data: StudyData) -> Iterator[str]:
-    """A sentence for each context and load point at which any level of `lever` tells the metric.
+    """A sentence for each context and each load point at which any level of `lever` tells the metric; one for those of which the same was found.
 
     Of treatments that change it alone; in a design without such, of those that change the same besides.
     """
@@ -22,20 +38,53 @@ def level_sentences(lever: str, reference: MetricReference, data: StudyData) -> 
     changing = [effect for effect in data.effects if lever in effect.changed and refers_to(reference, effect)]
     changing = [effect for effect in changing if len(effect.changed) == 1] or changing
     places = dict.fromkeys((effect.context, effect.load, _besides(effect, lever, data)) for effect in changing)
+    alike: dict[tuple[str, str], list[_AtLoad]] = {}
     for place in sorted(places, key=lambda place: (data.contexts.index(place[0]), load_order(place[1]))):
         context, load, besides = place
         own = [e for e in changing if (e.context, e.load, _besides(e, lever, data)) == place]
         values, unpaired = _values(own, lever, data)
         if not values:
             continue
-        told = joined([f"{value_phrase(metric.name, value)} at {level}" for level, value in values.items()])
-        if 0 < len(unpaired) < len(values):
-            told += f" (at {joined(unpaired)} the median of its own cells, otherwise means over pairs of replicates)"
         where = f" ({context_phrase(*context)})" if len(data.contexts) > 1 else ""
-        what = f"{metric_phrase(metric.name, reference.statistic)} {load_phrase(load)}{where}{besides}"
-        simulated = "Simulated: " if data.simulated else ""
         found = " ".join(_found(own, lever, values, metric.better, data))
-        yield f"{simulated}{data.titles[lever]}: {what} is {told}. {found}".rstrip()
+        rests_on = [effect for effect in own if effect.changed[lever][0] in values]
+        told = _told(metric.name, values, data.study.levers[lever])
+        at_load = _AtLoad(load, told, _basis(values, unpaired, rests_on), rests_on)
+        alike.setdefault((f"{where}{besides}", found), []).append(at_load)
+    simulated = "Simulated: " if data.simulated else ""
+    what = metric_phrase(metric.name, reference.statistic)
+    for (where, found), at in alike.items():
+        marked = marked_effects([effect for one in at for effect in one.effects], data)
+        told = _over_loads(what, where, at)
+        yield f"{simulated}{data.titles[lever]}: {told}. {found}".rstrip() + marked
+
+
+def _over_loads(what: str, where: str, at: Sequence[_AtLoad]) -> str:
+    """The values at load points of which the same was found; those that are the same at all of them once."""
+    loads = [load_phrase(one.load) for one in at]
+    if len({(one.told, one.basis) for one in at}) == 1:
+        return f"{what} {joined(loads)}{where} is {at[0].told}{at[0].basis}"
+    once = at[0].basis if len({one.basis for one in at}) == 1 else ""
+    parts = [f"{load} {one.told}{'' if once else one.basis}" for load, one in zip(loads, at, strict=True)]
+    return f"{what}{where}: {'; '.join(parts)}{once}"
+
+
+def _told(metric: str, values: Mapping[str, float], levels: Sequence[str]) -> str:
+    """The value at each level; once where it is the same at all of many."""
+    shown = {level: value_phrase(metric, value) for level, value in values.items()}
+    if len(shown) == len(levels) >= _MANY and len(set(shown.values())) == 1:
+        return f"{next(iter(shown.values()))} at every level"
+    return joined([f"{value} at {level}" for level, value in shown.items()])
+
+
+def _basis(values: Mapping[str, float], unpaired: list[str], effects: Sequence[Effect]) -> str:
+    """What the values are of the replicates: other answers tell medians, which are none of these."""
+    pairs = sorted({effect.pairs for effect in effects if effect.pairs})
+    if 0 < len(unpaired) < len(values):
+        return f" (at {joined(unpaired)} the median of its own cells, otherwise means over pairs of replicates)"
+    if unpaired or not pairs or pairs[-1] < 2:
+        return ""
+    return f" (means of {f'{pairs[0]} to ' if len(pairs) > 1 else ''}{pairs[-1]} replicates)"
 
 
 def _besides(effect: Effect, lever: str, data: StudyData) -> str:
@@ -140,20 +189,23 @@ def _moved(decided: Sequence[Effect], lever: str, better: str, baseline: str) ->
 def _unjudged(effects: Sequence[Effect], lever: str, baseline: str) -> Iterator[str]:
     """Levels without a verdict: those that differ all the same, and those of which it is not known, with the reasons."""
     said: dict[str, list[str]] = {}
+    differs: list[str] = []
+    exactly: list[str] = []
     for effect in effects:
         why = capital(effect.reason) or "There are too few pairs of replicates"
         form = f"Whether it differs from {baseline} at {{}} is not resolved. {why}."
+        level = effect.changed[lever][0]
         judged = effect.pairs >= LEAST_PAIRS
-        if (
-            judged
-            and effect.low is not None
-            and effect.high is not None
-            and not effect.low <= effect.neutral <= effect.high
-        ):
-            form = f"At {{}} it differs from {baseline}."
-        elif judged and effect.low is None and effect.estimate not in (None, effect.neutral):
-            form = f"At {{}} it differs from {baseline}, in each pair by exactly the same."
-        said.setdefault(form, []).append(effect.changed[lever][0])
+        if judged and effect.low is None and effect.estimate not in (None, effect.neutral):
+            exactly.append(level)
+        elif not judged or effect.low is None or effect.high is None or effect.low <= effect.neutral <= effect.high:
+            said.setdefault(form, []).append(level)
+            continue
+        differs.append(level)
+    if differs:
+        alike = ", in each pair by exactly the same" if exactly == differs else ""
+        some = f" (at {joined(exactly)} in each pair by exactly the same)" if exactly and not alike else ""
+        yield f"At {joined(differs)} it differs from {baseline}{alike}{some}."
     yield from (form.format(joined(levels)) for form, levels in said.items())
 
 

@@ -1,6 +1,6 @@
 """What a treatment does to a metric at several load points, in one sentence: what is the same at all of them stands once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from leverlab.report.effect import Effect
 from leverlab.report.phrases import levels_phrase, load_order, load_phrase, metric_phrase, value_phrase
@@ -19,12 +19,14 @@ from leverlab.report.sentences import (
 )
 
 
-def effects_over_loads(effects: Sequence[Effect], telling: Telling) -> Iterator[str]:
+def effects_over_loads(
+    effects: Sequence[Effect], telling: Telling, marked: Callable[[Sequence[Effect]], str]
+) -> Iterator[str]:
     """Sentences on `effects`, which are of one treatment, context, metric and statistic.
 
     One for the load points at which the metric rises, one for those at which it falls, one for those at which no difference
     was found, one for those of which the same reason leaves it open. Of a single load point, and of what is invalid, it is the sentence of
-    its verdict.
+    its verdict. `marked` says what is held against those that a sentence rests on, and stands behind it.
     """
     ordered = sorted(effects, key=lambda effect: load_order(effect.load))
     kinds: dict[tuple[str, bool, str], list[Effect]] = {}
@@ -33,9 +35,9 @@ def effects_over_loads(effects: Sequence[Effect], telling: Telling) -> Iterator[
         kinds.setdefault((effect.verdict, effect.decided and effect.raises, reason), []).append(effect)
     for own in kinds.values():
         if len(own) == 1 or own[0].verdict == "invalid" or any(effect.estimate is None for effect in own):
-            yield from (verdict_sentence(effect, telling) for effect in own)
+            yield from (f"{verdict_sentence(effect, telling)}{marked([effect])}" for effect in own)
         else:
-            yield _together(own, telling)
+            yield f"{_together(own, telling)}{marked(own)}"
 
 
 def _together(effects: Sequence[Effect], telling: Telling) -> str:

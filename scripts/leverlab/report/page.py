@@ -253,7 +253,9 @@ def _effect_parts(data: StudyData) -> tuple[str, list[dict[str, Any]]]:
 
 def _crossed(data: StudyData) -> Table | None:
     asked = {(effect.metric, effect.statistic, effect.load) for effect in primary_effects(data)}
-    return crossed_table("crossed", data.crossed, asked, data.telling) if data.crossed and asked else None
+    return (
+        crossed_table("crossed", data.crossed, asked, data.telling, doubts_in(data)) if data.crossed and asked else None
+    )
 
 
 def _labels() -> dict[str, str]:
@@ -265,4 +267,4 @@ def _simulated(data: StudyData) -> str:
 
 
 def _tables(effects: Sequence[Effect], data: StudyData, identifier: str, caption: str, note: str) -> list[Table]:
-    return [before_after(identifier, effects, data.telling, caption, note)] if effects else []
+    return [before_after(identifier, effects, data.telling, doubts_in(data), caption, note)] if effects else []

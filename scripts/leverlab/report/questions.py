@@ -28,10 +28,11 @@ from leverlab.metrics import parse_metric_reference
 from leverlab.report.accuracy import lever_sentences
 from leverlab.report.at_levels import AtLevels, at_levels
 from leverlab.report.beside_theory import is_measured, theory_sentences
+from leverlab.report.doubts import marked_cells, marked_effects
 from leverlab.report.effect import Effect
 from leverlab.report.expected import expected_sentences
 from leverlab.report.explained import explained_sentences
-from leverlab.report.knees import knee_sentence, not_judged, not_judged_sentence, otherwise_marked
+from leverlab.report.knees import context_of, knee_sentence, not_judged, not_judged_sentence, otherwise_marked
 from leverlab.report.level_figures import level_figure
 from leverlab.report.levels import level_sentences, refers_to
 from leverlab.report.lines import line_sentences
@@ -112,10 +113,14 @@ def _effects_alone(answer: EffectAnswer, data: StudyData) -> Iterator[str]:
         alone = [effect for effect in changing if len(effect.changed) == 1]
         told = [effect for effect in alone or changing if effect.estimate is not None or effect.primary]
         for own in _by_treatment(told):
-            yield from effects_over_loads(own, data.telling)
+            yield from effects_over_loads(own, data.telling, _marked(data))
         if not any(effect.estimate is not None for effect in told):
             # The baseline has nothing of the kind, or nothing else has.
             yield from level_sentences(answer.lever, reference, data)
+
+
+def _marked(data: StudyData) -> Callable[[Sequence[Effect]], str]:
+    return lambda effects: marked_effects(effects, data)
 
 
 def _by_treatment(effects: Sequence[Effect]) -> Iterator[list[Effect]]:
@@ -145,7 +150,7 @@ def _effects_at_each(answer: EffectAnswer, each: str, data: StudyData) -> Iterat
             ]
             for one in _by_treatment(told):
                 # Simulated is said once, in front of where it was.
-                for said in effects_over_loads(one, replace(data.telling, simulated=False)):
+                for said in effects_over_loads(one, replace(data.telling, simulated=False), _marked(data)):
                     yield f"{_prefix(data)}{data.titles[each]} {place}: {said}"
 
 
@@ -220,7 +225,7 @@ def _over_load(answer: LoadAnswer, data: StudyData) -> Iterator[str]:
                 where = f" ({context_phrase(*context)})" if len(data.contexts) > 1 else ""
                 yield (
                     f"{_prefix(data)}{data.label(treatment)}{where}: {metric_phrase(reference.metric, reference.statistic)} is {told} "
-                    f"(medians of {_replicates(own)})."
+                    f"(medians of {_replicates(own)}).{marked_cells(own)}"
                 )
 
 
@@ -235,7 +240,9 @@ def _replicates(cells: Any) -> str:  # noqa: ANN401 - a table
 
 def _saturation(_: SaturationAnswer, data: StudyData) -> Iterator[str]:
     for row in data.saturation:
-        yield f"{_prefix(data)}{knee_sentence(data, row)}"
+        cells = data.of_context(context_of(row))
+        cells = cells[(cells["treatment"] == row["treatment"]) & (cells["load_kind"] == "rate")]
+        yield f"{_prefix(data)}{knee_sentence(data, row)}{marked_cells(cells)}"
     if data.saturation and (otherwise := otherwise_marked(data)):
         yield otherwise
     for place in not_judged(data):

@@ -6,6 +6,7 @@ from math import fsum
 from leverlab.aggregate.schema import metric_column
 from leverlab.config.course import RangeAnswer
 from leverlab.metrics import parse_metric_reference
+from leverlab.report.doubts import marked_cells
 from leverlab.report.phrases import context_phrase, joined, load_order, load_phrase, metric_phrase, value_phrase
 from leverlab.report.sentences import replicates_phrase
 from leverlab.report.source import StudyData
@@ -26,11 +27,12 @@ def range_sentences(answer: RangeAnswer, data: StudyData) -> Iterator[str]:
             for load in sorted(own["load"].unique(), key=load_order):
                 if reference.load is not None and load != str(reference.load):
                     continue
-                values = [float(value) for value in own[own["load"] == load][column]]
+                rests_on = own[own["load"] == load]
+                values = [float(value) for value in rests_on[column]]
                 where = f" ({context_phrase(*context)})" if len(data.contexts) > 1 else ""
                 what = f"{metric_phrase(reference.metric, reference.statistic)} {load_phrase(load)}{where}"
                 told = _told(reference.metric, values, low, high)
-                yield f"{prefix}{data.titles[answer.lever]} {level}: {what} is {told} ({answer.source})."
+                yield f"{prefix}{data.titles[answer.lever]} {level}: {what} is {told} ({answer.source}).{marked_cells(rests_on)}"
 
 
 def treatment_at(data: StudyData, lever: str, level: str) -> str | None:

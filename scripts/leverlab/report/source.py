@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from leverlab.aggregate import pairing
 from leverlab.aggregate.cautions import Caution
+from leverlab.aggregate.comparisons import contrasts
 from leverlab.aggregate.measured import stored_checks
 from leverlab.aggregate.schema import metric_column, metric_keys
 from leverlab.config import Configuration
@@ -160,6 +161,12 @@ class StudyData:
         page = f"{other.name}.html"
         return page if self.published is None or self.published.with_name(page).is_file() else None
 
+    @property
+    def requests(self) -> Path | None:
+        """The study's requests.parquet, below results/ or where it travels with the page; None where it is in neither place."""
+        folders = [self.layout.study(self.name), *([] if self.published is None else [self.published])]
+        return next((path for folder in folders if (path := folder / "requests.parquet").is_file()), None)
+
     def address(self, path: Path) -> str | None:
         """Where a page leads to a file below results/; None where the file is not there, or did not travel with the page."""
         below = path.relative_to(self.layout.results)
@@ -179,10 +186,19 @@ class StudyData:
         return in_context(self.valid, context)
 
     def sides_of(self, effect: Effect) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The valid cells of the baseline and of the treatment that the effect is about."""
+        """The valid cells of the two sides of the comparison that the effect is about; of a treatment the baseline's and its own."""
         own = self.of_context(effect.context)
         own = own[own["load"] == effect.load]
-        return own[own["treatment"] == next(iter(self.treatments))], own[own["treatment"] == effect.treatment]
+        before, after = self._sides.get((effect.kind, effect.treatment), ((), ()))
+        return own[own["treatment"].isin(before)], own[own["treatment"].isin(after)]
+
+    @cached_property
+    def _sides(self) -> dict[tuple[str, str], tuple[list[str], list[str]]]:
+        """Kind and name of a comparison → names of the treatments on each of its sides."""
+        return {
+            (one.kind, one.name): ([each.name for each, _ in one.baseline], [each.name for each, _ in one.treatment])
+            for one in contrasts(self.study, [*self.treatments.values()])
+        }
 
     def cell_folder(self, row: Mapping[str, Any]) -> Path:
         """Where a cell's files are, whether or not it was measured."""

@@ -7,6 +7,7 @@ from typing import Final
 from leverlab.aggregate.schema import metric_column
 from leverlab.config.course import StackingAnswer
 from leverlab.metrics import METRICS, MetricReference, parse_metric_reference
+from leverlab.report.doubts import marked_effects
 from leverlab.report.effect import Effect
 from leverlab.report.phrases import change_phrase, context_phrase, levels_phrase, load_phrase, metric_phrase
 from leverlab.report.source import StudyData
@@ -29,7 +30,7 @@ def stacking_sentences(answer: StackingAnswer, data: StudyData) -> Iterator[str]
     for reference in map(parse_metric_reference, answer.metrics):
         for effect in data.crossed:
             if effect.kind == "interaction" and set(effect.changed) == set(answer.levers) and _is(effect, reference):
-                yield f"{'Simulated: ' if data.simulated else ''}{_sentence(effect, data)}"
+                yield f"{'Simulated: ' if data.simulated else ''}{_sentence(effect, data)}{marked_effects([effect], data)}"
 
 
 def _is(effect: Effect, reference: MetricReference) -> bool:

@@ -174,8 +174,8 @@ def _told(row: Mapping[str, Any], column: str, name: str) -> float:
 
 def _lengths(data: StudyData) -> dict[tuple[str, str], tuple[list[int], list[int]]]:
     """(Cell, replicate) → tokens of the prompts and of the outputs of its requests."""
-    path = data.layout.study(data.name) / "requests.parquet"
-    if not path.is_file():
+    path = data.requests
+    if path is None:
         return {}
     table = pq.read_table(path, columns=_LENGTHS).to_pandas().dropna()
     return {

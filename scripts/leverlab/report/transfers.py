@@ -98,8 +98,7 @@ def transfer_sentence(label: str, twin: Profiled) -> str:
     found = transfers(twin.recorded)
     return (
         f"{label}: of {format_seconds(found.window_s)} it computes {format_share(found.computing_s / found.window_s)}; copies take "
-        f"{format_seconds(found.copies_s)}, {format_seconds(found.alone_s)} of it beside nothing else, and nothing runs in "
-        f"{format_share(1 - found.busy_s / found.window_s)}.{peer_sentence(twin.recorded)}"
+        f"{format_seconds(found.copies_s)}, {format_seconds(found.alone_s)} of it beside nothing else.{peer_sentence(twin.recorded)}"
     )
 
 
