@@ -357,6 +357,23 @@ INFO:     Application startup complete.
 """
 
 
+def test_adapters_in_the_log_leave_the_other_arguments_known() -> None:
+    """They stand there as objects, and with them every argument of the line was unknown."""
+    log = (
+        "INFO 11-21 10:11:30 [api_utils.py:286] non-default args: {'model_tag': 'm', 'lora_modules': "
+        "[LoRAModulePath(name='adapter-1', path='/a/adapter-1', base_model_name=None, is_3d_lora_weight=False)], "
+        "'enable_prompt_tokens_details': True}"
+    )
+    settings = effective_settings(None, log)
+    assert settings["arguments"] == {
+        "model_tag": "m", "lora_modules": ["adapter-1=/a/adapter-1"], "enable_prompt_tokens_details": True,
+    }  # fmt: skip
+    taken = identity(lora_modules=["adapter-1=/a/adapter-1"], enable_prompt_tokens_details=True)
+    assert ENGINE.differences(taken, {"settings": settings}) == []
+    for asked in ({"lora_modules": ["adapter-2=/a/adapter-2"]}, {"enable_prompt_tokens_details": False}):
+        assert len(ENGINE.differences(identity(**asked), {"settings": settings})) == 1
+
+
 @pytest.mark.parametrize(
     ("log", "code", "said"),
     [

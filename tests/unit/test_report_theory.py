@@ -157,7 +157,7 @@ def test_the_question_is_answered_with_both_and_their_ratio(study: ReportStudy, 
     first = answer.sentences[0]
     assert first.startswith("Baseline, at 1 concurrent stream: floor of a decode step 3.17 ms (floor);")
     assert re.search(
-        r"median time per output token \d\.\d+ ms \(measured\), \d\.\d+ \(\d.* to .*\) times that, in 3 replicates",
+        r"median time per output token \d\.\d+ ms \(measured\), \d\.\d+ \(\d.* to .*\) times that, the median of 3 replicates",
         first,
     )
     assert (

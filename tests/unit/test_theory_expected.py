@@ -290,6 +290,12 @@ def test_the_command_prints_every_model_and_gpu(
     printed = capsys.readouterr().out
     assert all(f"{model} on {gpu}: " in printed for model in SERVED for gpu in CONFIGURATION.gpus)
     assert "nothing is known" not in printed and "adapters" not in printed
+    monkeypatch.setattr("sys.argv", ["theory", "tiny-llama-adapters", "--root", str(SOURCE)])
+    assert main() == 1
+    assert (
+        "tiny-llama-adapters are LoRA adapters, which are served with their base: ask for tiny-llama"
+        in capsys.readouterr().err
+    )
     monkeypatch.setattr("sys.argv", ["theory", "llama-3.1-8b", "h20", "--root", str(SOURCE)])
     assert main() == 1
     assert "there is no 'h20' in config/gpus.yaml; did you mean 'h200'?" in capsys.readouterr().err

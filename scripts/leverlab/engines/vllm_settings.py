@@ -1,7 +1,6 @@
 """The configuration that a vLLM server runs with, against the one that was asked for."""
 
 import ast
-import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -25,6 +24,7 @@ _CALLED: Final[Mapping[str, str]] = {
 """Flags whose value stands under another name, or under one that several parts of the configuration have."""
 
 _ARGUMENTS: Final = re.compile(r"non-default args: (\{.*\})\s*$", re.MULTILINE)
+_ADAPTERS: Final = "lora_modules"
 _ENUMERATION: Final = re.compile(r"'(\w+)': <\w+\.(\w+): [^>]*>")
 _FACTS: Final[Mapping[str, re.Pattern[str]]] = {
     "attention_backend": re.compile(r"Using (\S+) attention backend"),
@@ -57,17 +57,38 @@ def effective_settings(configuration: Mapping[str, Any] | None, log: str) -> dic
 
     `configuration` is None where the server does not tell it: then there are the arguments alone.
     """
-    given = _ARGUMENTS.search(log)
-    arguments: Any = {}
-    if given:
-        with contextlib.suppress(ValueError, SyntaxError):
-            arguments = ast.literal_eval(given[1])
+    arguments = _arguments(log)
     known = {name: part for name, part in (configuration or {}).items() if name != "instance_id"}
     # Enumerations come as bare numbers from /server_info; the log has their names.
     if isinstance(known.get("compilation_config"), Mapping):
         names = {key: name for key, name in _ENUMERATION.findall(log) if key in known["compilation_config"]}
         known["compilation_config"] = {**known["compilation_config"], **names}
     return {**known, "arguments": arguments}
+
+
+def _arguments(log: str) -> dict[str, Any]:
+    """What the log says that the server was given; adapters as they are asked for, `name=path`."""
+    given = _ARGUMENTS.search(log)
+    if given is None:
+        return {}
+    try:
+        found: dict[str, Any] = ast.literal_eval(_ObjectsAsMappings().visit(ast.parse(given[1], mode="eval")))
+    except (ValueError, SyntaxError):
+        return {}
+    if found.get(_ADAPTERS):
+        found[_ADAPTERS] = [
+            f"{told['name']}={told['path']}" if isinstance(told, Mapping) else told for told in found[_ADAPTERS]
+        ]
+    return found
+
+
+class _ObjectsAsMappings(ast.NodeTransformer):
+    """`LoRAModulePath(name='a', path='/a')`, as Python shows an object of named fields, is a mapping of these."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        fields = [field for field in node.keywords if field.arg is not None]
+        named: list[ast.expr | None] = [ast.Constant(field.arg) for field in fields]
+        return self.generic_visit(ast.copy_location(ast.Dict(named, [field.value for field in fields]), node))
 
 
 def startup_facts(log: str) -> dict[str, Any]:

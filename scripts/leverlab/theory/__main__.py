@@ -15,7 +15,7 @@ from leverlab.config import ConfigError, Configuration, load
 from leverlab.config.base import nearest
 from leverlab.config.topology import PrefillDecode
 from leverlab.quantities import QUANTITIES
-from leverlab.theory.configured import is_adapters, model_dimensions
+from leverlab.theory.configured import base_of_adapters, is_adapters, model_dimensions
 from leverlab.theory.expected import expected
 from leverlab.theory.occasion import Occasion
 from leverlab.theory.server import TheoryServer
@@ -96,6 +96,8 @@ def main() -> int:
         ):
             if asked is not None and asked not in known:
                 raise ConfigError(f"there is no {asked!r} in config/{file}.yaml{nearest(asked, known)}")
+        if options.model and (base := base_of_adapters(options.model, configuration)):
+            raise ConfigError(f"{options.model} are LoRA adapters, which are served with their base: ask for {base}")
     except ConfigError as error:
         print(f"theory: {error}", file=sys.stderr)
         return 1

@@ -45,7 +45,13 @@ def model_dimensions(name: str, configuration: Configuration) -> Dimensions:
 
 def is_adapters(name: str, configuration: Configuration) -> bool:
     """Whether `name` stands for LoRA adapters: no model that could be served, and none that drafts."""
-    return name in configuration.models and isinstance(configuration.models[name].source, AdaptersSource)
+    return base_of_adapters(name, configuration) is not None
+
+
+def base_of_adapters(name: str, configuration: Configuration) -> str | None:
+    """The model that the LoRA adapters `name` belong to; None where these are none."""
+    source = configuration.models[name].source if name in configuration.models else None
+    return source.base if isinstance(source, AdaptersSource) else None
 
 
 def _topology(identity: Mapping[str, Any]) -> Topology:
