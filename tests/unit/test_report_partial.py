@@ -114,9 +114,9 @@ def test_means_over_pairs_are_told_from_medians_of_a_levels_own_cells(data: Stud
     (said,) = answers(replace(data, effects=without))[0]
     assert " at 4 (at 4 the median of its own cells, otherwise means over pairs of replicates). " in said
     none = tuple(replace(e, **nothing) for e in data.effects)
-    for effects in (data.effects, none):
+    for effects, kind in ((data.effects, " (means of 3 replicates)"), (none, "")):
         (said,) = answers(replace(data, effects=effects))[0]
-        assert " at 4. " in said and "median of its own" not in said, "where all are of one kind"
+        assert f" at 4{kind}. " in said and "median of its own" not in said, "where all are of one kind"
 
 
 def test_the_baseline_is_told_where_the_first_level_was_not_measured(data: StudyData, partial: StudyData) -> None:
