@@ -9,7 +9,7 @@ beside it, by rename, and are declared nowhere.
 rule profile:
     """Serve one treatment under a profiler, and record a window in the middle of its load."""
     input:
-        # After the measurement: a twin must not warm the caches of compiled code whose start is measured.
+        # Where its cell is still to be measured, after that: a twin warms the caches of compiled code. Later starts say how full theirs were.
         measured=of_twin(lambda twin: measured_beside(twin), []),
         setup=of_twin(lambda twin: twin_setup(twin), []),
         flags=of_twin(lambda twin: f"results/flags/{twin.cell.server.engine}.json", []),

@@ -14,7 +14,6 @@ from leverlab.profile import tables
 from leverlab.profile.analysis import (
     decode_step,
     devices,
-    mean_idle_share,
     steps_from_kernels,
     time_by_class,
     unnamed,
@@ -203,7 +202,7 @@ def test_a_gap_is_told_by_when_its_end_was_launched() -> None:
     )
     [gpu] = devices(found)
     assert gpu.idle_by_cause_s == {"host": 1.0, "launch": 1.0, "queued": 1.0, "unknown": 2.0}
-    assert mean_idle_share(found) == pytest.approx(5 / 9)
+    assert gpu.idle_share == pytest.approx(5 / 9)
 
 
 def decoding(layers: int, steps: int, offset: int = 0) -> list[dict[str, Any]]:

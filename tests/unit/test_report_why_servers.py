@@ -214,3 +214,21 @@ def test_a_servers_work_is_that_of_its_own_batch(data: StudyData) -> None:
     assert [rate.name for rate in rates] == ["gemm", "attention"]
     assert rates[1].work.bytes_read == 2 * 8 * 4 * 64 * 2 * (128 + 8) * 2
     assert class_rates(of(data, "prefill"), data.configuration) == []
+
+
+def test_transfers_of_unlike_many_copies_are_told_with_their_range_and_have_no_median_to_change(
+    fetching: StudyData,
+) -> None:
+    twin = of(fetching, "decode")
+    assert twin.recorded is not None
+    assert "2 of 32 to 224 copies, in the median of " in peer_sentence(twin.recorded)
+    [_, few] = twin.recorded.peers
+    other = replace(twin, recorded=replace(twin.recorded, peers=(few,)))
+    assert "between GPUs" not in mechanism(twin, other, "x") + mechanism(other, twin, "x")
+
+
+def test_a_server_whose_every_step_has_a_prompt_beside_decoding_is_not_said_to_decode_nothing(data: StudyData) -> None:
+    twin = of(data, "prefill")
+    assert twin.recorded is not None
+    mixed = replace(twin, recorded=replace(twin.recorded, classes=twin.recorded.classes.assign(phase="mixed")))
+    assert anatomy(mixed, "Both").startswith("Both: each of its steps computes prompts. A step that computes prompts")

@@ -271,11 +271,6 @@ def _mean(column: "pd.Series[Any]") -> float | None:
     return float(column.mean()) if column.notna().any() else None
 
 
-def mean_idle_share(trace: Trace) -> float:
-    """Share of the window in which a device ran nothing, in the mean over the devices."""
-    return float(np.mean([device.idle_share for device in devices(trace)]))
-
-
 def copies_s(trace: Trace) -> dict[str, float]:
     """Copy's name → the time that it took in all, in the mean over the devices; beside a computation it counts too."""
     own = trace.kernels[trace.kernels["class"] == "copy"]

@@ -97,10 +97,10 @@ def is_peer(kernels: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def peer_transfers(trace: Trace, step_s: float | None) -> tuple[Transfers, ...]:
-    """The transfers between GPUs, those of many copies before those of few where the same server makes both; empty where there are none.
+    """The transfers to each of a server's GPUs, those of many copies before those of few where it makes both; empty where there are none.
 
     Copies of one transfer follow each other within `step_s`, the time of a decode step: a server sees after it whether blocks are to be
-    fetched. Two transfers at the same time are told as one.
+    fetched. Two transfers at the same time are told as one, and one that an end of the window cuts as far as it was seen.
     """
     found: list[Transfer] = []
     for _, kernels in trace.devices:

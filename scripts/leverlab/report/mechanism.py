@@ -144,18 +144,20 @@ def anatomy(twin: Profiled, label: str) -> str:
     ]
     waited = f" Nothing ran in {format_share(found.idle_share)} of the window: {joined(causes)}." if causes else ""
     if found.step is None and found.prompt_step_s():
-        waited = waited and f"{waited[:-1]}; the time in which no request was there to be computed is in that."
+        if waited and not found.decodes:
+            waited = f"{waited[:-1]}; the time in which no request was there to be computed is in that."
         return f"{label}: {_prompts_alone(found)}{waited}"
     return f"{label}: {what} is {joined(shares)}.{_communication(found)}{layer_sentence(found)}{waited}{_weights(twin, found)}"
 
 
 def _prompts_alone(found: Recorded) -> str:
-    """Of a server that decodes nothing: what its steps are made of."""
+    """Of a server without a step that only decodes: what its steps are made of."""
     parts = sorted(found.prompt_step_s().items(), key=lambda item: -item[1])
     busy_s = sum(seconds for _, seconds in parts)
     tokens = "" if found.prompt_tokens is None else f" (median {format_number(found.prompt_tokens)} tokens)"
+    decodes = "each of its steps computes prompts" if found.decodes else "none of its steps decodes"
     return (
-        f"none of its steps decodes. A step that computes prompts{tokens} keeps the GPU busy for {format_seconds(busy_s)}, of which "
+        f"{decodes}. A step that computes prompts{tokens} keeps the GPU busy for {format_seconds(busy_s)}, of which "
         f"{joined(_shares(parts, busy_s))}."
     )
 

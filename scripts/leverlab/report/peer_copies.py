@@ -1,10 +1,9 @@
 """Transfers between GPUs in a table and in words: of how many copies one is made, how long it takes, and how fast that is."""
 
 from collections.abc import Iterator, Sequence
-from statistics import median
 from typing import Final
 
-from leverlab.profile.peer_copies import Transfer, Transfers
+from leverlab.profile.peer_copies import Transfers
 from leverlab.report.phrases import joined
 from leverlab.report.profiled import Recorded
 from leverlab.report.view import Cell, Column, Group, Row, Table
@@ -35,8 +34,8 @@ def peer_table(there: Sequence[tuple[str, Recorded]], identifier: str) -> Table 
         return None
     return Table(
         identifier, "Transfers between GPUs", _COLUMNS, (Group(tuple(rows)),),
-        "Medians over the transfers of the window; a copy is the mean one of its transfer. Transfers: copies from another GPU that follow each other within the time of a decode step; two at the same time "
-        "are told as one. Those of many copies stand apart from those of few. Copying: the share of a transfer in which any of its copies ran; in the rest "
+        "Medians over the transfers of the window; a copy is the mean one of its transfer. Transfers: copies from another GPU to one of the server's that follow each "
+        "other within the time of a decode step; two at the same time are told as one, and one that an end of the window cuts as far as it was seen. Those of many copies stand apart from those of few. Copying: the share of a transfer in which any of its copies ran; in the rest "
         "the next one had not been asked for.",
     )  # fmt: skip
 
@@ -72,15 +71,17 @@ def peer_sentence(found: Recorded) -> str:
     copies = sum(each.copies for kind in found.peers for each in kind.transfers)
     transfers = sum(len(kind.transfers) for kind in found.peers)
     told = joined([_kind(kind) for kind in found.peers])
-    return f" Its {copies:,} copies from another GPU make {transfers} transfers: {told}.{_compared(found.peers)}"
+    return f" {copies:,} copies from another GPU make {transfers} transfers: {told}.{_compared(found.peers)}"
 
 
 def _kind(kind: Transfers) -> str:
+    count = _range(kind)
+    median_of = ", in the median" if count else ""
     size = "" if kind.copy_bytes is None else f" of {_bytes(kind.copy_bytes)}"
     rate = "" if kind.rate is None else f", {format_number(kind.rate / _GIGA)} GB/s"
     return (
-        f"{len(kind.transfers)} of {format_number(kind.copies)} copies{size} that take {format_seconds(kind.duration_s)}{rate}, a copy being under way "
-        f"{format_share(kind.copying_share)} of the time"
+        f"{len(kind.transfers)} of {count or format_number(kind.copies)} copies{median_of}{size} that take {format_seconds(kind.duration_s)}{rate}, a copy "
+        f"being under way {format_share(kind.copying_share)} of the time"
     )
 
 
@@ -93,26 +94,23 @@ def _compared(kinds: Sequence[Transfers]) -> str:
         return ""
     times, copies = many.duration_s / few.duration_s, many.copies / few.copies
     return (
-        f" The same {_bytes(kinds[0].moved)} in {format_number(copies)} times as many copies take {format_number(times)} times as long: blocks that "
-        "lie side by side on both GPUs are copied together, scattered ones each alone."
+        f" The same {_bytes(kinds[0].moved)} in {format_number(copies)} times as many copies take {format_number(times)} times as long, by the medians: "
+        "blocks that lie side by side on both GPUs can be copied together, scattered ones each alone."
     )
 
 
 def peer_changes(before: Recorded, after: Recorded, telling: float) -> Iterator[str]:
-    """What of the median transfer differs between two servers by more than the share `telling`."""
-    if not before.peers or not after.peers:
+    """What of a transfer differs between two servers by more than the share `telling`. Nothing where one makes transfers of two kinds: none is as
+    their median."""
+    if len(before.peers) != 1 or len(after.peers) != 1:
         return
-    old, new = _all(before.peers), _all(after.peers)
-    copies = [float(median(each.copies for each in side)) for side in (old, new)]
-    took_s = [float(median(each.duration_s for each in side)) for side in (old, new)]
+    old, new = before.peers[0], after.peers[0]
+    copies = [old.copies, new.copies]
+    took_s = [old.duration_s, new.duration_s]
     if _differ(copies, telling):
         yield f"copies of a transfer between GPUs {' → '.join(map(format_number, copies))}"
     if _differ(took_s, telling):
         yield f"a transfer between GPUs takes {' → '.join(map(format_seconds, took_s))}"
-
-
-def _all(kinds: Sequence[Transfers]) -> list[Transfer]:
-    return [each for kind in kinds for each in kind.transfers]
 
 
 def _differ(sides: Sequence[float], telling: float) -> bool:

@@ -93,6 +93,11 @@ class Recorded:
         own = self.classes["phase"].isin(phases)
         return float(self.classes.loc[own, "time_s"].sum() / self.classes["time_s"].sum())
 
+    @property
+    def decodes(self) -> bool:
+        """Whether any step gave tokens, be it beside prompts."""
+        return bool(set(self.classes["phase"].dropna()) - {"prefill"})
+
     def prompt_step_s(self) -> dict[str, float]:
         """Class → its time in the mean step that computes prompts, alone or beside decoding; empty where there is none."""
         if not self.prompt_steps:

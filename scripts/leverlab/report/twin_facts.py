@@ -76,7 +76,7 @@ def _cells(
     )
     yield _measured(twin, of_all)
     yield Cell(told_seconds(own_tpot), note=of_all if own_tpot is not None else "")
-    yield _slowed(twin)
+    yield _slowed(twin, of_all)
     yield _steps_cell(found, counted)
     yield Cell("–" if counted is None else f"{counted[0]:g} to {counted[1]:g}")
     yield Cell(format_share(found.idle_share, 1))
@@ -120,7 +120,7 @@ def _usual(found: Recorded) -> str:
     return f"median {format_seconds(usual_s)}" if abs(found.step_s / usual_s - 1) > _UNUSUAL else ""
 
 
-def _slowed(twin: Profiled) -> Cell:
+def _slowed(twin: Profiled, of_all: str) -> Cell:
     """What the profiler cost, and in what time: most while it records."""
     if twin.slowed_by is None or twin.record is None:
         return Cell("–")
@@ -128,7 +128,7 @@ def _slowed(twin: Profiled) -> Cell:
     return Cell(
         format_share(twin.slowed_by, signed=True),
         OTHER_CONDITIONS if from_its_cell(twin) else None,
-        note="while it recorded" if recorded else "over the whole load",
+        note=f"{'while it recorded' if recorded else 'over the whole load'}{of_all and f', {of_all}'}",
     )
 
 
