@@ -82,6 +82,59 @@ def test_a_profiler_that_refuses_to_end_is_the_windows_problem() -> None:
     assert window.problem == "RuntimeError: no" and keeper.closing and window.recorded_s is not None
 
 
+class Dying(Engine):
+    """Two servers, of which one has died when they are looked at for the `dies_at`th time."""
+
+    def __init__(self, dies_at: int, back_at: float = float("inf")) -> None:
+        super().__init__()
+        self.dies_at, self.back_at = dies_at, back_at
+
+    def look(self) -> Looked:
+        one = super().look()
+        if self.dies_at <= self.looks < self.back_at:
+            raise ConnectionError("decode: connection refused")
+        return Looked(one.generated, one.running, {"prefill": 100.0, "decode": one.iterations["server"]})
+
+
+@pytest.mark.parametrize("dies_at", [13, 14])
+def test_the_profilers_of_a_server_that_dies_and_of_the_others_are_told_to_end(dies_at: int) -> None:
+    """The profiler begins after the twelfth look. A server that lives records until it is told to stop, whatever another does."""
+    engine = Dying(dies_at)
+    keeper = kept(engine, 0.01, tokens=300.0)
+    keeper.join(10)
+    window = keeper.finish(10)
+    assert engine.events == ["begin", "end"] and keeper.closing
+    assert window.problem == "ConnectionError: decode: connection refused"
+    assert window.opened_at_s is not None and window.recorded_s is None and keeper.recorded is None
+    assert window.iterations is None and Window(**window.as_mapping()) == window
+
+
+def test_what_spoils_the_window_first_is_its_problem() -> None:
+    def refuse() -> None:
+        raise RuntimeError("no")
+
+    keeper = kept(Dying(14), 0.01, tokens=300.0, end=refuse)
+    keeper.join(10)
+    assert keeper.finish(10).problem == "ConnectionError: decode: connection refused"
+    assert not keeper.closing, "it had gone before, by itself"
+
+
+def test_counts_of_a_look_that_failed_are_not_those_of_the_next() -> None:
+    keeper = kept(Dying(14, back_at=15), 0.01, tokens=300.0)
+    keeper.join(10)
+    assert keeper.finish(10).by_server["decode"] == [12.0, 13.0, None, 15.0]
+
+
+def test_a_look_that_fails_while_it_records_costs_its_counts_alone() -> None:
+    engine = Dying(13, back_at=14)
+    keeper = kept(engine, 0.01, tokens=300.0)
+    keeper.join(10)
+    window = keeper.finish(10)
+    assert engine.events == ["begin", "end"] and "connection refused" in str(window.problem)
+    assert window.recorded_s is not None and window.iterations_before_stop == 114.0
+    assert window.iterations is None and window.by_server["decode"] == [12.0, None, 14.0, 15.0]
+
+
 @pytest.mark.parametrize("missing", ["iterations_before_start", "iterations_after_stop"])
 def test_without_a_count_nothing_is_claimed(missing: str) -> None:
     counts = dict.fromkeys(

@@ -32,6 +32,9 @@ class Looked:
         return sum(told) if told and len(told) == len(self.iterations) else None
 
 
+_UNKNOWN: Final = Looked(None, None, {})
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """How the window went. The profiler began between the first two counts of iterations and ended between the last two."""
@@ -39,6 +42,7 @@ class Window:
     opened_at_s: float | None = None
     """From the start of the load; None where the window never opened."""
     recorded_s: float | None = None
+    """How long every profiler recorded; None where the last look failed: a server may have gone before, and its profiler with it."""
     iterations_before_start: float | None = None
     iterations_after_start: float | None = None
     iterations_before_stop: float | None = None
@@ -134,8 +138,12 @@ class WindowKeeper(threading.Thread):
             if opened_at_s is not None:
                 self._keep_open(opened_at_s)
         except Exception as error:
-            where = "".join(f"{name}: " for name in getattr(error, "__notes__", ()))
-            self._window["problem"] = f"{where}{type(error).__name__}: {error}"
+            self._note(error)
+
+    def _note(self, error: Exception) -> None:
+        """The first error is the window's problem: those after it mostly follow from it."""
+        where = "".join(f"{name}: " for name in getattr(error, "__notes__", ()))
+        self._window.setdefault("problem", f"{where}{type(error).__name__}: {error}")
 
     def _opened_at_s(self) -> float | None:
         begun = time.monotonic()
@@ -155,9 +163,26 @@ class WindowKeeper(threading.Thread):
     def _keep_open(self, opened_at_s: float) -> None:
         before = self._look()
         self._begin()
-        # It records from now on, whatever the server says or does not say hereafter.
+        # It records from now on, whatever the server says or does not say hereafter, until it is told to end.
         self._window["opened_at_s"] = opened_at_s
-        after, begun = self._look(), time.monotonic()
+        try:
+            self._count(before)
+        finally:
+            self.closing = True
+            try:
+                self._end()
+            except Exception:
+                # A server that could not be asked before either had gone by itself: no profiler took it along.
+                self.closing = "recorded_s" in self._window
+                raise
+        with contextlib.suppress(Exception):  # the server may have gone with the profiler
+            gone = self._look()
+            self._window["iterations_after_stop"] = gone.all_iterations
+            self._counted.append(gone.iterations)
+
+    def _count(self, before: Looked) -> None:
+        """Look round the window while it is open; a look that fails costs its counts."""
+        after, begun = self._looked() or _UNKNOWN, time.monotonic()
         self._counted += [before.iterations, after.iterations]
         self._window |= {
             "iterations_before_start": before.all_iterations,
@@ -165,17 +190,21 @@ class WindowKeeper(threading.Thread):
             "running_at_start": after.running,
         }
         self._window["load_ended_first"] = self._over.wait(self._window_s)
-        last = self._look()
-        self._counted.append(last.iterations)
+        last = self._looked()
+        self._counted.append((last or _UNKNOWN).iterations)
+        if last is None:
+            return
         self.recorded = (begun, time.monotonic())
         self._window |= {
             "recorded_s": round(self.recorded[1] - begun, 6),
             "iterations_before_stop": last.all_iterations,
             "running_at_stop": last.running,
         }
-        self.closing = True
-        self._end()
-        with contextlib.suppress(Exception):  # the server may have gone with the profiler
-            gone = self._look()
-            self._window["iterations_after_stop"] = gone.all_iterations
-            self._counted.append(gone.iterations)
+
+    def _looked(self) -> Looked | None:
+        """What a look tells; None where it fails, as where one of several servers has died."""
+        try:
+            return self._look()
+        except Exception as error:
+            self._note(error)
+            return None
