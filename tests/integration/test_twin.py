@@ -15,7 +15,9 @@ from leverlab.config.kernel_classes import kernel_class_rules
 from leverlab.engines.profiling import PROFILING, ProfilerRefusedError, Profiling
 from leverlab.profile import tables
 from leverlab.profile.again import again
-from leverlab.profile.twin import read_twin, request_facts, run_twin
+from leverlab.profile.keeping import read_twin
+from leverlab.profile.request_facts import request_facts
+from leverlab.profile.twin import run_twin
 from leverlab.records import TwinRecord, TwinSpecification
 from leverlab.trial.offer import Offered
 from leverlab.trial.owner import Owner

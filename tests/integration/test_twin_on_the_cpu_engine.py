@@ -7,7 +7,7 @@ import pytest
 from leverlab.layout import Layout
 from leverlab.profile import tables
 from leverlab.profile.analysis import devices, steps_from_kernels, time_by_class, unnamed
-from leverlab.profile.twin import read_twin
+from leverlab.profile.keeping import read_twin
 from leverlab.profile.window import Window
 from tests.integration.checkout import REPOSITORY, Checkout
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from leverlab.config.profile import NCU_LAUNCH_S, Tool
@@ -19,8 +18,9 @@ from leverlab.engines.base import Launch
 from leverlab.engines.profiling import STOP_TIMEOUT_S, ProfilerRefusedError
 from leverlab.load.plan import read_requests
 from leverlab.profile import tables
+from leverlab.profile.keeping import read_twin
 from leverlab.profile.recorders import Recorders
-from leverlab.profile.twin import COUNTERS, read_twin
+from leverlab.profile.twin import COUNTERS
 from leverlab.records import TwinSpecification
 from leverlab.trial.outcomes import Interrupted
 from tests.integration.test_twin import NSYS, Stub, disaggregated, folder_of, job, run
@@ -216,41 +216,6 @@ def test_one_server_that_refuses_to_begin_costs_itself_alone(
     assert record.outcome == "recorded" and record.window["problem"] is None, record.reason
     assert record.silent == {"prefill": "ProfilerRefusedError: /start_profile answered 500: no"}
     assert set(tables.read(folder_of(disaggregated, "nsys")).servers) == {"decode"}
-
-
-def left_since(before: set[int]) -> list[list[str]]:
-    """Command lines of what was started since and still runs."""
-    left = [each for each in psutil.Process().children(recursive=True) if each.pid not in before and each.is_running()]
-    return [each.cmdline() for each in left if each.status() != psutil.STATUS_ZOMBIE]
-
-
-def test_a_twin_that_is_told_to_end_keeps_what_it_recorded_and_leaves_no_server(
-    job: TrialJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is run again by the same command, as its job has made no record; what is whole does not give way to a part."""
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
-    nsys, folder = program(job, "nsys", EXPORTS), folder_of(job, "nsys")
-    with pytest.raises(Interrupted):
-        run(job, monkeypatch, Killed, nsys)
-    assert left_since(before) == [] and [each.name for each in folder.parent.iterdir()] == ["nsys"]
-    record = read_twin(folder)
-    assert record is not None and record.outcome == "recorded" and len(tables.read(folder).kernels) > 1000
-    assert record.partial is not None and record.partial.code == "interrupted"
-    assert run(job, monkeypatch, Counted, nsys).partial is None
-    with pytest.raises(Interrupted):
-        run(job, monkeypatch, Killed, nsys)
-    kept = read_twin(folder)
-    assert kept is not None and kept.outcome == "recorded" and kept.partial is None
-
-
-def test_a_twin_that_is_told_to_end_before_it_recorded_keeps_nothing(
-    job: TrialJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
-    monkeypatch.setattr("leverlab.profile.twin.warm_up", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(Interrupted):
-        run(job, monkeypatch, Counted, program(job, "nsys", EXPORTS))
-    assert left_since(before) == [] and not list(folder_of(job, "nsys").parent.iterdir())
 
 
 def counting(job: TrialJob, monkeypatch: pytest.MonkeyPatch, write: str, profiling: type[Stub] = Stub) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 from leverlab.profile import tables
 from leverlab.profile.analysis import devices, steps_from_kernels, time_by_class
-from leverlab.profile.twin import read_twin
+from leverlab.profile.keeping import read_twin
 from leverlab.profile.window import Window
 from leverlab.records import TwinRecord
 from tests.unit.repository import SOURCE

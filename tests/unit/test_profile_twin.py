@@ -1,10 +1,14 @@
-"""What a twin's record says of its requests."""
+"""What a twin's record says of its requests, and of what broke it off."""
 
 import pyarrow as pa
 import pytest
 
-from leverlab.profile.twin import request_facts
-from leverlab.trial.offer import Offered
+from leverlab.profile.request_facts import request_facts
+from leverlab.profile.twin import why_partial
+from leverlab.profile.window import Window
+from leverlab.records import Reason
+from leverlab.trial.offer import ClientFailedError, Offered
+from leverlab.trial.outcomes import Interrupted, ServerDiedError
 
 
 def offered(origin_ns: int | None) -> Offered:
@@ -39,3 +43,26 @@ def test_without_a_chunk_there_is_no_gap() -> None:
         0,
     )
     assert set(request_facts(nothing, (0.0, 1.0))) == {"ok", "ttft_s_p50", "tpot_s_p50"}
+
+
+OPEN = Window(opened_at_s=1.0, problem="ReadTimeout: timed out")
+CLOSED = Window(opened_at_s=1.0, recorded_s=0.5)
+
+
+@pytest.mark.parametrize(
+    ("broken_off", "window", "code", "message"),
+    [
+        (ClientFailedError("the client ended with 1"), CLOSED, "client_failed", "the client ended with 1"),
+        (ServerDiedError(Reason(code="out_of_memory", message="no memory")), OPEN, "out_of_memory", "no memory"),
+        (Interrupted(15), CLOSED, "interrupted", "The job was told to end by signal 15."),
+        (None, OPEN, "window_broken_off", "ReadTimeout: timed out"),
+    ],
+)
+def test_a_part_says_what_broke_it_off(
+    broken_off: ClientFailedError | ServerDiedError | Interrupted | None, window: Window, code: str, message: str
+) -> None:
+    assert why_partial(broken_off, window) == Reason(code=code, message=message)
+
+
+def test_what_was_recorded_to_its_end_is_no_part_and_neither_is_nothing() -> None:
+    assert why_partial(None, CLOSED) is None and why_partial(Interrupted(15), Window()) is None

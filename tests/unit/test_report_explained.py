@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from leverlab.config import ConfigError
-from leverlab.profile.twin import read_twin
+from leverlab.profile.keeping import read_twin
 from leverlab.report.page import render_study
 from leverlab.report.reference import publish
 from tests.unit.recorded_twins import with_twins

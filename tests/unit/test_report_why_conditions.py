@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from leverlab.profile.twin import read_twin
+from leverlab.profile.keeping import read_twin
 from leverlab.records import write_json
 from leverlab.report.mechanism import change_in_short, mechanism
 from leverlab.report.page import render_study

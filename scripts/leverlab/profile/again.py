@@ -5,8 +5,8 @@ from pathlib import Path
 from leverlab.profile import tables
 from leverlab.profile.analysis import unnamed
 from leverlab.profile.classes import kernel_classes
+from leverlab.profile.keeping import read_twin
 from leverlab.profile.recorders import RAW, read_profiles
-from leverlab.profile.twin import read_twin
 from leverlab.units import format_share
 
 

@@ -82,7 +82,15 @@ def export(program: str, folder: Path, environment: Mapping[str, str]) -> Path:
     """Make Parquet tables of the report in `folder`, and the statistics that people know. Raises NsysError."""
     target = folder / "export"
     report = str(report_file(folder))
-    _run([program, "export", "--type=parquetdir", "--force-overwrite=true", f"--output={target}", report], environment)
+    try:
+        _run(
+            [program, "export", "--type=parquetdir", "--force-overwrite=true", f"--output={target}", report],
+            environment,
+        )
+    except BaseException:
+        for half_made in folder.rglob("*.parquet"):  # some of the tables would be read as if they were all
+            half_made.unlink()
+        raise
     for name in STATISTICS:
         # Beside what was asked for: a statistic that fails costs nobody the kernels.
         with contextlib.suppress(NsysError):

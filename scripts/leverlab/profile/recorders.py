@@ -160,27 +160,29 @@ class Recorders:
             answers = zip(parts, pool.map(told, parts), strict=True)
         return {part.plan.name: error for part, error in answers if error is not None}
 
-    def wait(self, server: RunningServer, timeout_s: float | None = None) -> None:
-        """Wait until the report of every engine server that began is whole, for `timeout_s` in all at most, or for each as long as
+    def wait(self, server: RunningServer, timeout_s: float | None = None) -> bool:
+        """Whether the report of every engine server that began is whole, waiting for `timeout_s` in all at most, or for each as long as
         reports may take; Nsight Compute writes it when the server has ended, which is ended for that. Torch's is whole when it ends."""
         if self._spec.tool == "torch":
-            return
+            return True
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         parts = self._began(server)
         if self._spec.tool == "ncu":
             for part in parts:
                 ncu.end_server(part.processes(), self.folders[part.plan.name])
+        whole = True
         for part in parts:
             left_s = _REPORT_TIMEOUT_S if deadline is None else max(deadline - time.monotonic(), 0.0)
             if self._spec.tool == "ncu":
-                _wait_until(lambda part=part: part.poll() is not None, left_s)  # type: ignore[misc]
+                whole &= _wait_until(lambda part=part: part.poll() is not None, left_s)  # type: ignore[misc]
                 continue
-            nsys.wait_for_report(
+            whole &= nsys.wait_for_report(
                 self.folders[part.plan.name],
                 lambda part=part: part.log_from(0),  # type: ignore[misc]
                 lambda part=part: part.poll() is not None,  # type: ignore[misc]
                 left_s,
             )
+        return whole
 
     def export(self) -> dict[str, str]:
         """Bring what the profilers wrote into a form that can be read; engine servers of which that was not possible → why.
@@ -213,10 +215,13 @@ def _tokens_needed(spec: TwinSpecification) -> int | None:
     return tokens if tokens <= _MOST_TOKENS else None
 
 
-def _wait_until(true: Callable[[], bool], timeout_s: float) -> None:
+def _wait_until(true: Callable[[], bool], timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
-    while not true() and time.monotonic() < deadline:
+    while not true():
+        if time.monotonic() >= deadline:
+            return False
         time.sleep(0.2)
+    return True
 
 
 def _told(why: Mapping[str, str]) -> str:

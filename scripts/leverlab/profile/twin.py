@@ -1,9 +1,7 @@
 """A twin: a cell's server and load once more, under a profiler. Nothing of it is a measurement, and nothing is taken for one."""
 
-import math
 import os
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,7 +20,9 @@ from leverlab.models.dimensions import dimensions
 from leverlab.parquet import encoding
 from leverlab.profile import ncu, nsys, tables
 from leverlab.profile.classes import KernelClasses
+from leverlab.profile.keeping import settle, take_place
 from leverlab.profile.recorders import RAW, NothingRecordedError, Recorders, read_profiles
+from leverlab.profile.request_facts import request_facts
 from leverlab.profile.window import Window, WindowKeeper
 from leverlab.records import Reason, TwinRecord, TwinSpecification, read_json, write_json
 from leverlab.topology import LOOPBACK, RunningServer, Servers, engine_launches
@@ -46,6 +46,8 @@ REQUESTS: Final = "requests.parquet"
 
 _PART: Final = ".part"
 
+_Ended = ServerDiedError | ClientFailedError | Interrupted
+
 _LAST_S: Final = 4.0
 """What a job that was told to end waits for the profiler to stop, and then for its report: with the server's end, and reading what there is, it is to stay below the 30 s
 that Slurm gives it."""
@@ -55,7 +57,7 @@ def run_twin(specification: TwinSpecification, progress: Progress) -> TwinRecord
     """Run the twin and keep what it leaves in its folder; the record says how it went.
 
     A twin that failed is a record too, so that a study is complete without it. Raises MayPassError for what another attempt
-    may not meet, DiskFullError, and Interrupted where a signal asks to end. What was recorded by then is kept, marked as a part.
+    may not meet, DiskFullError, and Interrupted where a signal asks to end; what was recorded by then is kept, a part of it marked as one.
     """
     job = specification.job
     folder = Layout(Path(job.results)).profile(job.server, job.cells[0].phase, specification.tool)
@@ -66,12 +68,13 @@ def run_twin(specification: TwinSpecification, progress: Progress) -> TwinRecord
     with signals_interrupt(), devices_may_come(), told_of_full_disk(folder), file_lease(lease, progress.say):
         for leftover in folder.parent.glob(f".{folder.name}.*{_PART}"):
             shutil.rmtree(leftover, ignore_errors=True)
+        settle(folder)
         try:
             (part / RAW).mkdir(parents=True)
             with progress.also_to(part / "client.log"), scratch_folder() as scratch:
                 record, told_to_end = _recorded(specification, part, scratch, progress)
             write_json(part / TWIN_FILE, record)
-            _take_place(part, folder, record)
+            take_place(part, folder, record)
             if told_to_end is not None:
                 raise told_to_end
         finally:
@@ -79,18 +82,10 @@ def run_twin(specification: TwinSpecification, progress: Progress) -> TwinRecord
     return record
 
 
-def read_twin(folder: Path) -> TwinRecord | None:
-    """The record of the twin kept in `folder`; None where there is none that can be read."""
-    try:
-        return TwinRecord.model_validate(read_json(folder / TWIN_FILE))
-    except (OSError, ValueError):
-        return None
-
-
 def _recorded(
     spec: TwinSpecification, part: Path, scratch: Path, progress: Progress
 ) -> tuple[TwinRecord, Interrupted | None]:
-    """How it went, and what told the job to end while it recorded, to be raised once that is kept."""
+    """How it went, and what told the job to end once it recorded, to be raised when that is kept."""
     begun, job = time.monotonic(), spec.job
     classes = KernelClasses(spec.kernel_classes)
     record = TwinRecord(
@@ -109,8 +104,7 @@ def _recorded(
         record = record.model_copy(update={"provenance": fingerprint(job, devices.gpus), **run.commands()})
         try:
             record = record.model_copy(update={"programs": run.recorders.programs()})
-            run.serve()
-            record = _read(run, record, part, classes, progress)
+            record = _served_and_read(run, record, part, classes, progress)
         except InfeasibleError as refused:
             return _ended(run.noted(record), begun, "infeasible", refused.reason, progress), None
         except (ServerDiedError, ClientFailedError) as failed:
@@ -120,6 +114,26 @@ def _recorded(
             reason = _denied(part) or _nothing(nothing, run)
             return _ended(run.noted(record), begun, outcome, reason, progress), run.told_to_end
     return _ended(run.noted(record), begun, "recorded", None, progress), run.told_to_end
+
+
+def _served_and_read(
+    run: "_Run", record: TwinRecord, part: Path, classes: KernelClasses, progress: Progress
+) -> TwinRecord:
+    """Serve, and read what the profilers left. A signal that asks to end costs no recording: of these reports reading takes seconds.
+
+    Raises as `_read` does, and Interrupted where nothing was recorded.
+    """
+    try:
+        run.serve()
+        try:
+            return _read(run, record, part, classes, progress)
+        except (NothingRecordedError, nsys.NsysError, ncu.NcuError):
+            see_whether_told_to_end()  # the program that makes the tables may have been ended by the same signal
+            raise
+    except Interrupted as told:
+        run.end_as_told(told)
+    progress.say("told to end; reading what the profiler has")
+    return _read(run, record, part, classes, progress)
 
 
 def _nothing(error: Exception, run: "_Run") -> Reason:
@@ -167,18 +181,15 @@ def _ended(record: TwinRecord, begun: float, outcome: str, reason: Reason | None
     return record.model_copy(update={"outcome": outcome, "reason": reason, "duration_s": round(took_s, 3)})
 
 
-def _take_place(part: Path, folder: Path, record: TwinRecord) -> None:
-    """Let `part` be `folder`, unless what stands there holds more: a whole recording gives way to a whole one alone, a part to either."""
-    there = read_twin(folder)
-    if there is not None and _worth(there) > _worth(record):
-        return
-    if folder.exists():
-        shutil.rmtree(folder)
-    part.rename(folder)
-
-
-def _worth(record: TwinRecord) -> int:
-    return 0 if record.outcome != "recorded" else 1 if record.partial else 2
+def why_partial(broken_off: _Ended | None, window: Window) -> Reason | None:
+    """Why less was recorded than was to be, by what broke it off and by its window; None where that was not so, or nothing was."""
+    if window.opened_at_s is None:
+        return None
+    if isinstance(broken_off, Interrupted):
+        return ending(broken_off)[1]
+    if broken_off is not None:
+        return broken_off.reason
+    return Reason(code="window_broken_off", message=str(window.problem)) if window.recorded_s is None else None
 
 
 def _theory(spec: TwinSpecification) -> dict[str, Any]:
@@ -188,31 +199,6 @@ def _theory(spec: TwinSpecification) -> dict[str, Any]:
         found["layers"] = dimensions(read_json(Path(spec.job.model_folder) / "config.json")).layers
     floors = expected_floors(spec.job)
     return found | ({} if floors is None else {"step_floor_s": floors.step_s})
-
-
-def request_facts(offered: Offered, recorded: tuple[float, float] | None) -> dict[str, float]:
-    """Requests that ended well, and medians of what they saw: TTFT, TPOT and the gaps between chunks; of the gaps also of those that lie
-    in the time `recorded` (CLOCK_MONOTONIC, s), in which a profiler disturbs most.
-
-    A profiler that writes its trace stops every stream for a while: that is in their TPOT, and not in the medians of the gaps.
-    """
-    requests = offered.requests.select(["status", "ttft_s", "tpot_s"]).to_pylist()
-    ok = [row for row in requests if row["status"] == "ok"]
-    facts = {"ok": float(len(ok))}
-    for name in ("ttft_s", "tpot_s"):
-        values = [row[name] for row in ok if row[name] is not None and math.isfinite(row[name])]
-        if values:
-            facts[f"{name}_p50"] = statistics.median(values)
-    arrivals = offered.chunks.select(["index", "arrival_s"]).to_pandas().sort_values(["index", "arrival_s"])
-    gaps_s = arrivals.groupby("index")["arrival_s"].diff()
-    if gaps_s.notna().any():
-        facts["chunk_gap_s_p50"] = float(gaps_s.median())
-    if recorded is not None and offered.origin_ns is not None:
-        begin_s, end_s = (moment - offered.origin_ns / 1e9 for moment in recorded)
-        inside = (arrivals["arrival_s"] - gaps_s >= begin_s) & (arrivals["arrival_s"] <= end_s)
-        if inside.any():
-            facts["recorded_chunk_gap_s_p50"] = float(gaps_s[inside].median())
-    return facts
 
 
 class _Run:
@@ -226,22 +212,25 @@ class _Run:
         self._engine: Engine = engine_for(spec.job.engine_kind)
         self.recorders = Recorders(spec, self._engine, part / RAW)
         self._launch = self._started()
+        self._offered: Offered | None = None
         self._requests: dict[str, float] = {}
         self._keeper: WindowKeeper | None = None
         self.window = Window()
-        self.broken_off: ServerDiedError | ClientFailedError | Interrupted | None = None
-        """What ended the load while the profilers recorded."""
+        self.broken_off: _Ended | None = None
+        """What ended the load or the recording before all was there."""
+        self.told_to_end: Interrupted | None = None
+        """The signal that asked to end, also where all was there by then."""
 
-    @property
-    def told_to_end(self) -> Interrupted | None:
-        """The signal where it was one that broke it off."""
-        return self.broken_off if isinstance(self.broken_off, Interrupted) else None
+    def end_as_told(self, told: Interrupted) -> None:
+        """The server has ended: see what the window is. Raises `told` where nothing was recorded."""
+        self.told_to_end = told
+        self._close_window(0.0)
+        if self.window.opened_at_s is None:
+            raise told
 
     def noted(self, record: TwinRecord) -> TwinRecord:
         """`record` with what is known of the window, the requests, what broke it off, and the files that are there."""
-        why = None if self.broken_off is None else ending(self.broken_off)[1]
-        if why is None and self.window.opened_at_s is not None and self.window.recorded_s is None:
-            why = Reason(code="window_broken_off", message=str(self.window.problem))
+        why = why_partial(self.broken_off, self.window)
         files = sorted(str(path.relative_to(self._part)) for path in self._part.rglob("*") if path.is_file())
         return record.model_copy(
             update={"window": self.window.as_mapping(), "requests": self._requests, "partial": why, "files": files}
@@ -291,16 +280,32 @@ class _Run:
             except (ServerDiedError, ClientFailedError, Interrupted) as ended:
                 self._break_off(ended, started.server)
 
-    def _break_off(self, ended: ServerDiedError | ClientFailedError | Interrupted, server: RunningServer) -> None:
-        """Have what was recorded written, while the server stands; raises `ended` where nothing was."""
-        patience_s = _LAST_S if isinstance(ended, Interrupted) else None
-        if self._keeper is not None:
-            self.window = self._keeper.finish(patience_s or self.recorders.stop_timeout_s + 60)
+    def _break_off(self, ended: _Ended, server: RunningServer) -> None:
+        """Have what was recorded written, while the server stands; raises `ended` where nothing was.
+
+        Where the load was over, and the profilers have all, nothing is broken off.
+        """
+        self.broken_off = ended
+        self.told_to_end = ended if isinstance(ended, Interrupted) else None
+        patience_s = None if self.told_to_end is None else _LAST_S
+        self._close_window(patience_s or self.recorders.stop_timeout_s + 60)
         if self.window.opened_at_s is None:
             raise ended
-        self.broken_off = ended
         self._progress.say("broken off; waiting for what the profiler has")
-        self.recorders.wait(server, patience_s)
+        written = self.recorders.wait(server, patience_s)
+        ended_well = self._keeper is not None and not self._keeper.is_alive() and self.window.recorded_s is not None
+        if written and ended_well and self._offered is not None:
+            self.broken_off = None
+
+    def _close_window(self, patience_s: float) -> None:
+        """See how the window went, waiting for the profilers to end, and what the requests saw where they all ended."""
+        if self._keeper is None:
+            return
+        self.window = self._keeper.finish(patience_s)
+        if self._offered is not None:
+            requests = self._offered.requests
+            pq.write_table(requests, self._part / REQUESTS, **encoding(requests.schema))
+            self._requests = request_facts(self._offered, self._keeper.recorded)
 
     def _offer(self, started: Started, servers: Servers) -> None:
         wanted, job = self._wanted, self._job
@@ -317,10 +322,9 @@ class _Run:
             keeper.progress(done, of)
             self._progress.show(f"twin ({LoadPoint(**wanted.identity['load'])}): {done}/{of} requests")
 
-        offered: Offered | None = None
         keeper.start()
         try:
-            offered = clients.offer(
+            self._offered = clients.offer(
                 wanted.identity["client"],
                 served.target,
                 workload,
@@ -333,10 +337,7 @@ class _Run:
             # The server may end with the profiler; what was recorded by then counts.
             if not keeper.closing:
                 raise
-        self.window = keeper.finish(self.recorders.stop_timeout_s + 60)
-        if offered is not None:
-            pq.write_table(offered.requests, self._part / REQUESTS, **encoding(offered.requests.schema))
-            self._requests = request_facts(offered, keeper.recorded)
+        self._close_window(self.recorders.stop_timeout_s + 60)
         if self.window.problem:
             self._progress.say(f"the window: {self.window.problem}")
         if self.window.opened_at_s is None:

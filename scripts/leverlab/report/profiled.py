@@ -27,9 +27,10 @@ from leverlab.profile.analysis import (
     time_by_class,
     unnamed,
 )
+from leverlab.profile.keeping import read_twin
 from leverlab.profile.peer_copies import Transfers, peer_transfers
 from leverlab.profile.products import LayerProducts, layer_products
-from leverlab.profile.twin import COUNTERS, read_twin
+from leverlab.profile.twin import COUNTERS
 from leverlab.profile.window import Window
 from leverlab.records import TwinRecord
 
