@@ -104,3 +104,11 @@ def test_iterations_are_the_engines_own_count() -> None:
     )
     assert PROFILING["vllm"].iteration_count(text) == 85.0
     assert PROFILING["sglang"].iteration_count(text) is None
+
+
+def test_a_half_made_export_is_not_left_to_be_read_as_a_whole_one(tmp_path: Path) -> None:
+    made = tmp_path / "export_pqtdir" / "StringIds.parquet"
+    failing = program(tmp_path, f"mkdir -p {made.parent} && touch {made}; exit 143")
+    with pytest.raises(NsysError, match="ended with status 143"):
+        nsys.export(failing, tmp_path, {})
+    assert not made.exists()

@@ -27,12 +27,12 @@ from leverlab.profile.analysis import (
     time_by_class,
     unnamed,
 )
-from leverlab.profile.keeping import read_twin
+from leverlab.profile.keeping import read_twin, worth
 from leverlab.profile.peer_copies import Transfers, peer_transfers
 from leverlab.profile.products import LayerProducts, layer_products
 from leverlab.profile.twin import COUNTERS
 from leverlab.profile.window import Window
-from leverlab.records import TwinRecord
+from leverlab.records import Reason, TwinRecord
 
 IDLE: Final = "idle"
 """What of a step is in no class."""
@@ -144,6 +144,8 @@ class Profiled:
     recorded: Recorded | None
     counters: pd.DataFrame | None
     """Of a twin by Nsight Compute: `leverlab.profile.ncu.COLUMNS` and the class of each kernel that it looked at."""
+    counters_partial: Reason | None
+    """Why there are fewer of these than were to be counted."""
     measured_tpot_s: float | None
     """Median TPOT of the measured cell in the twin's replicate; None where it is not there or not valid, and of a server whose tokens
     reach no client."""
@@ -160,10 +162,9 @@ class Profiled:
         return {**self.cell, "provenance": provenance}
 
     @property
-    def partial(self) -> str | None:
-        """Why there is less than was to be recorded, also where it is the counters that there are less of."""
-        part = self.record.partial if self.record and (self.recorded or self.counters is not None) else None
-        return None if part is None else part.message
+    def partial(self) -> Reason | None:
+        """Why less is recorded than was to be."""
+        return self.record.partial if self.record and self.recorded else None
 
     @property
     def gap_s(self) -> float | None:
@@ -235,7 +236,8 @@ def _profiled(layout: Layout, row: Mapping[str, Any]) -> Iterator[Profiled]:
         record = read_twin(folder)
         if record is not None:
             found.append((folder, record))
-    found.sort(key=lambda each: each[1].outcome != "recorded")
+    # Counters alone are no recording: a part of one says more of what ran.
+    found.sort(key=lambda each: (each[1].outcome != "recorded", each[1].tool == "ncu", -worth(each[1])))
     folder, record = found[0] if found else (layout.profile(server, phase, ""), None)
     valid = row["status"] == "measured" and row["checks"] != "invalid"
     identity = json.loads(row["specification"]).get("server")
@@ -249,7 +251,7 @@ def _profiled(layout: Layout, row: Mapping[str, Any]) -> Iterator[Profiled]:
         identity,
         record,
         None,
-        _counters(layout.profile(server, phase, "ncu")),
+        *_counters(layout.profile(server, phase, "ncu")),
         _known(row.get("tpot_s_p50")) if valid else None,
         _known(row.get("chunk_gap_s_p50")) if valid else None,
         {name: row[name] for name in ("provenance", "specification")},
@@ -274,9 +276,12 @@ def _profiled(layout: Layout, row: Mapping[str, Any]) -> Iterator[Profiled]:
         )
 
 
-def _counters(folder: Path) -> pd.DataFrame | None:
-    """What Nsight Compute counted, also where another profiler's twin of the same cell is the one that is told."""
-    return pd.read_parquet(folder / COUNTERS) if (folder / COUNTERS).is_file() else None
+def _counters(folder: Path) -> tuple[pd.DataFrame | None, Reason | None]:
+    """What Nsight Compute counted, also where another profiler's twin of the same cell is the one that is told; and why that is a part."""
+    if not (folder / COUNTERS).is_file():
+        return None, None
+    record = read_twin(folder)
+    return pd.read_parquet(folder / COUNTERS), record.partial if record else None
 
 
 def _known(value: Any) -> float | None:  # noqa: ANN401 - a number, or one of pandas' ways to say that there is none

@@ -11,7 +11,15 @@ from leverlab.profile.recorders import RAW
 from leverlab.report.phrases import joined
 from leverlab.report.profiled import PROMPTS, Profiled, Recorded
 from leverlab.report.source import StudyData
-from leverlab.report.twin_conditions import OTHER_CONDITIONS, baseline_of, between_twins, from_its_cell
+from leverlab.report.twin_conditions import (
+    BOTH,
+    IN_PART,
+    OTHER_CONDITIONS,
+    baseline_of,
+    between_twins,
+    from_its_cell,
+    in_part,
+)
 from leverlab.report.view import Cell, Column, Group, Link, Mark, Row, Table
 from leverlab.units import format_number, format_seconds, format_share
 
@@ -94,15 +102,18 @@ def _cells(
 
 
 def _treatment(baseline: Profiled | None, label: str, twin: Profiled, program: str) -> Cell:
-    """Which twin it is, and than what it was recorded under other conditions: the baseline's twin, the cell beside it."""
+    """Which twin it is, whether a part of one, and than what it was recorded under other conditions: the baseline's twin, the cell
+    beside it."""
     elsewhere = "" if baseline is None else between_twins(baseline, twin)
     against: dict[str, list[str]] = {}
     for other, conditions in (("the baseline's", elsewhere), ("those of its measured cell", from_its_cell(twin))):
         if conditions:
             against.setdefault(conditions, []).append(other)
     told = "; ".join(f"than {joined(others)}: {conditions}" for conditions, others in against.items())
-    note = f"{program}; recorded under other conditions {told}" if told else program
-    return Cell(label, OTHER_CONDITIONS if elsewhere else None, note=note)
+    parts = in_part(twin.partial)
+    note = "; ".join([program, *parts, *([f"recorded under other conditions {told}"] if told else [])])
+    mark = (BOTH if parts else OTHER_CONDITIONS) if elsewhere else IN_PART if parts else None
+    return Cell(label, mark, note=note)
 
 
 def _measured(twin: Profiled, of_all: str) -> Cell:

@@ -8,8 +8,10 @@ from typing import Final
 from markupsafe import Markup
 
 from leverlab.config.course import ProfileAnswer, Question
+from leverlab.records import Reason
 from leverlab.report.class_rates import class_rates, rate_table, weights_ratio
 from leverlab.report.counters import counter_sentences, counter_table
+from leverlab.report.doubts import mark_phrase
 from leverlab.report.figures.kernels import class_bars, colour_of, difference_bars, kernel_timeline
 from leverlab.report.kernel_words import KERNEL_WORDS
 from leverlab.report.layer_parts import layer_table
@@ -20,7 +22,7 @@ from leverlab.report.phrases import context_phrase, load_heading
 from leverlab.report.profiled import Profiled, Recorded
 from leverlab.report.source import StudyData
 from leverlab.report.transfers import transfer_sentence, transfer_table
-from leverlab.report.twin_conditions import baseline_of, figure_mark
+from leverlab.report.twin_conditions import baseline_of, figure_mark, in_part, parts_mark
 from leverlab.report.twin_facts import facts_table
 from leverlab.report.view import FigureBlock, LegendEntry, Link, Table
 
@@ -87,9 +89,9 @@ def recorded_sentences(data: StudyData) -> Iterator[str]:
     for twin in data.profiles:
         where = f"{heading(data, twin.load, twin.context)}: " if several else ""
         own = [
-            "" if changes else anatomy(twin, _short(data, twin)),
-            transfer_sentence(_short(data, twin), twin),
-            *counter_sentences(_short(data, twin), twin.counters),
+            "" if changes else anatomy(twin, _marked(data, twin, twin.partial)),
+            transfer_sentence(_marked(data, twin, twin.partial), twin),
+            *counter_sentences(_marked(data, twin, twin.counters_partial), twin.counters),
         ]
         yield from (f"{where}{sentence}" for sentence in own if sentence)
 
@@ -138,7 +140,7 @@ def part_of(data: StudyData, twins: Sequence[Profiled], key: str, *, told: bool,
     """
     there = [(twin, twin.recorded) for twin in twins if twin.recorded is not None]
     load, context = twins[0].load, twins[0].context
-    said = [f"{anatomy(twin, _short(data, twin))}{peer_sentence(found)}" for twin, found in there]
+    said = [f"{anatomy(twin, _marked(data, twin, twin.partial))}{peer_sentence(found)}" for twin, found in there]
     return Why(
         title=heading(data, load, context),
         about="",
@@ -154,8 +156,11 @@ def part_of(data: StudyData, twins: Sequence[Profiled], key: str, *, told: bool,
 
 def _partial(data: StudyData, twins: Sequence[Profiled]) -> Iterator[str]:
     for twin in twins:
+        name, broken_off = _short(data, twin), "it was broken off, and what it had"
         if twin.partial:
-            yield f"{_short(data, twin)}: it was broken off, and what it had recorded by then is told: {twin.partial}"
+            yield f"{name}: {broken_off} recorded by then is told: {twin.partial.message}"
+        if twin.counters_partial:
+            yield f"{name}, counters: {broken_off} counted by then is told: {twin.counters_partial.message}"
 
 
 def _tables(
@@ -170,7 +175,9 @@ def _tables(
         rate_table([(_short(data, twin), class_rates(twin, data.configuration)) for twin, _ in there], f"rates-{key}"),
         transfer_table([(_short(data, twin), twin, found) for twin, found in there], f"transfers-{key}"),
         peer_table([(_short(data, twin), found) for twin, found in there], f"peers-{key}"),
-        counter_table([(_short(data, twin), twin.counters) for twin in twins], f"counters-{key}"),
+        counter_table(
+            [(_marked(data, twin, twin.counters_partial), twin.counters) for twin in twins], f"counters-{key}"
+        ),
     )
     yield from (table for table in found if table is not None)
 
@@ -178,6 +185,11 @@ def _tables(
 def _short(data: StudyData, twin: Profiled) -> str:
     treatment = "Baseline" if twin.treatment == next(iter(data.treatments)) else data.label(twin.treatment)
     return f"{treatment} ({twin.server})" if twin.server else treatment
+
+
+def _marked(data: StudyData, twin: Profiled, partial: Reason | None) -> str:
+    """The same with a mark where that of which something is told is a part."""
+    return f"{_short(data, twin)}{mark_phrase(in_part(partial))}"
 
 
 def _missing(data: StudyData, twin: Profiled) -> str:
@@ -200,10 +212,14 @@ def _figures(
     # A server that only prefills has no decode step: the figure of steps that compute prompts is its own.
     by_step = any(found.step is not None for _, found in there)
     first = baseline_of(data, [twin for twin, _ in there])
-    marked = figure_mark(first, [(_short(data, twin), twin) for twin, _ in there])
+    labelled = [(_short(data, twin), twin) for twin, _ in there]
+    elsewhere, broken_off = figure_mark(first, labelled), parts_mark(labelled)
     in_short = (
-        " Marked: not all of them were recorded under the same conditions, as the table below says." if marked else ""
+        " Marked: not all of them were recorded under the same conditions, as the table below says."
+        if elsewhere
+        else ""
     )
+    in_short, marked = f"{in_short}{broken_off}", f"{elsewhere}{broken_off}"
     bars = [(_short(data, twin), found.parts_s()) for twin, found in there if by_step == (found.step is not None)]
     names = {name for _, parts in bars for name, seconds in parts.items() if seconds > 0}
     unit = "time of a decode step" if by_step else "time of the window"
