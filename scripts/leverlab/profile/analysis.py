@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from leverlab.config.profile import KERNEL_CLASSES
-from leverlab.profile.intervals import Floats, covered_s, gaps
+from leverlab.profile.intervals import Floats, covered_s, gaps, times
 from leverlab.profile.peer_copies import is_peer
 from leverlab.profile.tables import Trace
 
@@ -57,12 +57,6 @@ class Device:
     def idle_share(self) -> float:
         """Share of the window in which nothing ran."""
         return 1 - self.busy_s / self.window_s if self.window_s else 0.0
-
-
-def times(kernels: pd.DataFrame) -> tuple[Floats, Floats]:
-    """Start and end of each row, in seconds."""
-    start = kernels["start_s"].to_numpy(float)
-    return start, start + kernels["duration_s"].to_numpy(float)
 
 
 def devices(trace: Trace, recorded_s: float = 0.0) -> list[Device]:

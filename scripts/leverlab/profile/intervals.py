@@ -1,9 +1,16 @@
 """Stretches of time: how long at least one of several is under way, and what lies between them. Vectorised over kernels."""
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+
+
+def times(kernels: pd.DataFrame) -> tuple[Floats, Floats]:
+    """Start and end of each row, in seconds."""
+    start = kernels["start_s"].to_numpy(float)
+    return start, start + kernels["duration_s"].to_numpy(float)
 
 
 def merged(starts: Floats, ends: Floats) -> tuple[Floats, Floats]:

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from leverlab.profile.intervals import covered_s
+from leverlab.profile.intervals import covered_s, times
 from leverlab.profile.tables import Trace
 
 _PEER: Final = re.compile(r"memcpy PtoP", re.IGNORECASE)
@@ -119,15 +119,13 @@ def peer_transfers(trace: Trace, step_s: float | None) -> tuple[Transfers, ...]:
 def _parts(own: pd.DataFrame, apart_s: float) -> list[pd.DataFrame]:
     if own.empty:
         return []
-    start = own["start_s"].to_numpy(float)
-    end = np.maximum.accumulate(start + own["duration_s"].to_numpy(float))
-    number = np.concatenate(([0], np.cumsum(start[1:] - end[:-1] > apart_s)))
+    start, end = times(own)
+    number = np.concatenate(([0], np.cumsum(start[1:] - np.maximum.accumulate(end)[:-1] > apart_s)))
     return [part for _, part in own.groupby(number)]
 
 
 def _transfer(part: pd.DataFrame) -> Transfer:
-    start = part["start_s"].to_numpy(float)
-    end = start + part["duration_s"].to_numpy(float)
+    start, end = times(part)
     moved = part["bytes"]
     told = float(moved.astype(float).sum()) if moved.notna().all() else None
     return Transfer(len(part), float(end.max() - start.min()), covered_s(start, end), float((end - start).mean()), told)
