@@ -15,6 +15,7 @@ def encoding(schema: pa.Schema) -> dict[str, Any]:
     floats = [field.name for field in schema if pa.types.is_floating(field.type)]
     return {
         "compression": "zstd",
+        "compression_level": 15,
         "use_byte_stream_split": floats,
         "use_dictionary": [name for name in schema.names if name not in floats],
         "write_statistics": False,

@@ -1,7 +1,6 @@
 """Nsight Compute round a server: its command line, and what is read from the page `raw`.
 
-`EXPORTED` is no recording. Its form is that of the program's guide and of public exports: a line of names, one of units, one a kernel; names
-of kernels as vLLM launches them on an H100.
+`RECORDED` is what the program wrote of vLLM on an H100. `EXPORTED` is no recording: values and units that none of its rows has, in its form.
 """
 
 import re
@@ -17,6 +16,8 @@ from leverlab.profile.classes import kernel_classes
 from leverlab.profile.ncu import NcuError
 from leverlab.profile.nsys_export import read_nsys_export
 from tests.unit.repository import SOURCE
+
+RECORDED = SOURCE / "tests/data/profiles/vllm-h100-ncu"
 
 _ABOUT = [
     "ID",
@@ -80,6 +81,20 @@ def test_each_kernel_is_a_row_in_seconds_and_shares() -> None:
     assert shares == pytest.approx((0.224, 0.8452, 0.8071))
     assert second["compute_share"] != second["compute_share"], "n/a: a metric that the GPU does not have"
     assert [kernel_classes(SOURCE).of(name) for name in found["kernel"]] == ["gemm", "attention"]
+
+
+def test_a_recording_tells_what_a_decode_step_reads_and_computes() -> None:
+    """Nine kernels of a step of one stream. Of each product the bytes are those of its weights, of 16 bits, and few more; the operations those of
+    a tile of eight rows, of which one holds the token."""
+    found = ncu.read_counters((RECORDED / "counters.csv").read_text())
+    of_a_layer = ["gemm", "attention", "gemm", "gemm", "gemm"]
+    assert [kernel_classes(SOURCE).of(name) for name in found["kernel"]] == [*of_a_layer, *of_a_layer[:4]]
+    products = found[found["kernel"].str.startswith("nvjet")]
+    shapes = [4096 * 6144, 4096 * 4096, 4096 * 28672, 14336 * 4096]
+    weights = pd.Series([*shapes, *shapes[:3]], index=products.index)
+    assert (products["flop"] == 2 * 8 * weights).all()
+    assert (products["dram_bytes"] / (2 * weights)).between(1.0, 1.06).all()
+    assert (found["dram_bytes_per_s"] / (found["dram_bytes"] / found["duration_s"])).between(0.99, 1.01).all()
 
 
 @pytest.mark.parametrize(
@@ -147,6 +162,21 @@ TENSOR, FMA, PIPE = (
     "smsp__sass_thread_inst_executed_op_ffma_pred_on.sum",
     "sm__inst_executed_pipe_tensor.sum",
 )
+
+
+def test_an_h100_is_asked_for_each_kind_of_operations_once(tmp_path: Path) -> None:
+    """It has one counter of products of FP16; another GPU has one for each format of their sums beside it, or instead."""
+    program = tmp_path / "ncu"
+    program.write_text(f"#!/bin/sh\ncat {RECORDED / 'metrics.txt'}\n")
+    program.chmod(0o755)
+    asked = {name for name in ncu.metrics(str(program)) if "tensor_src_fp16" in name}
+    assert asked == {"sm__ops_path_tensor_src_fp16.sum"}
+    program.write_text(
+        f"#!/bin/sh\ncat {RECORDED / 'metrics.txt'}\necho sm__ops_path_tensor_src_fp16_dst_fp32  Counter\n"
+    )
+    assert {name for name in ncu.metrics(str(program)) if "tensor_src_fp16" in name} == asked
+    program.write_text("#!/bin/sh\necho sm__ops_path_tensor_src_fp16_dst_fp32  Counter\n")
+    assert "sm__ops_path_tensor_src_fp16_dst_fp32.sum" in ncu.metrics(str(program))
 
 
 def test_only_counters_that_the_gpu_has_are_asked_for(tmp_path: Path) -> None:

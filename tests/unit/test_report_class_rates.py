@@ -7,10 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from leverlab.profile import ncu
+from leverlab.profile.classes import kernel_classes
 from leverlab.profile.twin import COUNTERS, REQUESTS
 from leverlab.records import TwinRecord, write_json
 from leverlab.report.class_rates import ClassRate, NoRate, class_rates, rate_table
-from leverlab.report.counters import counted_rates
+from leverlab.report.counters import counted_rates, counter_table
 from leverlab.report.page import render_study
 from leverlab.report.roofline_block import roofline_parts
 from leverlab.report.source import StudyData
@@ -19,6 +21,7 @@ from leverlab.units import format_number, format_share
 from tests.unit.recorded_twins import TREATMENT, of, with_twins
 from tests.unit.report_studies import PROFILED, STUDIES
 from tests.unit.report_study import ReportStudy, make_study
+from tests.unit.repository import SOURCE
 
 
 @pytest.fixture
@@ -72,6 +75,21 @@ def test_counters_of_kernels_answer_too(tmp_path: Path) -> None:
     assert list(counted_rates(pd.read_parquet(folder / COUNTERS))) == [
         ("attention", pytest.approx(2.0), pytest.approx(2e12))
     ]
+
+
+def test_a_kernel_that_serves_several_shapes_has_a_row_for_each() -> None:
+    """Of a decode step on an H100 one kernel makes attention's output and the MLP's, of which the weights are 3.5 times as large."""
+    counters = ncu.read_counters((SOURCE / "tests/data/profiles/vllm-h100-ncu/counters.csv").read_text())
+    counters["class"] = [kernel_classes(SOURCE).of(kernel) for kernel in counters["kernel"]]
+    table = counter_table([("Baseline", counters)], "counters")
+    assert table is not None
+    rows = [[cell.text for cell in row.cells] for group in table.groups for row in group.rows]
+    shared = [row for row in rows if "splitK" in row[1]]
+    assert [(row[2], row[3].replace("\N{NO-BREAK SPACE}", " ")) for row in shared] == [
+        ("1", "45.2 µs"),
+        ("2", "16 µs"),
+    ]
+    assert len(rows) == 5 and [row[2] for row in rows if row[0] == "attention"] == ["2"]
 
 
 def test_classes_reach_what_their_work_takes(data: StudyData) -> None:

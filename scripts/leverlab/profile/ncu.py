@@ -1,7 +1,7 @@
 """Nsight Compute round a server: hardware counters of chosen kernels, each of which it runs again and again for them.
 
-Begun once with an engine, without a result: docs/profiles.md says how far it came. Written after NVIDIA's guide, Nsight Compute 2025.3. Before it
-runs a kernel again it saves the memory that the kernel may write, which takes seconds of a full GPU, so the kernels are chosen by name and few, and
+Written after NVIDIA's guide, Nsight Compute 2025.3, and seen to count a decode step of vLLM on an H100 (docs/profiles.md). Before it
+runs a kernel again it saves the memory that the kernel may write, which takes long of a full GPU, so the kernels are chosen by name and few, and
 the KV cache is small (`leverlab.profile.recorders`). Clocks are left alone (`--clock-control none`), as everywhere here. Caches are emptied before each
 run, its default: a decode step finds no weights in them either, and a kernel that runs twice in a row would.
 
@@ -38,6 +38,7 @@ _METRICS: Final = {
 
 _TENSOR: Final = {
     "sm__ops_path_tensor_src_bf16_dst_fp32.sum": 1.0,
+    "sm__ops_path_tensor_src_fp16.sum": 1.0,
     "sm__ops_path_tensor_src_fp16_dst_fp16.sum": 1.0,
     "sm__ops_path_tensor_src_fp16_dst_fp32.sum": 1.0,
     "sm__ops_path_tensor_src_fp8.sum": 1.0,
@@ -102,8 +103,10 @@ def metrics(program: str) -> list[str]:
     except NcuError:
         said = ""
     there = set(_COUNTER.findall(said))
-    optional = (*_OPERATIONS, _TENSOR_INSTRUCTIONS)
-    return [*_METRICS, *(name for name in optional if name.partition(".")[0] in there)]
+    optional = [name for name in (*_OPERATIONS, _TENSOR_INSTRUCTIONS) if name.partition(".")[0] in there]
+    # A counter whose name goes on where another's ends counts a part of what that one does.
+    wholes = [f"{name.partition('.')[0]}_" for name in optional]
+    return [*_METRICS, *(name for name in optional if not any(name.startswith(whole) for whole in wholes))]
 
 
 def command_prefix(program: str, folder: Path, kernels: str, launches: int, asked: Sequence[str]) -> list[str]:

@@ -97,7 +97,7 @@ STEPS: Final[pa.Schema] = pa.schema(
 
 _NS: Final = "_ns"
 _START: Final = "start_ns"
-_LEVEL: Final = 12
+_LEVEL: Final = 15
 """Of zstd's compression: what is above it makes these tables no smaller."""
 
 
@@ -217,7 +217,8 @@ FILES: Final = {"kernels": KERNELS, "calls": CALLS, "other_calls": OTHER_CALLS, 
 def write(trace: Trace, folder: Path) -> None:
     """Write the tables as Parquet into `folder`, of the calls that are not kept their number and time.
 
-    Profilers count nanoseconds. Kept whole, and the starts as differences, they take a third of what seconds take.
+    Profilers count nanoseconds. Kept whole, the starts as differences and other numbers with their bytes of equal place together, they take a
+    quarter of what seconds take.
     """
     summarised = trace.summarised()
     for name, schema in FILES.items():
@@ -225,13 +226,17 @@ def write(trace: Trace, folder: Path) -> None:
         own = [frame[column] if len(frame) else pd.Series(dtype="object") for column in columns(schema.names)]
         arrays = [_array(column, field) for column, field in zip(own, schema, strict=True)]
         about = {"leverlab_table": name, "leverlab_table_version": str(TABLE_VERSION)}
+        encoded = {field.name: "BYTE_STREAM_SPLIT" for field in schema if field.type == pa.int64()}
+        if _START in encoded:
+            encoded[_START] = "DELTA_BINARY_PACKED"
         pq.write_table(
             pa.Table.from_arrays(arrays, schema=schema.with_metadata(about)),
             folder / f"{name}.parquet",
             compression="zstd",
             compression_level=_LEVEL,
-            use_dictionary=[column for column in schema.names if column != _START],
-            column_encoding={_START: "DELTA_BINARY_PACKED"} if _START in schema.names else None,
+            use_dictionary=[column for column in schema.names if column not in encoded],
+            column_encoding=encoded,
+            write_statistics=False,  # the tables are read whole
         )
 
 

@@ -62,8 +62,10 @@ def counter_table(twins: Sequence[tuple[str, pd.DataFrame | None]], identifier: 
     return Table(
         identifier, "Counters of kernels", columns, tuple(groups),
         "Medians over the launches of each kernel that Nsight Compute looked at, each alone on the GPU with caches emptied before; rate and intensity by the "
-        "operations and the bytes of memory that it counted. What is nearest to its peak bounds the kernel. It looks at the first kernels that come in the middle "
-        "of the load: at one stream those of a decode step. The server's KV cache is made no larger than the load needs, where that is known.",
+        "operations and the bytes of memory that it counted. A matrix product that runs with several shapes has a row for each. What is nearest to its peak bounds the "
+        "kernel. Operations are those that the GPU did: of a tile of 8 rows that holds one request it does all eight, so that at few streams rate and intensity "
+        "lie above what the model asks for. It looks at the first kernels that come in the middle of the load: at one stream those of a decode step. The server's "
+        "KV cache is made no larger than the load needs, where that is known.",
     )  # fmt: skip
 
 
@@ -76,8 +78,11 @@ def counted_rates(counters: pd.DataFrame | None) -> Iterator[tuple[str, float, f
 
 
 def _kernels(counters: pd.DataFrame) -> list[pd.DataFrame]:
-    """The launches of each kernel, by its whole name: first of the kernel that took longest."""
-    own = [launches for _, launches in counters.groupby(["class", "kernel"], sort=False)]
+    """The launches of each kernel, by its whole name, first of the kernel that took longest. Of a matrix product those of one shape: one kernel
+    serves several, told apart by their operations."""
+    flop = counters["flop"] if "flop" in counters else pd.Series(float("nan"), counters.index)
+    shape = flop.astype(float).where(counters["class"] == "gemm").rename("shape")
+    own = [launches for _, launches in counters.groupby(["class", "kernel", shape], sort=False, dropna=False)]
     return sorted(own, key=lambda launches: -float(launches["duration_s"].sum()))
 
 
