@@ -39,7 +39,7 @@ from tests.unit.checked_cells import (
     with_tier,
 )
 from tests.unit.measured_cells import chunks_table, request_row, requests_table, server_delta
-from tests.unit.tier_traffic import came
+from tests.unit.tier_traffic import PCIE_5_X16, came, recorded
 
 
 def test_nothing_is_marked_in_a_clean_cell() -> None:
@@ -57,6 +57,7 @@ def test_nothing_is_marked_in_a_clean_cell() -> None:
         "prefills_missing",
         "kv_not_handed_over",
         "front_slow",
+        "tier_loaded_in_part",
         "tier_not_loaded",
     }
     assert all(result.saw and result.expected for result in results)
@@ -175,6 +176,9 @@ FAULTS: list[tuple[str, str, Callable[[], CellInputs]]] = [
     ("tier_not_loaded", "caution", lambda: with_tier(LMCACHE, restores=110.0, restored_tokens=5_399.0)),
     ("tier_not_loaded", "caution", lambda: with_tier(OFFLOADING, restores=110.0, restored_bytes=5_399.0 * 131072)),
     ("tier_not_loaded", "invalid", lambda: came(DAEMON, 0.01)),
+    ("tier_loaded_in_part", "invalid", lambda: recorded("lmcache-half", LMCACHE)),
+    ("tier_loaded_in_part", "invalid", lambda: replace(recorded("lmcache-half-hidden", LMCACHE), pcie_bytes_per_s=PCIE_5_X16)),
+    ("tier_loaded_in_part", "caution", lambda: replace(came(OFFLOADING, 0.74, restored_bytes=6000.0 * 131072, restores=9.0, restore_s=0.01), pcie_bytes_per_s=PCIE_5_X16)),
     ("not_warmed_up", "caution", lambda: clean(warmup_steady=False)),
     ("server_e2e_disagrees", "invalid", lambda: clean(server_delta=server_delta(rows()) | {"e2e_s_sum": 22.2, "e2e_s_count": 120.0})),
     ("server_e2e_disagrees", "caution", lambda: clean(server_delta=server_delta(rows()) | {"e2e_s_sum": 16.0, "e2e_s_count": 120.0})),

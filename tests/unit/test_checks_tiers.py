@@ -8,18 +8,19 @@ import pytest
 
 from leverlab.checks import CellInputs, check_cell
 from leverlab.engines.tiers import tells_of_loads, tier_of
+from leverlab.pcie import pcie_bytes_per_s
 from leverlab.records import CheckResult
 from leverlab.theory.identified import identified_kv_bytes
 from tests.unit.checked_cells import DAEMON, LMCACHE, OFFLOADING, SPECIFICATION, with_tier
 from tests.unit.measured_cells import request_row, requests_table
-from tests.unit.tier_traffic import GIB, came, received, recorded
+from tests.unit.tier_traffic import GIB, PCIE_5_X16, came, received, recorded
 
 LLAMA_8B_KV = 131072.0
 DISK = {"kv-transfer-config": {"kv_connector": "OffloadingConnector", "kv_role": "kv_both"}}
 
 
-def loaded(inputs: CellInputs) -> CheckResult | None:
-    return next((result for result in check_cell(inputs) if result.code == "tier_not_loaded"), None)
+def loaded(inputs: CellInputs, code: str = "tier_not_loaded") -> CheckResult | None:
+    return next((result for result in check_cell(inputs) if result.code == code), None)
 
 
 def test_prompts_that_were_found_whole_and_never_loaded() -> None:
@@ -225,3 +226,63 @@ def test_bytes_of_a_token_are_known_of_a_made_up_model_by_its_identity() -> None
         assert identified_kv_bytes({**server, "flags": flags}) == size
     for model in ({"kind": "hub", "name": "m", "revision": "r"}, {"kind": "synthetic", "shape": {}}):
         assert identified_kv_bytes({**server, "model": model}) is None
+
+
+def in_part(inputs: CellInputs) -> CheckResult | None:
+    return loaded(inputs, "tier_loaded_in_part")
+
+
+def test_a_tier_that_loaded_one_half_of_what_it_says() -> None:
+    """LMCache 0.5.3 in the process of vLLM 0.26: 24 loads of 0.5 GiB each by its log, and 7 GiB on the bus of an H100."""
+    result = in_part(recorded("lmcache-half", LMCACHE))
+    assert result is not None and (result.severity, result.saw, result.expected) == (
+        "invalid",
+        "7.06 GiB came over PCIe where loads of LMCache take 12 GiB",
+        "at least 90 % of that",
+    )
+    assert "daemon" in result.remedy
+    assert severity(recorded("lmcache-half", LMCACHE)) == "ok", "it is no question of whether anything came"
+
+
+def test_a_tier_that_is_faster_than_the_bus() -> None:
+    """The same of a replicate whose bus was not looked at for two seconds: by the log 69.8 GB/s, over 16 lanes of PCIe 5."""
+    hidden = recorded("lmcache-half-hidden", LMCACHE)
+    assert in_part(hidden) is None
+    result = in_part(replace(hidden, pcie_bytes_per_s=PCIE_5_X16))
+    assert result is not None and (result.severity, result.saw, result.expected) == (
+        "invalid",
+        "loads of LMCache at 69.8 GB/s by what it tells of them",
+        "at most 63 GB/s, which the bus can carry",
+    )
+    assert in_part(replace(hidden, pcie_bytes_per_s=2 * PCIE_5_X16)) is None, "two GPUs"
+    assert in_part(replace(hidden, pcie_bytes_per_s=PCIE_5_X16, gpu_names=["NVIDIA GH200 480GB"])) is None
+
+
+def test_a_time_that_is_too_short_for_bytes_that_came_is_a_time_of_something_else() -> None:
+    told = {"restores": 24.0, "restored_bytes": 6000.0 * LLAMA_8B_KV, "restore_s": 0.01}
+    result = in_part(replace(came(OFFLOADING, 0.75, **told), pcie_bytes_per_s=PCIE_5_X16))
+    assert result is not None and result.severity == "caution" and "all bytes came" in result.remedy
+
+
+def test_a_tier_that_loaded_all_is_told_so() -> None:
+    result = in_part(recorded("offloading", OFFLOADING))
+    assert result is not None and (result.severity, result.saw) == (
+        "ok",
+        "13.1 GiB came over PCIe where loads of vLLM's own offloading take 12 GiB",
+    )
+    for inputs in (recorded("lmcache", LMCACHE), with_tier(LMCACHE), with_tier({}), came(LMCACHE, 0.01)):
+        assert in_part(inputs) is None, "nothing came, or nothing was found: the other check's"
+
+
+def test_what_a_bus_carries_follows_from_what_is_recorded_of_the_gpus() -> None:
+    link = {"pcie_generation": 5, "pcie_lanes": 16}
+    assert pcie_bytes_per_s({"gpu": {"driver": "580", "0": link}}) == pytest.approx(63.0e9, rel=1e-3)
+    assert pcie_bytes_per_s({"gpu": {"0": link, "1": {**link, "pcie_lanes": 8}}}) == pytest.approx(94.5e9, rel=1e-3)
+    for gpu in (
+        "no driver",
+        {},
+        {"0": {}},
+        {"0": {**link, "pcie_generation": "not supported"}},
+        {"0": {**link, "pcie_generation": 9}},
+    ):
+        assert pcie_bytes_per_s({"gpu": gpu}) is None

@@ -35,6 +35,9 @@ CLEAN: list[Callable[[], CellInputs]] = [
 ]
 
 
+LINK = {"pcie_generation": 5, "pcie_lanes": 16}
+
+
 def kept(folder: Path, inputs: CellInputs) -> CellRecord:
     """The cell in `folder`, as a trial keeps it that saw `inputs`, but for what makes it outlast a crash."""
     record = CellRecord(
@@ -54,7 +57,10 @@ def kept(folder: Path, inputs: CellInputs) -> CellRecord:
         search=inputs.search,
         server_delta=dict(inputs.server_delta),
         not_sampled=dict(inputs.not_sampled),
-        provenance={"versions": dict(inputs.installed_versions)},
+        provenance={
+            "versions": dict(inputs.installed_versions),
+            "gpu": {"0": LINK} if inputs.pcie_bytes_per_s else {},
+        },
     )
     folder.mkdir()
     pq.write_table(inputs.requests, folder / "requests.parquet")

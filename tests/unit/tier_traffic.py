@@ -14,6 +14,8 @@ from tests.unit.checked_cells import with_tier
 from tests.unit.measured_cells import request_row, requests_table
 
 GIB = 2.0**30
+PCIE_5_X16 = 32e9 / 8 * 128 / 130 * 16
+"""Bytes/s that the bus of an H100 carries."""
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "pcie"
 
 

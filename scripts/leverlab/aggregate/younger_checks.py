@@ -11,6 +11,7 @@ import pyarrow as pa
 from leverlab.checks import CHECKS, CellInputs
 from leverlab.checks.base import KeptTable
 from leverlab.load.schema import CHUNKS, REQUESTS
+from leverlab.pcie import pcie_bytes_per_s
 from leverlab.records import CellRecord, CheckResult, gpu_names
 from leverlab.theory.identified import identified_kv_bytes
 
@@ -50,6 +51,7 @@ def _inputs(record: CellRecord, tables: dict[KeptTable, pa.Table]) -> CellInputs
         installed_versions=versions if isinstance(versions, dict) else {},
         gpu=tables.get("gpu"),
         gpu_names=gpu_names(record.provenance),
+        pcie_bytes_per_s=pcie_bytes_per_s(record.provenance),
         host=tables.get("host"),
         not_sampled=record.not_sampled,
         kv_bytes_per_token=identified_kv_bytes(record.specification["server"]),

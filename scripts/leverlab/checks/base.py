@@ -58,6 +58,8 @@ class CellInputs:
     """Samples of the GPUs over the cell (gpu.parquet)."""
     gpu_names: Sequence[str] = ()
     """What NVML calls the GPUs; empty where it does not tell."""
+    pcie_bytes_per_s: float | None = None
+    """The most that the GPUs can receive over PCIe together; None where it is not known."""
     host: pa.Table | None = None
     """Samples of the host over the cell."""
     not_sampled: Mapping[str, str] = field(default_factory=dict)
@@ -115,7 +117,7 @@ class Check:
 
     `look` returns None where the question does not arise in this cell. With `kept` it can also be asked of a cell that was
     measured before the check was made (`leverlab.aggregate.younger_checks`): then `look` may rest on cell.json (specification,
-    counters, cache, instrument, search, installed versions, names of the GPUs, bytes of a token) and the tables beside it that `kept`
+    counters, cache, instrument, search, installed versions, names and links of the GPUs, bytes of a token) and the tables beside it that `kept`
     names. None: it needs more. The tables of `kept_if_there` it can do without: they are empty or None where they are not kept.
     """
 

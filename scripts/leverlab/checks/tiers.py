@@ -1,4 +1,4 @@
-"""Check of tiers below the engine's own cache: was what they were found to hold loaded from there?"""
+"""Checks of tiers below the engine's own cache: was what they were found to hold loaded from there, and all of it?"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +18,10 @@ BUS_SHARE: Final = 0.5
 """Of the bytes of what was loaded: what must have come over PCIe. All of it does, and other things besides: half leaves out any doubt
 about how many bytes a token takes."""
 
+WHOLE_SHARE: Final = 0.9
+"""Of the bytes of what was loaded: what must have come over PCIe for all of it to have come. Packets make it more than all (1.07 and more on an
+H100); a twentieth and more is left for what is not known of a token's bytes."""
+
 _GIB: Final = 2**30
 
 _UNLIKE_PCIE: Final = ("NVIDIA GH", "NVIDIA GB")
@@ -32,6 +36,15 @@ _NOTHING_CAME: Final = (
     "a tier in the host's memory or on disk reaches the GPU over its bus: what did not come was computed, or taken as computed by mistake, "
     "whatever the log says (docs/cache-tiers.md)"
 )
+_HALF_LOADED: Final = (
+    "a part of what the engine took as computed was never filled: neither its times nor its answers are those of the tier. LMCache in "
+    "vLLM's process loads one half of each token's keys and values since vLLM 0.26 keeps the two side by side (docs/cache-tiers.md): use its "
+    "daemon, or releases that go together"
+)
+_ANOTHER_TIME: Final = (
+    "all bytes came, by the bus: the time that the tier tells of a load is not that of their way, and restore_time_s and restore_bandwidth are not "
+    "what they are called"
+)
 _LITTLE_LOADED: Final = (
     "see server.log of the trial for loads that failed: what was not loaded was computed, or taken as computed"
 )
@@ -43,8 +56,23 @@ class _Bus:
 
     came: float
     due: float
-    little: bool
-    """Whether it was less than `BUS_SHARE` of what was due, also with all that the samples can hide."""
+    most: float
+    """What may have come, with all that the samples can hide."""
+
+    @property
+    def little(self) -> bool:
+        """Whether it was less than `BUS_SHARE` of what was due, whatever the samples hide."""
+        return self.most < BUS_SHARE * self.due
+
+    @property
+    def in_part(self) -> bool:
+        """Whether it was less than `WHOLE_SHARE` of that, whatever the samples hide."""
+        return self.most < WHOLE_SHARE * self.due
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was as much as `WHOLE_SHARE`, by what the samples show."""
+        return self.came >= WHOLE_SHARE * self.due
 
     def __str__(self) -> str:
         return f"{_gib(self.came)} came over PCIe"
@@ -66,6 +94,8 @@ def _tier_not_loaded(inputs: CellInputs) -> Finding | None:
         of = "" if loaded is None else f", of {loaded:.0f} tokens"
         counted += f", which told of {loads:.0f} loads{of}"
     bus = _bus(inputs, found if loaded is None else min(found, loaded))
+    if bus is not None and bus.came < BUS_SHARE * bus.due <= bus.most:
+        bus = None  # it may have been enough
     came = "" if bus is None else f"; {bus}"
     if tells and not loads:
         saw = f"{counted}, which told of no load" + (came if bus is not None and bus.little else "")
@@ -81,6 +111,40 @@ def _tier_not_loaded(inputs: CellInputs) -> Finding | None:
     if loaded >= _LOADED_SHARE * found:
         return Finding("ok", f"{counted}{came}", expected)
     return Finding("caution", f"{counted}{came}", expected, _LITTLE_LOADED)
+
+
+def _tier_loaded_in_part(inputs: CellInputs) -> Finding | None:
+    """By two things that cannot be: fewer bytes on the bus than were loaded, and more bytes a second than the bus carries."""
+    server = inputs.specification["server"]
+    tier, found = tier_of(server), inputs.server_delta.get("external_hit_tokens", 0.0)
+    if tier is None or found <= 0 or inputs.server_delta.get("restores", 0.0) < 0:
+        return None
+    loaded = _loaded_tokens(inputs)
+    bus = _bus(inputs, found if loaded is None else min(found, loaded))
+    if bus is not None and bus.little:
+        return None  # nothing came that is worth the name: the other check has it
+    told, speed = f"of {tier}", _told_speed(inputs)
+    if bus is not None and bus.in_part:
+        saw = f"{bus} where loads {told} take {_gib(bus.due)}"
+        return Finding("invalid", saw, f"at least {format_share(WHOLE_SHARE)} of that", _HALF_LOADED)
+    if speed is not None and inputs.pcie_bytes_per_s is not None and speed > inputs.pcie_bytes_per_s:
+        saw = f"loads {told} at {_gigabytes(speed)} by what it tells of them"
+        expected = f"at most {_gigabytes(inputs.pcie_bytes_per_s)}, which the bus can carry"
+        whole = bus is not None and bus.whole
+        return Finding("caution" if whole else "invalid", saw, expected, _ANOTHER_TIME if whole else _HALF_LOADED)
+    if bus is not None and bus.whole:
+        return Finding("ok", f"{bus} where loads {told} take {_gib(bus.due)}", "all of that")
+    return None
+
+
+def _told_speed(inputs: CellInputs) -> float | None:
+    """Bytes/s of the loads by what the tier tells of their bytes and time; None where it does not tell, or they need not take PCIe as they are."""
+    if not keeps_blocks_as_they_are(inputs.specification["server"].get("environment", {})):
+        return None
+    size, took_s = (inputs.server_delta.get(name, 0.0) for name in ("restored_bytes", "restore_s"))
+    if size <= 0 or took_s <= 0 or any(name.startswith(_UNLIKE_PCIE) for name in inputs.gpu_names):
+        return None
+    return size / took_s
 
 
 def _loaded_tokens(inputs: CellInputs) -> float | None:
@@ -117,9 +181,11 @@ def _bus(inputs: CellInputs, tokens: float) -> _Bus | None:
     load_bytes = np.nan_to_num(prompts[sent] * inputs.kv_bytes_per_token, nan=due)
     ended_s = sent_s[sent] + np.nan_to_num(waited_s[sent], nan=np.inf)
     most = came + unseen_bytes(inputs.gpu, load_bytes, sent_s[sent], ended_s)
-    if came < BUS_SHARE * due <= most:
-        return None
-    return _Bus(came, due, little=most < BUS_SHARE * due)
+    return _Bus(came, due, most)
+
+
+def _gigabytes(rate: float) -> str:
+    return f"{format_number(rate / 1e9)} GB/s"
 
 
 def _gib(size_bytes: float) -> str:
@@ -131,6 +197,13 @@ TIER_CHECKS: Final = (
         "tier_not_loaded",
         "Was what a tier was found to hold loaded from there?",
         _tier_not_loaded,
+        kept=(),
+        kept_if_there=("requests", "gpu"),
+    ),
+    Check(
+        "tier_loaded_in_part",
+        "Did all of what a tier loaded come over the bus, and no faster than that carries?",
+        _tier_loaded_in_part,
         kept=(),
         kept_if_there=("requests", "gpu"),
     ),

@@ -6,6 +6,7 @@ from typing import Any
 
 from leverlab.checks import CellInputs, check_cell
 from leverlab.layout import CARD_FILE
+from leverlab.pcie import pcie_bytes_per_s
 from leverlab.records import (
     CellRecord,
     CheckResult,
@@ -94,6 +95,7 @@ def check_measured(
             warmup_steady=warmup_steady,
             gpu=found.tables["gpu"],
             gpu_names=gpu_names(trial.fingerprint),
+            pcie_bytes_per_s=pcie_bytes_per_s(trial.fingerprint),
             host=found.tables["host"],
             not_sampled=found.not_sampled,
             compilation_lines=found.compilation_lines,
