@@ -1,5 +1,6 @@
 """Twins that were recorded elsewhere than the baseline's, or than the measured cell beside them: marked where they are held against it."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,14 @@ HERE: Conditions = {
 """As the cells of the study's first replicate tell it, and what these do not tell."""
 THERE = HERE | {"cpu": {"logical": 64}, "memory": {"total_bytes": 540}, "git": {"commit": "4567def", "dirty": False}}
 OTHERS = "cpu.logical, git.commit, memory.total_bytes"
+HOST = {"hostname": "worker-1", "boot_id": "3741d5b9"}
+OTHER_GPU = "another GPU of the same host"
+
+
+def on(*cards: str, node: Conditions = HOST, commit: str = "0123abc") -> Conditions:
+    """Recorded on GPUs of these UUIDs."""
+    gpu = {str(index): {"name": "H100", "uuid": card} for index, card in enumerate(cards)}
+    return HERE | {"node": node, "git": {"commit": commit, "dirty": False}, "gpu": gpu}
 
 
 @dataclass
@@ -167,6 +176,86 @@ def test_measured_values_of_other_conditions_in_such_a_sentence_are_marked(twins
     assert (
         "(marked: its cells were not measured under the same conditions: versions.vllm; not measured under the conditions of the "
         "treatment's twin: versions.vllm)" in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("baseline", "treatment", "mark"),
+    [
+        (on("GPU-a"), on("GPU-a"), ""),
+        (on("GPU-a"), on("GPU-b"), f"one of the twins ran on {OTHER_GPU}"),
+        (on("GPU-a", "GPU-b"), on("GPU-c", "GPU-a"), f"one of the twins ran on {OTHER_GPU}"),
+        # The same GPUs in another order; more of them, which is what is compared; what is not known.
+        (on("GPU-a", "GPU-b"), on("GPU-b", "GPU-a"), ""),
+        (on("GPU-a"), on("GPU-b", "GPU-a"), ""),
+        (on("GPU-a"), on("unknown"), ""),
+        (on("GPU-a"), on(), ""),
+        # Machines may share a name: where no boot is told, so is no host.
+        (on("GPU-a", node=HERE["node"]), on("GPU-b"), "one of the twins ran on another GPU"),
+        (
+            on("GPU-a"),
+            on("GPU-b", node=HOST | {"hostname": "worker-2"}),
+            "the twins were not recorded under the same conditions: node.hostname",
+        ),
+        (
+            on("GPU-a"),
+            on("GPU-b", commit="4567def"),
+            f"the twins were not recorded under the same conditions: git.commit, {OTHER_GPU}",
+        ),
+    ],
+)
+def test_a_sentence_from_twins_of_two_gpus_says_so(
+    twins: Twins, baseline: Conditions, treatment: Conditions, mark: str
+) -> None:
+    data = twins.recorded({}, {})
+    pair = tuple(
+        replace(twin, record=twin.record.model_copy(update={"provenance": provenance}))
+        for twin, provenance in ((of(data, "baseline"), baseline), (of(data, TREATMENT), treatment))
+        if twin.record is not None
+    )
+    short = "its twins were recorded under other conditions" if "conditions" in mark else mark
+    for before, after in (pair, pair[::-1]):
+        for said, held in ((mechanism, mark), (change_in_short, short)):
+            named = f" (marked: {held.replace('the twins', 'its twins') if said is change_in_short else held})"
+            assert said(before, after, "Off").startswith(f"Off{named if held else ''}: ")
+
+
+def test_figures_and_the_table_say_whose_twin_ran_on_another_gpu(twins: Twins) -> None:
+    data = twins.recorded(on("GPU-a"), on("GPU-b"))
+    label = data.label(TREATMENT)
+    (part,) = why(data)
+    figures = {figure.why.partition(",")[0].partition(".")[0]: figure.cannot for figure in part.figures}
+    marked = f" Marked: recorded on {OTHER_GPU} than the baseline's: {label}. What differs may come from that and not from the lever."
+    assert figures["which part of a step makes up the difference to the baseline's"].endswith(f"one run.{marked}")
+    (bars,) = (said for why_look, said in figures.items() if why_look.startswith("what the time of a "))
+    assert bars.endswith(" Marked: not all of them were recorded on the same GPU, as the table below says.")
+    own = facts(data)[label].cells[0]
+    assert own.mark is not None and own.mark.word == "another GPU"
+    assert own.note.endswith(f"; recorded on {OTHER_GPU} than the baseline's")
+    assert facts(data)["Baseline"].cells[0].mark is None
+
+
+def test_a_twin_beside_a_cell_of_another_gpu_is_marked(twins: Twins) -> None:
+    twins.keep(on("GPU-a"), on("GPU-a"))  # read again with each table of cells
+    data = twins.study.read()
+    cells = data.cells.copy()
+    cells["provenance"] = json.dumps(on("GPU-b"), sort_keys=True)
+    both = replace(data, cells=cells)
+    said = mechanism(of(both, "baseline"), of(both, TREATMENT), "Off")
+    assert said.startswith("Off: ")
+    assert f" (marked: measured on {OTHER_GPU} than the twins)" in said
+    for row in facts(both).values():
+        named = dict(zip(("treatment", "step", "measured", "own", "slowed"), row.cells, strict=False))
+        assert named["treatment"].mark is None
+        assert named["treatment"].note.endswith(f"; recorded on {OTHER_GPU} than its measured cell")
+        for cell in (named["measured"], named["slowed"]):
+            assert cell.mark is not None and cell.mark.word == "another GPU"
+    cells.loc[cells["treatment"] == TREATMENT, "provenance"] = json.dumps(on("GPU-a"), sort_keys=True)
+    one = replace(data, cells=cells)
+    said = mechanism(of(one, "baseline"), of(one, TREATMENT), "Off")
+    assert (
+        f" (marked: one of its cells was measured on {OTHER_GPU}; measured on {OTHER_GPU} than the baseline's twin)"
+        in said
     )
 
 

@@ -17,7 +17,7 @@ from leverlab.report.page import render_study
 from leverlab.report.questions import questions
 from leverlab.report.source import StudyData
 from leverlab.report.theory_values import theory_values
-from leverlab.report.twin_conditions import IN_PART
+from leverlab.report.twin_conditions import IN_PART, caution
 from leverlab.report.why import changes_in_short, recorded_sentences, why
 from tests.unit.recorded_twins import TREATMENT, of, with_twins
 from tests.unit.report_studies import PROFILED
@@ -112,7 +112,7 @@ def test_figures_and_the_table_say_which_twin_is_a_part(twins: Twins, broken_off
     (table,) = (table for table in part.tables if table.caption == "What the twins show")
     for row in table.groups[0].rows:
         cell = row.cells[0]
-        assert (cell.mark == IN_PART) is (cell.text == label)
+        assert (cell.mark == caution(IN_PART)) is (cell.text == label)
         assert ("; recorded in part: server died" in cell.note) is (cell.text == label)
 
 

@@ -1,18 +1,15 @@
 """What a reader has to know before believing an effect: disturbed replicates, sides that were measured elsewhere, other answers."""
 
-import functools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from leverlab.aggregate.comparisons import Comparison
-from leverlab.aggregate.conditions import BOOT, HOSTNAME, conditions_of, differing_conditions, named_conditions
-from leverlab.aggregate.pairing import CellRow, Weighed
-from leverlab.records import cards_of, flattened_provenance, short_name
+from leverlab.aggregate.conditions import differing_conditions, in_one_machine, known_cards, named_conditions
+from leverlab.aggregate.pairing import Weighed
+from leverlab.records import short_name
 from leverlab.stats.noise_floor import disagree
 from leverlab.stats.verdict import Verdict
-from leverlab.trial.fingerprint import UNKNOWN
 
 _SIDES: Final = ("baseline", "treatment")
 
@@ -117,29 +114,13 @@ def answer_cautions(changed: Mapping[str, str]) -> Iterator[Caution]:
 def _may_be_apart(sides: Sequence[Sequence[Weighed]], replicates: Sequence[str]) -> bool:
     """Whether each side may have had a machine to itself, and not all of that is told by names or boots that differ."""
     placed = [
-        _in_one_machine([part.place[replicate] for side in sides for part in side if replicate in part.place])
+        in_one_machine([part.place[replicate] for side in sides for part in side if replicate in part.place])
         for replicate in replicates
     ]
     return None in placed and True not in placed
 
 
-def _in_one_machine(cells: Sequence[CellRow]) -> bool | None:
-    """None where names agree, and not every cell tells the boot."""
-    told = [conditions_of(row["provenance"]) for row in cells]
-    names, boots = ({conditions.get(key, UNKNOWN) for conditions in told} for key in (HOSTNAME, BOOT))
-    if len(names - {UNKNOWN}) > 1 or len(boots - {UNKNOWN}) > 1:
-        return False
-    return None if UNKNOWN in boots else True
-
-
 def _cards_of(side: Sequence[Weighed], replicate: str) -> frozenset[str]:
     """UUIDs of the GPUs of a side in a replicate; empty where there are none, or a cell does not tell its own."""
-    told = [_cards(part.place[replicate].get("provenance")) for part in side if replicate in part.place]
+    told = [known_cards(part.place[replicate].get("provenance")) for part in side if replicate in part.place]
     return frozenset().union(*told) if all(told) else frozenset()
-
-
-@functools.lru_cache(4096)
-def _cards(provenance: str | None) -> frozenset[str]:
-    """The UUIDs that `cards_of` finds; empty where one is not known."""
-    found = cards_of(flattened_provenance(json.loads(provenance))) if provenance else []
-    return frozenset() if UNKNOWN in found else frozenset(found)

@@ -10,7 +10,7 @@ from leverlab.report.layer_parts import layer_sentence
 from leverlab.report.peer_copies import peer_changes
 from leverlab.report.phrases import joined
 from leverlab.report.profiled import Profiled, Recorded
-from leverlab.report.twin_conditions import between_twins, doubts_beside_cells, parts_of_twins
+from leverlab.report.twin_conditions import doubts_beside_cells, doubts_of_twins
 from leverlab.units import format_number, format_seconds, format_share
 
 _TELLING: Final = 0.05
@@ -31,9 +31,7 @@ def mechanism(baseline: Profiled, treatment: Profiled, label: str) -> str:
         *_measured(baseline, treatment),
     ]
     told = "; ".join(parts) if parts else "no count and no share of time differs by a twentieth"
-    conditions = between_twins(baseline, treatment)
-    doubts = [f"the twins were not recorded under the same conditions: {conditions}"] if conditions else []
-    doubts += parts_of_twins(baseline, treatment)
+    doubts = list(doubts_of_twins(baseline, treatment))
     return f"{label}{mark_phrase(doubts)}: {told}.{_where(before, after)}"
 
 
@@ -44,8 +42,7 @@ def change_in_short(baseline: Profiled, treatment: Profiled, label: str) -> str:
         return ""
     told = [f"a {part}" for part in _step(before, after) if _moved(before.step_s, after.step_s)]
     told += [*_prompt_step(before, after)]
-    doubts = ["its twins were recorded under other conditions"] if between_twins(baseline, treatment) else []
-    doubts += parts_of_twins(baseline, treatment)
+    doubts = list(doubts_of_twins(baseline, treatment, in_short=True))
     return (
         f"{label}{mark_phrase(doubts)}: {'; '.join(told) or 'no step differs by a twentieth'}.{_where(before, after)}"
     )

@@ -12,11 +12,11 @@ from leverlab.report.phrases import joined
 from leverlab.report.profiled import PROMPTS, Profiled, Recorded
 from leverlab.report.source import StudyData
 from leverlab.report.twin_conditions import (
-    BOTH,
     IN_PART,
-    OTHER_CONDITIONS,
+    Apart,
     baseline_of,
     between_twins,
+    caution,
     from_its_cell,
     in_part,
 )
@@ -104,23 +104,28 @@ def _cells(
 def _treatment(baseline: Profiled | None, label: str, twin: Profiled, program: str) -> Cell:
     """Which twin it is, whether a part of one, and than what it was recorded under other conditions: the baseline's twin, the cell
     beside it."""
-    elsewhere = "" if baseline is None else between_twins(baseline, twin)
-    against: dict[str, list[str]] = {}
-    for other, conditions in (("the baseline's", elsewhere), ("those of its measured cell", from_its_cell(twin))):
-        if conditions:
-            against.setdefault(conditions, []).append(other)
-    told = "; ".join(f"than {joined(others)}: {conditions}" for conditions, others in against.items())
-    parts = in_part(twin.partial)
-    note = "; ".join([program, *parts, *([f"recorded under other conditions {told}"] if told else [])])
-    mark = (BOTH if parts else OTHER_CONDITIONS) if elsewhere else IN_PART if parts else None
-    return Cell(label, mark, note=note)
+    elsewhere = Apart() if baseline is None else between_twins(baseline, twin)
+    conditions: dict[str, list[str]] = {}
+    gpus: dict[str, list[str]] = {}
+    for apart, those, whose in (
+        (elsewhere, "the baseline's", "the baseline's"),
+        (from_its_cell(twin), "those of its measured cell", "its measured cell"),
+    ):
+        if apart.conditions:
+            conditions.setdefault(apart.named, []).append(those)
+        elif apart.gpu:
+            gpus.setdefault(apart.gpu, []).append(whose)
+    told = "; ".join(f"than {joined(others)}: {named}" for named, others in conditions.items())
+    note = [program, *in_part(twin.partial), *([f"recorded under other conditions {told}"] if told else [])]
+    note += [f"recorded on {gpu} than {joined(others)}" for gpu, others in gpus.items()]
+    return Cell(label, caution(elsewhere.word, IN_PART if twin.partial else ""), note="; ".join(note))
 
 
 def _measured(twin: Profiled, of_all: str) -> Cell:
     """TPOT of the cell, which was measured at another time, and maybe elsewhere."""
-    apart = twin.measured_tpot_s is not None and from_its_cell(twin)
-    note = of_all if twin.measured_tpot_s is not None else ""
-    return Cell(told_seconds(twin.measured_tpot_s), OTHER_CONDITIONS if apart else None, note=note)
+    if twin.measured_tpot_s is None:
+        return Cell("–")
+    return Cell(told_seconds(twin.measured_tpot_s), caution(from_its_cell(twin).word), note=of_all)
 
 
 def _usual(found: Recorded) -> str:
@@ -138,7 +143,7 @@ def _slowed(twin: Profiled, of_all: str) -> Cell:
     recorded = "recorded_chunk_gap_s_p50" in twin.record.requests
     return Cell(
         format_share(twin.slowed_by, signed=True),
-        OTHER_CONDITIONS if from_its_cell(twin) else None,
+        caution(from_its_cell(twin).word),
         note=f"{'while it recorded' if recorded else 'over the whole load'}{of_all and f', {of_all}'}",
     )
 

@@ -22,7 +22,7 @@ from leverlab.report.phrases import context_phrase, load_heading
 from leverlab.report.profiled import Profiled, Recorded
 from leverlab.report.source import StudyData
 from leverlab.report.transfers import transfer_sentence, transfer_table
-from leverlab.report.twin_conditions import baseline_of, figure_mark, in_part, parts_mark
+from leverlab.report.twin_conditions import baseline_of, figure_marks, in_part, parts_mark
 from leverlab.report.twin_facts import facts_table
 from leverlab.report.view import FigureBlock, LegendEntry, Link, Table
 
@@ -213,13 +213,8 @@ def _figures(
     by_step = any(found.step is not None for _, found in there)
     first = baseline_of(data, [twin for twin, _ in there])
     labelled = [(_short(data, twin), twin) for twin, _ in there]
-    elsewhere, broken_off = figure_mark(first, labelled), parts_mark(labelled)
-    in_short = (
-        " Marked: not all of them were recorded under the same conditions, as the table below says."
-        if elsewhere
-        else ""
-    )
-    in_short, marked = f"{in_short}{broken_off}", f"{elsewhere}{broken_off}"
+    (elsewhere, some), broken_off = figure_marks(first, labelled), parts_mark(labelled)
+    in_short, marked = f"{some}{broken_off}", f"{elsewhere}{broken_off}"
     bars = [(_short(data, twin), found.parts_s()) for twin, found in there if by_step == (found.step is not None)]
     names = {name for _, parts in bars for name, seconds in parts.items() if seconds > 0}
     unit = "time of a decode step" if by_step else "time of the window"
