@@ -217,6 +217,9 @@ RECORDED = (
     recorded("a neighbour on the GPU", "gpu_shared", INVALID, "NVML samples of an H200", "none", "one process"),
     recorded("memory errors", "gpu_ecc_errors", INVALID, "NVML counters", "none new", "one uncorrected"),
     recorded("a GPU's memory that does not come back", "gpu_memory_kept", CAUTION, "NVML samples of an H200", "0.6 GiB", "26 GiB"),
+    recorded("a GPU of which NVML tells nothing", "gpu_not_sampled", CAUTION, "NVML samples of an H200", "every sample", "no sample"),
+    recorded("samples that end before the cell does", "gpu_not_sampled", CAUTION, "NVML samples of an H200", "all there", "half of them, and why"),
+    recorded("a GPU whose power NVML denies", "gpu_not_sampled", CAUTION, "NVML samples of an H200", "energy is counted", "energy is denied too"),
     recorded("faster than the GPU can be", "faster_than_roofline", INVALID, "a floor", "9 % below it", "11 % below it"),
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 from leverlab.theory.floors import Floors
 from tests.doubt.matrix import title
 from tests.doubt.planted import RECORDED, Fault
-from tests.unit.checked_cells import CLIENT, clean, found, gpu_samples, host_samples, long_answers
+from tests.unit.checked_cells import CLIENT, clean, found, gpu_samples, host_samples, long_answers, on_a_gpu
 from tests.unit.test_checks_recorded_gpu import samples
 
 pytestmark = pytest.mark.doubt
@@ -24,6 +24,19 @@ def throttled(share: float) -> pa.Table:
 
 def memory_in(name: str) -> dict[str, int]:
     return {"GPU-1": int(samples(name).column("memory_used_bytes")[0].as_py())}
+
+
+def sampled(gpu: pa.Table, why_not: str = "") -> dict[str, Any]:
+    """What was sampled of an engine that computes on a GPU, and why there is no more of it."""
+    broken = {"gpu": why_not} if why_not else {}
+    return {"specification": on_a_gpu().specification, "gpu": gpu, "not_sampled": broken}
+
+
+def without(*columns: str) -> pa.Table:
+    """The recording of a decoding H200 in which these are null."""
+    denied = dict.fromkeys(columns)
+    whole = samples("decode")
+    return pa.Table.from_pylist([row | denied for row in whole.to_pylist()], whole.schema)
 
 
 def falling(share: float) -> pa.Table:
@@ -47,6 +60,15 @@ PLANTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a GPU's memory that does not come back": tuple(
         {"gpu_memory_before": memory_in(name)} for name in ("idle-no-context", "shared")
     ),
+    "a GPU of which NVML tells nothing": (
+        sampled(samples("decode")),
+        sampled(samples("decode").slice(0, 0), "NVML: Driver Not Loaded"),
+    ),
+    "samples that end before the cell does": (
+        sampled(samples("decode")),
+        sampled(samples("decode").slice(0, samples("decode").num_rows // 2), "NVMLError_GpuIsLost: GPU is lost"),
+    ),
+    "a GPU whose power NVML denies": (sampled(without("power_w")), sampled(without("power_w", "energy_j"))),
     "faster than the GPU can be": (floor_above(0.91), floor_above(0.89)),
 }  # fmt: skip
 
