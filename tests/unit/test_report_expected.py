@@ -44,13 +44,16 @@ def said(root: Path, text: str = TEXT, *, null: bool = False, baseline: dict[str
 def test_what_came_as_expected_is_confirmed_with_what_was_found(tmp_path: Path) -> None:
     answer = said(tmp_path)["What was expected?"]
     assert answer.startswith("Confirmed: Prefix caching off instead of on was expected to raise")
-    assert "Nothing is kept. Found: Prefix caching off instead of on raises" in answer and "in 4 replicates" in answer
+    assert "Nothing is kept. Found: raised at 4 requests/s by a factor of " in answer and "in 4 replicates" in answer
+    assert answer.count("Prefix caching") == answer.count("end-to-end") == 1, (
+        "the treatment and the metric are named once"
+    )
 
 
 def test_from_the_other_side_another_sentence_confirms_the_same(tmp_path: Path) -> None:
     answer = said(tmp_path, baseline={"prefix_caching": "off"})["What was expected?"]
     assert answer.startswith("Confirmed: Prefix caching on instead of off was expected to lower")
-    assert "The reason is stated for off instead of on" in answer
+    assert "The reason is stated for off instead of on" in answer and "Found: lowered at 4 requests/s" in answer
 
 
 def test_the_other_way_contradicts_and_nothing_resolves_nothing(tmp_path: Path) -> None:
@@ -58,6 +61,7 @@ def test_the_other_way_contradicts_and_nothing_resolves_nothing(tmp_path: Path) 
     assert said(tmp_path / "wrong", wrong)["What was expected?"].startswith("Contradicted: ")
     found = said(tmp_path / "null", null=True)
     assert {answer.partition(":")[0] for answer in found.values()} == {"Not resolved"}
+    assert " Found: no difference at 4 requests/s: from " in found["What was expected?"]
 
 
 def test_an_expectation_may_be_of_another_place(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from leverlab.report import in_short as short
-from leverlab.report import sentences
+from leverlab.report import index
 from leverlab.report.effect import Effect
 from leverlab.report.sentences import Telling
 from tests.unit.told_effects import LIMIT, OFF, TELLING, unmarked
@@ -47,7 +47,7 @@ def test_a_headline_that_rests_on_a_marked_effect_says_so(effects: list[Effect],
     assert "marked" not in short.headline([LIMIT], TELLING, doubts)
     lines = short.in_short([OFF, LIMIT], TELLING, doubts)
     assert "310 ms at off (worse, marked)." in lines[0] and "(worse)." in lines[1]
-    assert sentences.verdict_line([OFF, LIMIT], TELLING, doubts).count("worsens, marked, ") == 1
+    assert index.verdict_line([OFF, LIMIT], TELLING, doubts).count("worsens, marked, ") == 1
 
 
 def test_with_one_lever_the_headline_says_what_it_did() -> None:

@@ -7,7 +7,7 @@ import pytest
 from leverlab.config.lever import Effect as LevelEffect
 from leverlab.config.lever import Indicator, Lever, LeverExpectation
 from leverlab.report import in_short as short
-from leverlab.report import sentences
+from leverlab.report import index
 from leverlab.report.effect import Effect
 from leverlab.report.sentences import (
     Telling,
@@ -63,7 +63,7 @@ def told(effect: Effect, telling: Telling = TELLING) -> list[str]:
         expectation_sentence(effect, CACHING, telling)[1],
         limit_sentence([effect], telling, " on one machine"),
         row_sentence(effect),
-        sentences.verdict_line([effect], telling, unmarked),
+        index.verdict_line([effect], telling, unmarked),
     ]
 
 

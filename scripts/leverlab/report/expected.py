@@ -1,14 +1,13 @@
 """What a study expects of single effects, and whether each was seen: confirmed, contradicted or not resolved."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from leverlab.aggregate.comparisons import expected_effects
 from leverlab.config.course import ExpectedAnswer
 from leverlab.metrics import parse_metric_reference
 from leverlab.report.doubts import marked_effects
 from leverlab.report.levels import refers_to
-from leverlab.report.sentences import capital, outcome_sentence, verdict_sentence
+from leverlab.report.sentences import capital, found_sentence, outcome_sentence
 from leverlab.report.source import StudyData
 
 
@@ -23,6 +22,5 @@ def expected_sentences(answer: ExpectedAnswer, data: StudyData) -> Iterator[str]
         told = outcome_sentence(effect, answer, data.telling)
         if told is not None:
             outcome, expected = told
-            # Simulated is said once, as the outcome.
-            found = verdict_sentence(effect, replace(data.telling, simulated=False))
-            yield f"{capital(outcome)}: {place}{expected} Found: {found}{marked_effects([effect], data)}"
+            found = found_sentence(effect, data.telling)
+            yield f"{capital(outcome)}: {place}{expected} {found}{marked_effects([effect], data)}"

@@ -1,13 +1,16 @@
 """reports/index.html: every study that has a report, with what it found in a line."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leverlab.config import ConfigError, Configuration
 from leverlab.layout import Layout
 from leverlab.report.doubts import doubts_in
+from leverlab.report.effect import Doubts, Effect
 from leverlab.report.findings import primary_effects
 from leverlab.report.page import environment, last_measured, style
-from leverlab.report.sentences import verdict_line
+from leverlab.report.phrases import levels_phrase, metric_phrase
+from leverlab.report.sentences import Telling, row_sentence
 from leverlab.report.source import DamagedTableError, StudyData, read_study
 
 
@@ -52,3 +55,13 @@ def entry_of(data: StudyData) -> Entry:
         f"{measured} of {len(data.cells)} cells measured" + (f", {invalid} of them invalid" if invalid else ""),
         last_measured(data),
     )
+
+
+def verdict_line(effects: Sequence[Effect], telling: Telling, doubts: Doubts) -> str:
+    """All primary verdicts in a line: `Prefix caching off instead of on: worsens, marked, median TTFT ×5.12`."""
+    parts = [
+        f"{levels_phrase(effect.changed, telling.titles)}: {effect.verdict}{', marked' if doubts(effect) else ''}, {metric_phrase(effect.metric, effect.statistic).removeprefix('the ')} {row_sentence(effect)}"
+        for effect in effects
+        if effect.primary
+    ]
+    return "; ".join(parts) or "no primary effect yet"

@@ -10,7 +10,7 @@ from math import exp, floor, inf, log, log10
 from typing import Final, Literal
 
 from leverlab.config.lever import Expectation, Lever
-from leverlab.report.effect import Doubts, Effect
+from leverlab.report.effect import Effect
 from leverlab.report.phrases import (
     bare_change,
     change_phrase,
@@ -49,22 +49,34 @@ class Telling:
 
 def verdict_sentence(effect: Effect, telling: Telling) -> str:
     """What the treatment did to the metric, with its interval, the values it rests on and the number of replicates."""
-    subject = _subject(effect, telling)
+    subject = f"{'Simulated: ' if telling.simulated else ''}{_subject(effect, telling)}"
     what = f"{metric_phrase(effect.metric, effect.statistic)} {load_phrase(effect.load)}{where_phrase(effect, telling)}"
-    prefix = "Simulated: " if telling.simulated else ""
+    moved = f"{subject} {'raises' if effect.raises else 'lowers'} {what}"
+    alike, otherwise = f"{subject}: no difference found in {what}", f"{subject}: the effect on {what} is"
+    return _verdict(effect, telling, moved, alike, otherwise)
+
+
+def found_sentence(effect: Effect, telling: Telling) -> str:
+    """The same behind what was expected, which has named the treatment and the metric, and whether they are simulated."""
+    where = f"{load_phrase(effect.load)}{where_phrase(effect, telling)}"
+    moved = f"{'raised' if effect.raises else 'lowered'} {where}"
+    return f"Found: {_verdict(effect, telling, moved, f'no difference {where}', f'the effect {where} is')}"
+
+
+def _verdict(effect: Effect, telling: Telling, moved: str, alike: str, otherwise: str) -> str:
+    """The sentence of a verdict: how it begins for an effect that was found, for no difference, and for any other."""
     if effect.verdict == "invalid":
-        return f"{prefix}{subject}: the effect on {what} is invalid. {capital(effect.reason) or 'A check failed'}."
+        return f"{otherwise} invalid. {capital(effect.reason) or 'A check failed'}."
     if effect.estimate is None:
-        return f"{prefix}{subject}: the effect on {what} is not judgeable. {capital(effect.reason) or 'There is no pair of measured cells'}."
+        return f"{otherwise} not judgeable. {capital(effect.reason) or 'There is no pair of measured cells'}."
     values = f"from {value_phrase(effect.metric, effect.baseline)} to {value_phrase(effect.metric, effect.value)}"
     if effect.decided:
         good = "better" if effect.verdict == "improves" else "worse"
-        verb = "raises" if effect.raises else "lowers"
-        return f"{prefix}{subject} {verb} {what} by {size_phrase(effect)}: {values}, in {replicates_phrase(effect.pairs)}. That is {good}.{_remark(effect)}"
+        return f"{moved} by {size_phrase(effect)}: {values}, in {replicates_phrase(effect.pairs)}. That is {good}.{_remark(effect)}"
     if effect.verdict == "no difference found":
-        return f"{prefix}{subject}: no difference found in {what}: {values}, {estimate_phrase(effect)}, in {replicates_phrase(effect.pairs)}. {_detectable(effect)}{correction(effect, telling)}{_remark(effect)}"
+        return f"{alike}: {values}, {estimate_phrase(effect)}, in {replicates_phrase(effect.pairs)}. {_detectable(effect)}{correction(effect, telling)}{_remark(effect)}"
     why = capital(effect.reason) or ("One replicate gives no interval" if effect.pairs == 1 else "There is no interval")
-    return f"{prefix}{subject}: the effect on {what} is not judgeable: {values}, in {replicates_phrase(effect.pairs)}. {why}."
+    return f"{otherwise} not judgeable: {values}, in {replicates_phrase(effect.pairs)}. {why}."
 
 
 def copy_sentence(effect: Effect, telling: Telling) -> str:
@@ -232,16 +244,6 @@ def sure_phrase(effect: Effect) -> str:
     end = effect.low if effect.raises else effect.high
     size = f"×{_times(end)}" if effect.by_ratio else _signed(effect, end)
     return f"at {'least' if effect.raises else 'most'} {size}"
-
-
-def verdict_line(effects: Sequence[Effect], telling: Telling, doubts: Doubts) -> str:
-    """All primary verdicts in a line, for the index: `Prefix caching off instead of on: worsens, marked, median TTFT ×5.12`."""
-    parts = [
-        f"{_subject(effect, telling)}: {effect.verdict}{', marked' if doubts(effect) else ''}, {metric_phrase(effect.metric, effect.statistic).removeprefix('the ')} {row_sentence(effect)}"
-        for effect in effects
-        if effect.primary
-    ]
-    return "; ".join(parts) or "no primary effect yet"
 
 
 def _outcome(
