@@ -117,6 +117,17 @@ def test_what_stands_between_backticks_is_set_as_code() -> None:
     assert prose("`x < 1` and 3 ms & more") == "<code>x &lt; 1</code> and 3\N{NO-BREAK SPACE}ms &amp; more"
 
 
+def test_a_mark_is_set_apart_from_its_sentence_and_stays_text() -> None:
+    assert (
+        prose("`x` rises. That is worse. Marked: 1 of its 6 cells carries a caution: `a <b>`.")
+        == '<code>x</code> rises. That is worse. <span class="mark">Marked: 1 of its 6 cells carries a caution: <code>a &lt;b&gt;</code>.</span>'
+    )
+    assert prose("Off (marked: 3 % apart, git.commit (r1)): a (b) step.") == (
+        'Off <span class="mark">(marked: 3\N{NO-BREAK SPACE}% apart, git.commit (r1))</span>: a (b) step.'
+    )
+    assert ".mark {" in style()
+
+
 def test_text_in_figures_can_be_read_on_a_phone(pages: dict[str, str]) -> None:
     for name, page in pages.items():
         assert smallest_text_px(page) >= 9.9, name

@@ -1,5 +1,6 @@
 """What is held against an effect: in full where it is reported, in a few words where another sentence rests on it."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
@@ -21,6 +22,11 @@ IN_SHORT: Final = {
     "answers_changed": "its answers changed",
 }
 """Code of a caution → the same where it is no subject. `requests_queued` is none of them: the interval is as wide as that asks for."""
+
+MARK: Final = re.compile(
+    r"(?<= )(Marked: .+?\.(?= |$)|\((?:\d+ of \d+ comparisons are )?marked: (?:[^()]|\([^()]*\))+\))"
+)
+"""A mark in a sentence, as `mark_phrase`, `marks_phrase`, `marked_effects` and `marked_cells` write it: for the page, which sets it smaller."""
 
 _CODES: Final = 3
 """Codes of checks that are named, those of most cells first; of the others their number says enough."""

@@ -16,7 +16,7 @@ from leverlab.report.asked_alike import asked_alike_sentences
 from leverlab.report.beside_theory import left_out, theory_table
 from leverlab.report.blocks import curves, heatmaps, side_by_side_parts, timeline_block
 from leverlab.report.collected import collected_table
-from leverlab.report.doubts import doubts_in
+from leverlab.report.doubts import MARK, doubts_in
 from leverlab.report.effect import Effect
 from leverlab.report.effect_tables import before_after, crossed_table, is_main, treatment_title
 from leverlab.report.explained import explained
@@ -66,7 +66,17 @@ def environment() -> Environment:
 
 
 def prose(text: str) -> str:
-    """A sentence for the page: what stands between two backticks is set as code."""
+    """A sentence for the page: what stands between two backticks is set as code, and a mark (`leverlab.report.doubts.MARK`) smaller."""
+    parts = MARK.split(text)
+    if len(parts) == 1:
+        return _with_code(text)
+    return Markup("").join(
+        Markup('<span class="mark">{}</span>' if number % 2 else "{}").format(_typeset(_with_code(part)))
+        for number, part in enumerate(parts)
+    )
+
+
+def _with_code(text: str) -> str:
     parts = _CODE.split(text)
     if len(parts) == 1:
         return text
