@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from markupsafe import Markup
 
 from leverlab.records import CellRecord, SamplingCost, read_json, write_json
 from leverlab.report.looks import VARIABLES
@@ -126,6 +127,12 @@ def test_a_mark_is_set_apart_from_its_sentence_and_stays_text() -> None:
         'Off <span class="mark">(marked: 3\N{NO-BREAK SPACE}% apart, git.commit (r1))</span>: a (b) step.'
     )
     assert ".mark {" in style()
+
+
+def test_what_is_markup_already_stays_as_it_is() -> None:
+    """An answer of an engine, in which it may have written anything: it was escaped a second time."""
+    answer = Markup('<span class="answer">Call `f`. Marked: a.</span>')
+    assert prose(answer) is answer
 
 
 def test_text_in_figures_can_be_read_on_a_phone(pages: dict[str, str]) -> None:

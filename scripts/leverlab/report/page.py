@@ -66,7 +66,12 @@ def environment() -> Environment:
 
 
 def prose(text: str) -> str:
-    """A sentence for the page: what stands between two backticks is set as code, and a mark (`leverlab.report.doubts.MARK`) smaller."""
+    """A sentence for the page: what stands between two backticks is set as code, and a mark (`leverlab.report.doubts.MARK`) smaller.
+
+    What is markup already stays as it is.
+    """
+    if isinstance(text, Markup):
+        return text
     parts = MARK.split(text)
     if len(parts) == 1:
         return _with_code(text)
