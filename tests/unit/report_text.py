@@ -8,6 +8,7 @@ PHONE_PX = 358
 
 def text_of(page: str) -> str:
     """The words of a page, or of a part of one, with plain spaces."""
+    page = re.sub(r'<span class="mark">(.*?)</span>', r"\1", page)  # within a sentence, where no space is seen
     return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)).replace(
         "\N{NO-BREAK SPACE}", " "
     )
