@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from leverlab.report.svg import PANEL, drawing, inline, new_figure
 from tests.unit.report_studies import CROSSED, SIMULATED, TROUBLED
 from tests.unit.report_study import ReportStudy, make_study
+from tests.unit.report_text import with_styles
 
 pytestmark = pytest.mark.browser
 
@@ -139,6 +140,26 @@ def test_strokes_without_length_are_seen_as_dots(browser: Browser) -> None:
     red = (shown[..., 0] > 200) & (shown[..., 1:].max(axis=2) < 60)
     dot = np.pi * (12 / 2 * 470 / (PANEL[0] * 72)) ** 2  # pixels, where a figure has points
     assert red.sum() == pytest.approx(len(points) * dot, rel=0.2)
+
+
+def test_a_class_of_a_figure_yields_to_no_rule_of_the_page(browser: Browser, pages: dict[str, Path]) -> None:
+    page = pages[CROSSED].read_text(encoding="utf-8")
+    rule = ".page figure svg * { fill: #ff0000; stroke: #ff0000; stroke-width: 9px; font-size: 30px; opacity: 0.2 }"
+    looks = []
+    for text in (page, with_styles(page)):
+        view = browser.new_page()
+        view.set_content(text.replace("</style>", f"{rule}</style>", 1))
+        looks.append(
+            view.evaluate(
+                """[...document.querySelectorAll('svg, svg *')].map(shown => {
+                    const look = getComputedStyle(shown);
+                    return ['fill', 'fill-opacity', 'stroke', 'stroke-width', 'stroke-dasharray', 'font-size', 'text-anchor', 'opacity', 'color']
+                        .map(name => look.getPropertyValue(name)).join();
+                })"""
+            )
+        )
+    assert len(looks[0]) > 100 and any("rgb(255, 0, 0)" in look for look in looks[0])
+    assert looks[0] == looks[1]
 
 
 def test_it_prints_on_light_paper(browser: Browser, pages: dict[str, Path]) -> None:

@@ -14,10 +14,20 @@ def text_of(page: str) -> str:
     )
 
 
+def with_styles(page: str) -> str:
+    """`page` with each class of its figures as the style that the page's stylesheet has for it, and without those rules."""
+    rule = re.compile(r"^\.(s\d+):not\(#_\) \{ (.*) \}\n", re.MULTILINE)
+    styles = dict(rule.findall(page))
+    assert len(styles) == len(rule.findall(page)), "a class is stated twice"
+    return re.sub(
+        r'(<[^<>]*) class="(s\d+)"', lambda found: f'{found[1]} style="{styles[found[2]]}"', rule.sub("", page)
+    )
+
+
 def smallest_text_px(page: str) -> float:
     """CSS pixels of the smallest text in any figure of `page`, on a phone, where each is as wide as the screen."""
     sizes = []
-    for drawing in re.findall(r'<svg[^>]*role="img".*?</svg>', page, flags=re.DOTALL):
+    for drawing in re.findall(r'<svg[^>]*role="img".*?</svg>', with_styles(page), flags=re.DOTALL):
         width = float(re.search(r'viewBox="0 0 ([\d.]+)', drawing)[1])  # type: ignore[index]
         fonts = re.findall(r"<(?:text|tspan)[^>]*?font(?:-size)?: (?:\d+ )?([\d.]+)px", drawing)
         assert fonts, drawing[:200]

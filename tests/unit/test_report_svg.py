@@ -1,4 +1,4 @@
-"""Figures inside pages: many dots in few bytes, and each where it was."""
+"""Figures inside pages: many dots, rectangles and styles in few bytes, and each as it was."""
 
 import io
 import re
@@ -10,7 +10,8 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path as MatplotlibPath
 
 from leverlab.report.figures.timeline import timeline
-from leverlab.report.svg import drawing, inline, new_figure
+from leverlab.report.svg import drawing, inline, new_figure, styles_once
+from tests.unit.report_text import with_styles
 
 _STEP = re.compile(r"m(-?[\d.]+) ?(-?[\d.]+)h0")
 
@@ -62,3 +63,43 @@ def test_a_timeline_draws_a_dot_for_each_gap() -> None:
         made = timeline(chunks, None, "a cell", "t")
     assert made is not None
     assert str(made.figure).count("h0") == 9
+
+
+def test_a_rectangle_is_written_by_its_sides() -> None:
+    with drawing():
+        figure, axes = new_figure()
+        axes.bar([1, 2], [3, -4], color="#123456")
+        axes.plot([1, 2], [1, 1], color="#123456")
+        short = str(inline(figure, "f", "bars"))
+        whole = io.StringIO()
+        figure.savefig(whole, format="svg")
+    drawn_as = re.findall(r'<path d="([^"]*)"[^>]*#123456', whole.getvalue())
+    *bars, line = re.findall(r'<path d="([^"]*)"[^>]*#123456', short)
+    assert len(drawn_as) == 3 and " L " in line
+    for before, after in zip(drawn_as, bars, strict=False):
+        corners = np.array(re.findall(r"(\S+) (\S+)", re.sub("[MLz]", "", before)), dtype=float)
+        (sides,) = re.findall(r"^M(\S+) (\S+)H(\S+)V(\S+)H\1z$", after)
+        left, bottom, right, top = map(float, sides)
+        shown = np.array([(left, bottom), (right, bottom), (right, top), (left, top)])
+        assert np.abs(corners - shown).max() < 0.0101
+
+
+def test_a_style_is_stated_once_and_each_element_keeps_its_own() -> None:
+    with drawing():
+        figures = []
+        for name in ("a", "b"):
+            figure, axes = new_figure()
+            axes.plot([1, 2], [3, 4], color="#123456" if name == "a" else "#1b68a8")
+            axes.set_title('told: style="fill: none" <g style="fill: none">')
+            figures.append(str(inline(figure, name, 'style="fill: none"')))
+    other = '<p style="margin: 0">x</p>'
+    page = f"<style>\nsvg {{ width: 1px }}\n</style>{other}{other}{''.join(figures)}"
+    short = styles_once(page)
+    assert with_styles(short) == page
+    rules, body = short.split("</style>")
+    kept = re.findall(r'<\w[^<>]* style="([^"]*)"', body.replace(other, ""))
+    assert len(kept) == len(set(kept)) and any("#123456" in style for style in kept), (
+        "what stands once stays where it is"
+    )
+    stated = re.findall(r"^\.s\d+.*\{ (.*) \}$", rules, re.MULTILINE)
+    assert len(stated) == len({*stated, *kept}) - len(kept) > 5

@@ -37,7 +37,7 @@ from leverlab.report.sentences import correction_sentence
 from leverlab.report.source import StudyData
 from leverlab.report.stand_in import stand_in_sentences
 from leverlab.report.study_card import lever_table, study_facts
-from leverlab.report.svg import drawing
+from leverlab.report.svg import drawing, styles_once
 from leverlab.report.theory_values import theory_values
 from leverlab.report.view import Table
 from leverlab.report.why import changes_in_short, first_profile_question, why
@@ -111,7 +111,8 @@ def render_study(data: StudyData) -> str:
     with drawing():
         sections = _sections(data)
     tables = f"../results/studies/{data.name}" if data.published is None else data.name
-    return environment().get_template("report.html.j2").render(style=style(), tables=tables, **sections)
+    template = environment().get_template("report.html.j2")
+    return styles_once(template.render(style=style(), tables=tables, **sections))
 
 
 def last_measured(data: StudyData) -> str:

@@ -2,7 +2,8 @@
 
 import io
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 from xml.etree import ElementTree
@@ -21,6 +22,9 @@ _REFERENCE: Final = re.compile(r"url\(#([^)]+)\)")
 _DECIMALS: Final = re.compile(r"(-?\d+\.\d{2})\d+")
 _INHERITED: Final = re.compile(r"(?:font-family|stroke-linejoin): [^;]*;? ?")
 _DOT: Final = re.compile(r"M (-?\d+(?:\.\d+)?) (-?\d+(?:\.\d+)?) L \1 \2")
+_RECTANGLE: Final = re.compile(r"M ([\d.-]+) ([\d.-]+) L ([\d.-]+) \2 L \3 ([\d.-]+) L \1 \4 z ?")
+_DRAWING: Final = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
+_STYLED: Final = re.compile(r'(<\w[^<>]*) style="([^"&{}]*)"')
 _GEOMETRY: Final = ("d", "transform", "points", "x", "y", "width", "height", "cx", "cy", "r")
 
 PANEL: Final = (4.7, 3.1)
@@ -89,14 +93,31 @@ def inline(figure: Figure, name: str, alt: str) -> Markup:
     return Markup(_cleaned(buffer.getvalue().decode(), name, alt))
 
 
+def styles_once(page: str) -> str:
+    """`page` with each style that its figures repeat as a class of its stylesheet, which the elements name instead."""
+    told = Counter(style for drawing in _DRAWING.findall(page) for _, style in _STYLED.findall(drawing))
+    classes = {style: f"s{number}" for number, (style, times) in enumerate(told.most_common()) if times > 1}
+    # `:not(#_)` holds everywhere and weighs as much as an id: a class, like the style that it was, goes before all of style.css.
+    rules = "".join(f".{name}:not(#_) {{ {style} }}\n" for style, name in classes.items())
+
+    def named(element: re.Match[str]) -> str:
+        return f'{element[1]} class="{classes[element[2]]}"' if element[2] in classes else element[0]
+
+    shorter = _DRAWING.sub(lambda drawing: _STYLED.sub(named, drawing[0]), page)
+    return shorter.replace("</style>", f"{rules}</style>", 1)
+
+
 def _cleaned(text: str, name: str, alt: str) -> str:
     root = ElementTree.fromstring(text)
     referenced = {*_REFERENCE.findall(text), *re.findall(r'href="#([^"]+)"', text)}
+    known = [element.attrib["id"] for element in root.iter() if element.get("id") in referenced]
+    # matplotlib's letter says what it is (clip path, marker); a number is shorter than the hash behind it.
+    ids = {identifier: f"{name}-{identifier[0]}{number}" for number, identifier in enumerate(known)}
     for element in root.iter():
         element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
-        if element.get("id") not in referenced:
+        if element.get("id") not in ids:
             element.attrib.pop("id", None)
-        _restyle(element, name)
+        _restyle(element, ids)
     _compact(root)
     for attribute in ("width", "height", "version"):
         root.attrib.pop(attribute, None)
@@ -126,24 +147,24 @@ def _shows_nothing(element: ElementTree.Element) -> bool:
     return element.tag == "path" and "id" not in element.attrib and element.get("style") == "fill: none"
 
 
-def _restyle(element: ElementTree.Element, name: str) -> None:
+def _restyle(element: ElementTree.Element, ids: Mapping[str, str]) -> None:
     link = element.attrib.pop(f"{{{_XLINK}}}href", None)
     if link is not None:
-        element.set("href", f"#{name}-{link.removeprefix('#')}")
+        element.set("href", f"#{ids[link.removeprefix('#')]}")
     if element.get("transform", "").startswith("rotate(-0 "):
         del element.attrib["transform"]
     for key, value in list(element.attrib.items()):
         if key == "id":
-            element.set(key, f"{name}-{value}")
+            element.set(key, ids[value])
         elif key in _GEOMETRY:
             rounded = " ".join(_DECIMALS.sub(r"\1", value).split())
-            element.set(key, _dots(rounded) if key == "d" else rounded)
+            element.set(key, _dots(_RECTANGLE.sub(r"M\1 \2H\3V\4H\1z", rounded)) if key == "d" else rounded)
         elif key == "style":
             # Only a style can hold a CSS variable; the font and the joins of lines are style.css's.
             changed = _COLOUR.sub(lambda match: VARIABLES.get(match[0].lower(), match[0]), _INHERITED.sub("", value))
             element.set(key, changed.strip().rstrip(";"))
         elif key not in ("viewBox", "href"):
-            element.set(key, _REFERENCE.sub(rf"url(#{name}-\1)", value))
+            element.set(key, _REFERENCE.sub(lambda match: f"url(#{ids[match[1]]})", value))
 
 
 def _dots(path: str) -> str:
