@@ -61,8 +61,8 @@ def test_counters_of_kernels_answer_too(tmp_path: Path) -> None:
     ).to_parquet(folder / COUNTERS)
     page = render_study(study.read()).replace("\N{NO-BREAK SPACE}", " ")
     assert (
-        "From profiles: Baseline, attention: 20 % of the peak of arithmetic and 79 % of the memory&#39;s bandwidth (10 launches, weighted by their time)."
-        in page
+        "From profiles: Baseline, attention: the busiest part of the multiprocessors at 20 % of its peak, and 79 % of the memory&#39;s bandwidth "
+        "(10 launches, weighted by their time)." in page
     )
     for told in (
         "flash::FlashAttnFwdSm90",

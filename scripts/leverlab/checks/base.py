@@ -59,7 +59,7 @@ class CellInputs:
     gpu_names: Sequence[str] = ()
     """What NVML calls the GPUs; empty where it does not tell."""
     pcie_bytes_per_s: float | None = None
-    """The most that the GPUs can receive over PCIe together; None where it is not known."""
+    """The most that one of the GPUs can receive over PCIe; None where it is not known."""
     host: pa.Table | None = None
     """Samples of the host over the cell."""
     not_sampled: Mapping[str, str] = field(default_factory=dict)

@@ -38,12 +38,16 @@ _NOTHING_CAME: Final = (
 )
 _HALF_LOADED: Final = (
     "a part of what the engine took as computed was never filled: neither its times nor its answers are those of the tier. LMCache in "
-    "vLLM's process loads one half of each token's keys and values since vLLM 0.26 keeps the two side by side (docs/cache-tiers.md): use its "
-    "daemon, or releases that go together"
+    "vLLM's process was seen to load one half of each token's keys and values, which vLLM 0.26 keeps side by side; its daemon loads by other code "
+    "(docs/cache-tiers.md)"
+)
+_TOO_FAST: Final = (
+    "either a part was never filled, and neither times nor answers are those of the tier, or the time is of something else: what came over the bus, "
+    "which would tell, was not seen well enough. LMCache in vLLM's process was seen to load one half (docs/cache-tiers.md)"
 )
 _ANOTHER_TIME: Final = (
-    "all bytes came, by the bus: the time that the tier tells of a load is not that of their way, and restore_time_s and restore_bandwidth are not "
-    "what they are called"
+    "as many bytes came as all of them would be, other traffic included: the time that the tier tells of a load seems not to be that of their way, and "
+    "restore_time_s and restore_bandwidth not to be what they are called"
 )
 _LITTLE_LOADED: Final = (
     "see server.log of the trial for loads that failed: what was not loaded was computed, or taken as computed"
@@ -119,6 +123,8 @@ def _tier_loaded_in_part(inputs: CellInputs) -> Finding | None:
     tier, found = tier_of(server), inputs.server_delta.get("external_hit_tokens", 0.0)
     if tier is None or found <= 0 or inputs.server_delta.get("restores", 0.0) < 0:
         return None
+    if tells_of_loads(server) and not inputs.server_delta.get("restores"):
+        return None  # it told of no load: the other check's
     loaded = _loaded_tokens(inputs)
     bus = _bus(inputs, found if loaded is None else min(found, loaded))
     if bus is not None and bus.little:
@@ -131,9 +137,11 @@ def _tier_loaded_in_part(inputs: CellInputs) -> Finding | None:
         saw = f"loads {told} at {_gigabytes(speed)} by what it tells of them"
         expected = f"at most {_gigabytes(inputs.pcie_bytes_per_s)}, which the bus can carry"
         whole = bus is not None and bus.whole
-        return Finding("caution" if whole else "invalid", saw, expected, _ANOTHER_TIME if whole else _HALF_LOADED)
+        return Finding("caution" if whole else "invalid", saw, expected, _ANOTHER_TIME if whole else _TOO_FAST)
     if bus is not None and bus.whole:
-        return Finding("ok", f"{bus} where loads {told} take {_gib(bus.due)}", "all of that")
+        return Finding(
+            "ok", f"{bus} where loads {told} take {_gib(bus.due)}", f"at least {format_share(WHOLE_SHARE)} of that"
+        )
     return None
 
 

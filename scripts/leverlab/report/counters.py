@@ -25,7 +25,7 @@ _TITLES: Final = (
     "Kernel",
     "Launches",
     "Time",
-    "Of the peak of arithmetic",
+    "Of the multiprocessors'",
     "Of the memory system's",
     "Of the memory's bandwidth",
     "Rate",
@@ -44,7 +44,7 @@ def counter_sentences(short: str, counters: pd.DataFrame | None) -> Iterator[str
         launches = "1 launch" if len(own) == 1 else f"{len(own)} launches, weighted by their time"
         compute, dram = _over_time(own, "compute_share"), _over_time(own, "dram_share")
         yield (
-            f"{short}, {KERNEL_WORDS[str(name)]}: {format_share(compute)} of the peak of arithmetic and "
+            f"{short}, {KERNEL_WORDS[str(name)]}: the busiest part of the multiprocessors at {format_share(compute)} of its peak, and "
             f"{format_share(dram)} of the memory's bandwidth ({launches})."
         )
 
@@ -62,7 +62,7 @@ def counter_table(twins: Sequence[tuple[str, pd.DataFrame | None]], identifier: 
     return Table(
         identifier, "Counters of kernels", columns, tuple(groups),
         "Medians over the launches of each kernel that Nsight Compute looked at, each alone on the GPU with caches emptied before; rate and intensity by the "
-        "operations and the bytes of memory that it counted. A matrix product that runs with several shapes has a row for each. What is nearest to its peak bounds the "
+        "operations and the bytes of memory that it counted. Of the multiprocessors' and of the memory system's peak: that of the part of each that is busiest. A matrix product that runs with several shapes has a row for each. What is nearest to its peak bounds the "
         "kernel. Operations are those that the GPU did: of a tile of 8 rows that holds one request it does all eight, so that at few streams rate and intensity "
         "lie above what the model asks for. It looks at the first kernels that come in the middle of the load: at one stream those of a decode step. The server's "
         "KV cache is made no larger than the load needs, where that is known.",

@@ -169,9 +169,11 @@ def _gpu(handle: Any) -> dict[str, Any]:  # noqa: ANN401 - a ctypes pointer
         "ecc": lambda: bool(pynvml.nvmlDeviceGetEccMode(handle)[0]),
         "mig": lambda: bool(pynvml.nvmlDeviceGetMigMode(handle)[0]),
         "persistence": lambda: bool(pynvml.nvmlDeviceGetPersistenceMode(handle)),
-        # What GPU and slot can do: an idle link may have been slowed down for the moment.
-        "pcie_generation": lambda: pynvml.nvmlDeviceGetMaxPcieLinkGeneration(handle),
-        "pcie_lanes": lambda: pynvml.nvmlDeviceGetMaxPcieLinkWidth(handle),
+        "pcie_generation": lambda: pynvml.nvmlDeviceGetCurrPcieLinkGeneration(handle),
+        "pcie_lanes": lambda: pynvml.nvmlDeviceGetCurrPcieLinkWidth(handle),
+        # What GPU and slot can do: an idle link may be slowed down for the moment.
+        "pcie_generation_most": lambda: pynvml.nvmlDeviceGetMaxPcieLinkGeneration(handle),
+        "pcie_lanes_most": lambda: pynvml.nvmlDeviceGetMaxPcieLinkWidth(handle),
     }
     return {name: probe(ask) for name, ask in asked.items()}
 
