@@ -149,7 +149,7 @@ def test_counters_that_were_broken_off_are_marked_and_the_whole_recording_beside
 ) -> None:
     twin = of(counted, "baseline")
     assert twin.partial is None and twin.counters_partial == INTERRUPTED
-    (said,) = (sentence for sentence in recorded_sentences(counted) if "of the peak of arithmetic" in sentence)
+    (said,) = (sentence for sentence in recorded_sentences(counted) if "the busiest part" in sentence)
     assert said.startswith("Baseline (marked: recorded in part: interrupted), attention: ")
     (part,) = why(counted)
     assert part.partial == (
