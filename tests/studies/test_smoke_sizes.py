@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.studies, pytest.mark.engine]
 def disturbed(cells: pandas.DataFrame) -> pandas.DataFrame:
     """The cells that other work on the machine made invalid."""
     invalid = cells[cells["checks"] == "invalid"]
-    return invalid[[bool(DISTURBED & set(codes.split(","))) for codes in invalid["check_codes"]]]
+    by_other_work = invalid["check_codes"].map(lambda codes: bool(DISTURBED & set(codes.split(",")))).astype(bool)
+    return invalid[by_other_work]
 
 
 def cells_of(measured: Checkout, smoke: str) -> pandas.DataFrame:
