@@ -87,7 +87,7 @@ def test_their_decode_step_is_as_long_as_the_gap_that_the_client_saw_meanwhile()
         cost = recorded_s / float(each.cell["chunk_gap_s_p50"])
         assert each.step_s <= cost * float(each.cell["tpot_s_p50"]) * (1 + AGREES), each.record.server
         held += 1
-    assert held
+    assert held > 10
 
 
 def test_a_step_of_graphs_is_the_measured_one() -> None:
