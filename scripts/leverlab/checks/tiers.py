@@ -82,67 +82,79 @@ class _Bus:
         return f"{_gib(self.came)} came over PCIe"
 
 
-def _tier_not_loaded(inputs: CellInputs) -> Finding | None:
+@dataclass(frozen=True, slots=True)
+class _Loads:
+    """What was found in a tier, and what it and the bus tell of loads from there."""
+
+    tier: str
+    found: float
+    """Tokens."""
+    told: float
+    """Loads."""
+    tells: bool
+    """Whether it tells of each load."""
+    tokens: float | None
+    """Of the loads; None where it does not tell, or told of none."""
+    bus: _Bus | None
+
+
+def _loads(inputs: CellInputs) -> _Loads | None:
+    """None where nothing was found in a tier, or its counter fell."""
     server = inputs.specification["server"]
     tier, found = tier_of(server), inputs.server_delta.get("external_hit_tokens", 0.0)
-    loads = inputs.server_delta.get("restores", 0.0)
-    if tier is None or found <= 0 or loads < 0:
+    told = inputs.server_delta.get("restores", 0.0)
+    if tier is None or found <= 0 or told < 0:
         return None
-    counted, tells, loaded = (
-        f"{found:.0f} tokens of prompts were counted as found in {tier}",
-        tells_of_loads(server),
-        None,
-    )
-    if tells and loads:
-        loaded = _loaded_tokens(inputs)
-        of = "" if loaded is None else f", of {loaded:.0f} tokens"
-        counted += f", which told of {loads:.0f} loads{of}"
-    bus = _bus(inputs, found if loaded is None else min(found, loaded))
+    tells = tells_of_loads(server)
+    tokens = _loaded_tokens(inputs) if tells and told else None
+    return _Loads(tier, found, told, tells, tokens, _bus(inputs, found if tokens is None else min(found, tokens)))
+
+
+def _tier_not_loaded(inputs: CellInputs) -> Finding | None:
+    loads = _loads(inputs)
+    if loads is None:
+        return None
+    counted, bus = f"{loads.found:.0f} tokens of prompts were counted as found in {loads.tier}", loads.bus
+    if loads.tells and loads.told:
+        of = "" if loads.tokens is None else f", of {loads.tokens:.0f} tokens"
+        counted += f", which told of {loads.told:.0f} loads{of}"
     if bus is not None and bus.came < BUS_SHARE * bus.due <= bus.most:
         bus = None  # it may have been enough
     came = "" if bus is None else f"; {bus}"
-    if tells and not loads:
+    if loads.tells and not loads.told:
         saw = f"{counted}, which told of no load" + (came if bus is not None and bus.little else "")
         return Finding("invalid", saw, "loads from there: it tells of each", _NOTHING_LOADED)
     if bus is not None and bus.little:
         expected = f"at least {format_share(BUS_SHARE)} of the {_gib(bus.due)} that they take"
         return Finding("invalid", f"{counted}{came}", expected, _NOTHING_CAME)
-    if not tells and bus is None:
+    if not loads.tells and bus is None:
         return None
-    if loaded is None:
+    if loads.tokens is None:
         return Finding("ok", f"{counted}{came}", "loads of what was found")
     expected = f"loads of at least {format_share(_LOADED_SHARE)} of what was found"
-    if loaded >= _LOADED_SHARE * found:
+    if loads.tokens >= _LOADED_SHARE * loads.found:
         return Finding("ok", f"{counted}{came}", expected)
     return Finding("caution", f"{counted}{came}", expected, _LITTLE_LOADED)
 
 
 def _tier_loaded_in_part(inputs: CellInputs) -> Finding | None:
     """By two things that cannot be: fewer bytes on the bus than were loaded, and more bytes a second than the bus carries."""
-    server = inputs.specification["server"]
-    tier, found = tier_of(server), inputs.server_delta.get("external_hit_tokens", 0.0)
-    if tier is None or found <= 0 or inputs.server_delta.get("restores", 0.0) < 0:
-        return None
-    if tells_of_loads(server) and not inputs.server_delta.get("restores"):
-        return None  # it told of no load: the other check's
-    loaded = _loaded_tokens(inputs)
-    bus = _bus(inputs, found if loaded is None else min(found, loaded))
+    loads = _loads(inputs)
+    if loads is None or (loads.tells and not loads.told):
+        return None  # of a tier that told of no load the other check speaks
+    bus, speed, most = loads.bus, _told_speed(inputs), inputs.pcie_bytes_per_s
+    whole = bus is not None and bus.whole
     if bus is not None and bus.little:
         return None  # nothing came that is worth the name: the other check has it
-    told, speed = f"of {tier}", _told_speed(inputs)
+    came = f"{bus} where loads of {loads.tier} take {_gib(bus.due)}" if bus is not None else ""
+    expected = f"at least {format_share(WHOLE_SHARE)} of that"
     if bus is not None and bus.in_part:
-        saw = f"{bus} where loads {told} take {_gib(bus.due)}"
-        return Finding("invalid", saw, f"at least {format_share(WHOLE_SHARE)} of that", _HALF_LOADED)
-    if speed is not None and inputs.pcie_bytes_per_s is not None and speed > inputs.pcie_bytes_per_s:
-        saw = f"loads {told} at {_gigabytes(speed)} by what it tells of them"
-        expected = f"at most {_gigabytes(inputs.pcie_bytes_per_s)}, which the bus can carry"
-        whole = bus is not None and bus.whole
-        return Finding("caution" if whole else "invalid", saw, expected, _ANOTHER_TIME if whole else _TOO_FAST)
-    if bus is not None and bus.whole:
-        return Finding(
-            "ok", f"{bus} where loads {told} take {_gib(bus.due)}", f"at least {format_share(WHOLE_SHARE)} of that"
-        )
-    return None
+        return Finding("invalid", came, expected, _HALF_LOADED)
+    if speed is not None and most is not None and speed > most:
+        saw = f"loads of {loads.tier} at {_gigabytes(speed)} by what it tells of them"
+        carried = f"at most {_gigabytes(most)}, which the bus can carry"
+        return Finding("caution" if whole else "invalid", saw, carried, _ANOTHER_TIME if whole else _TOO_FAST)
+    return Finding("ok", came, expected) if whole else None
 
 
 def _told_speed(inputs: CellInputs) -> float | None:
